@@ -1,0 +1,116 @@
+"""The Adaptive Parametric Activation and the unit built from it."""
+from typing import Union
+
+import torch
+from torch import Tensor
+
+from .apa_autograd import APAFunction
+
+__all__ = ['aglu', 'apa']
+
+LAMBDA_GRADS = ('exact', 'paper')
+
+
+def apa(x: Tensor, *, kappa: Union[Tensor, float],
+        lambd: Union[Tensor, float]) -> Tensor:
+    r"""Compute the Adaptive Parametric Activation.
+
+    .. math:: \eta(x) = (\lambda e^{-\kappa x} + 1)^{-1/\lambda}
+
+    Eq. 5 of "Adaptive Parametric Activation" (ECCV 2024). It is the sigmoid
+    of ``kappa * x`` at ``lambd=1``, the Gumbel probability
+    ``exp(-exp(-kappa * x))`` as ``lambd`` goes to 0, and
+    ``(1 + lambd) ** (-1 / lambd)`` at ``x=0`` for every ``kappa``. Gradients
+    for ``x``, ``kappa`` and ``lambd`` are the true derivatives and can be
+    differentiated again.
+
+    Args:
+        x (Tensor): Input of any shape and floating dtype. Half types are
+            computed in float32. Values in [-1e4, 1e4] are tested.
+        kappa (Tensor | float): Slope, any sign, broadcastable to ``x``.
+        lambd (Tensor | float): Asymmetry, in [1e-8, 1e4], broadcastable to
+            ``x``.
+
+    Returns:
+        Tensor: Values in [0, 1], shape, dtype and memory format of ``x``.
+
+    Raises:
+        TypeError: If ``x`` is not a floating tensor.
+        ValueError: If ``lambd`` is a number that is not positive, or a
+            parameter does not broadcast to ``x``.
+
+    Example:
+        >>> import torch
+        >>> apa(torch.zeros(2), kappa=1.0, lambd=1.0)
+        tensor([0.5000, 0.5000])
+    """
+    return _apply(x, kappa, lambd, product=False, paper=False)
+
+
+def aglu(x: Tensor,
+         *,
+         kappa: Union[Tensor, float],
+         lambd: Union[Tensor, float],
+         lambda_grad: str = 'exact') -> Tensor:
+    r"""Compute the Adaptive Generalised Linear Unit, ``x * apa(x)``.
+
+    Eq. 6 of the paper. SiLU at ``kappa=lambd=1``, the sigmoid form of GELU at
+    ``kappa=1.702, lambd=1``, ReLU as ``kappa`` grows, the identity as
+    ``lambd`` grows.
+
+    Args:
+        x (Tensor): See :func:`apa`.
+        kappa (Tensor | float): See :func:`apa`.
+        lambd (Tensor | float): See :func:`apa`.
+        lambda_grad (str): 'exact' is the true derivative. 'paper' is Eq. 8 as
+            printed, which the authors' classification code trains with: it
+            lacks a term, has the opposite sign for every ``x != 0`` and grows
+            like ``1 / lambd``. Use it only to repeat their runs.
+
+    Returns:
+        Tensor: Shape, dtype and memory format of ``x``.
+
+    Raises:
+        TypeError: If ``x`` is not a floating tensor.
+        ValueError: If ``lambda_grad`` is unknown, ``lambd`` is a number that
+            is not positive, or a parameter does not broadcast to ``x``.
+
+    Example:
+        >>> import torch
+        >>> aglu(torch.tensor([1.0]), kappa=1.0, lambd=1.0)
+        tensor([0.7311])
+    """
+    if lambda_grad not in LAMBDA_GRADS:
+        raise ValueError(f'lambda_grad must be one of {LAMBDA_GRADS}, but got '
+                         f'{lambda_grad!r}')
+    return _apply(x, kappa, lambd, product=True, paper=lambda_grad == 'paper')
+
+
+def _apply(x: Tensor, kappa: Union[Tensor, float], lambd: Union[Tensor, float],
+           product: bool, paper: bool) -> Tensor:
+    if not torch.is_floating_point(x):
+        raise TypeError(f'x must be a floating point tensor, but got dtype '
+                        f'{x.dtype}; convert it with x.float()')
+    if not isinstance(lambd, Tensor) and not lambd > 0:
+        raise ValueError(f'lambd must be positive, but got {lambd}')
+    kappa = _parameter('kappa', kappa, x)
+    lambd = _parameter('lambd', lambd, x)
+    return APAFunction.apply(x, kappa, lambd, product, paper)
+
+
+def _parameter(name: str, value: Union[Tensor, float], x: Tensor) -> Tensor:
+    """Return the parameter as a tensor that broadcasts to ``x``'s shape."""
+    if not isinstance(value, Tensor):
+        dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+        return x.new_tensor(value, dtype=dtype)
+    if value.numel() == 1:
+        return value.reshape(())
+    aligned = x.shape[x.dim() - value.dim():]
+    if value.dim() > x.dim() or any(
+            v not in (1, size)
+            for v, size in zip(value.shape, aligned, strict=True)):
+        raise ValueError(
+            f'{name} of shape {tuple(value.shape)} does not broadcast to x of '
+            f'shape {tuple(x.shape)}; reshape it to one value or to one value '
+            'per channel, such as (C, 1, 1)')
+    return value

@@ -1,0 +1,48 @@
+"""A lower bound that does not kill the parameter below it."""
+from typing import Tuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ['lower_bound']
+
+
+class _LowerBound(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, value: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(value)
+        ctx.bound = bound
+        return value.clamp(min=bound)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tuple[Tensor, None]:
+        value, = ctx.saved_tensors
+        # A negative gradient makes a descent step raise the value.
+        passes = (value >= ctx.bound) | (grad < 0)
+        return grad * passes, None
+
+
+def lower_bound(value: Tensor, bound: float) -> Tensor:
+    """Return ``max(value, bound)`` with a gradient that can lead back up.
+
+    ``torch.clamp`` gives a value below the bound no gradient, so that a
+    parameter which one optimiser step pushed there stays there for ever.
+    Here the gradient passes at and above the bound, and below it if it would
+    raise the value; a gradient that would lower it further is dropped.
+
+    Args:
+        value (Tensor): Any shape.
+        bound (float): The smallest value to return.
+
+    Returns:
+        Tensor: Same shape and dtype as ``value``.
+
+    Example:
+        >>> import torch
+        >>> lower_bound(torch.tensor([-1.0, 2.0]), 0.5)
+        tensor([0.5000, 2.0000])
+    """
+    return _LowerBound.apply(value, bound)

@@ -1,0 +1,287 @@
+"""Learnable activations as modules: gates (eta) and units (x * eta)."""
+from typing import Sequence, Union
+
+import torch
+from torch import Tensor, nn
+
+from apa_mm.functional import aglu, apa, gumbel, lower_bound
+from apa_mm.functional.apa import LAMBDA_GRADS
+from apa_mm.registry import MODELS
+from apa_mm.utils.checks import check_choice, check_range
+
+__all__ = [
+    'AGLU', 'APA', 'Gumbel', 'LAMBDA_FLOOR', 'TemperedGumbel',
+    'TemperedSigmoid', 'build_site_activation'
+]
+
+#: Smallest lambda that a module uses, as in the authors' detection code.
+LAMBDA_FLOOR = 1e-4
+
+Init = Union[float, Sequence[float]]
+
+
+class _Parametric(nn.Module):
+    """Base of the modules with one value, or one per channel, to learn.
+
+    Args:
+        num_parameters (int): 1, shared by all channels, or the number of
+            channels C (Table 13 of the paper).
+        channel_dim (int): Axis of the channels in the input; used only if
+            ``num_parameters > 1``. -1 suits (N, L, C) tokens.
+        kappa_init (float | Sequence[float]): A constant, or low and high of
+            the uniform distribution that ``kappa`` is drawn from.
+        inplace (bool): Has no effect. mmcv's ConvModule sets it on every
+            activation whose name it does not know.
+    """
+
+    def __init__(self,
+                 num_parameters: int = 1,
+                 channel_dim: int = 1,
+                 kappa_init: Init = 1.0,
+                 inplace: bool = False) -> None:
+        super().__init__()
+        if not isinstance(num_parameters, int) or num_parameters < 1:
+            raise ValueError('num_parameters must be 1 or the number of '
+                             f'channels, but got {num_parameters!r}')
+        self.num_parameters = num_parameters
+        self.channel_dim = channel_dim
+        self.kappa_init = check_range('kappa_init', kappa_init)
+        self.kappa = nn.Parameter(torch.empty(num_parameters))
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters from their initial ranges again."""
+        nn.init.uniform_(self.kappa, *self.kappa_init)
+
+    def _align(self, parameter: Tensor, x: Tensor) -> Tensor:
+        """Reshape ``(C,)`` so that it broadcasts along ``channel_dim``."""
+        if self.num_parameters == 1:
+            return parameter.reshape(())
+        dim = self.channel_dim
+        channels = x.shape[dim] if -x.dim() <= dim < x.dim() else None
+        if channels != self.num_parameters:
+            raise ValueError(
+                f'num_parameters must be 1 or the channel count {channels} of '
+                f'an input of shape {tuple(x.shape)} (channel_dim={dim}), but '
+                f'got {self.num_parameters}; set num_parameters={channels} or '
+                'channel_dim in act_cfg or gate_cfg')
+        shape = [1] * x.dim()
+        shape[dim] = channels
+        return parameter.reshape(shape)
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``print(module)``."""
+        text = (f'num_parameters={self.num_parameters}, '
+                f'kappa_init={self.kappa_init}')
+        if self.num_parameters > 1:
+            text += f', channel_dim={self.channel_dim}'
+        return text
+
+
+class _Adaptive(_Parametric):
+    """Base of APA and AGLU: adds lambda, kept at or above a floor."""
+
+    def __init__(self,
+                 num_parameters: int = 1,
+                 kappa_init: Init = 1.0,
+                 lambd_init: Init = (0.0, 1.0),
+                 lambd_min: float = LAMBDA_FLOOR,
+                 channel_dim: int = 1,
+                 inplace: bool = False) -> None:
+        super().__init__(num_parameters, channel_dim, kappa_init, inplace)
+        if not lambd_min > 0:
+            raise ValueError(f'lambd_min must be positive, but got '
+                             f'{lambd_min}; the default is {LAMBDA_FLOOR}')
+        self.lambd_init = check_range('lambd_init', lambd_init)
+        self.lambd_min = lambd_min
+        self.lambd = nn.Parameter(torch.empty(num_parameters))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw kappa and lambda from their initial ranges again."""
+        super().reset_parameters()
+        nn.init.uniform_(self.lambd, *self.lambd_init)
+
+    def _values(self, x: Tensor) -> dict:
+        return dict(
+            kappa=self._align(self.kappa, x),
+            lambd=self._align(lower_bound(self.lambd, self.lambd_min), x))
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``print(module)``."""
+        return (f'{super().extra_repr()}, lambd_init={self.lambd_init}, '
+                f'lambd_min={self.lambd_min}')
+
+
+@MODELS.register_module()
+class APA(_Adaptive):
+    r"""Adaptive Parametric Activation, a gate that learns its shape (Eq. 5).
+
+    .. math:: \eta(x) = (\lambda e^{-\kappa x} + 1)^{-1/\lambda}
+
+    A lambda that training pushes below ``lambd_min`` counts as ``lambd_min``
+    and stays alive: gradients that would raise it still reach it (see
+    :func:`apa_mm.functional.lower_bound`), where the authors' code gives it
+    none, so that it never returns.
+
+    Args:
+        num_parameters (int): 1 (shared) or the channel count (Table 13).
+        kappa_init (float | Sequence[float]): Initial constant or uniform
+            range. The paper's gates use U(-1, 0) on long-tailed data and
+            LVIS, U(0, 1) on ImageNet-1K and iNaturalist.
+        lambd_init (float | Sequence[float]): The same for lambda.
+        lambd_min (float): Floor of lambda, positive.
+        channel_dim (int): Axis of the channels if ``num_parameters > 1``.
+        inplace (bool): Has no effect; accepted because mmcv sets it.
+
+    Raises:
+        ValueError: For a bad argument, or an input whose channel count is
+            not ``num_parameters``.
+
+    Example:
+        >>> import torch
+        >>> gate = APA(kappa_init=1.0, lambd_init=1.0)
+        >>> gate(torch.zeros(1, 2))
+        tensor([[0.5000, 0.5000]], grad_fn=<APAFunctionBackward>)
+    """
+
+    def __init__(self,
+                 num_parameters: int = 1,
+                 kappa_init: Init = (-1.0, 0.0),
+                 lambd_init: Init = (0.0, 1.0),
+                 lambd_min: float = LAMBDA_FLOOR,
+                 channel_dim: int = 1,
+                 inplace: bool = False) -> None:
+        super().__init__(num_parameters, kappa_init, lambd_init, lambd_min,
+                         channel_dim, inplace)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return eta(x) in [0, 1], shape and dtype of ``x``."""
+        return apa(x, **self._values(x))
+
+
+@MODELS.register_module()
+class AGLU(_Adaptive):
+    r"""Adaptive Generalised Linear Unit, ``x * eta(x)`` (Eq. 6).
+
+    Args:
+        num_parameters (int): 1 (shared) or the channel count (Table 13).
+        kappa_init (float | Sequence[float]): Initial constant or uniform
+            range; the paper uses U(1, 1.3) (Table 11).
+        lambd_init (float | Sequence[float]): The same for lambda.
+        lambd_min (float): Floor of lambda, see :class:`APA`.
+        lambda_grad (str): 'exact', or 'paper' for Eq. 8 as printed; see
+            :func:`apa_mm.functional.aglu`.
+        channel_dim (int): Axis of the channels if ``num_parameters > 1``.
+        inplace (bool): Has no effect; accepted because mmcv sets it.
+
+    Raises:
+        ValueError: See :class:`APA`.
+
+    Example:
+        >>> import torch
+        >>> unit = AGLU(kappa_init=1.0, lambd_init=1.0)
+        >>> unit(torch.ones(1))
+        tensor([0.7311], grad_fn=<APAFunctionBackward>)
+    """
+
+    def __init__(self,
+                 num_parameters: int = 1,
+                 kappa_init: Init = (1.0, 1.3),
+                 lambd_init: Init = (0.0, 1.0),
+                 lambd_min: float = LAMBDA_FLOOR,
+                 lambda_grad: str = 'exact',
+                 channel_dim: int = 1,
+                 inplace: bool = False) -> None:
+        super().__init__(num_parameters, kappa_init, lambd_init, lambd_min,
+                         channel_dim, inplace)
+        check_choice('lambda_grad', lambda_grad, LAMBDA_GRADS)
+        self.lambda_grad = lambda_grad
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x * eta(x)``, shape and dtype of ``x``."""
+        return aglu(x, lambda_grad=self.lambda_grad, **self._values(x))
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``print(module)``."""
+        return f'{super().extra_repr()}, lambda_grad={self.lambda_grad!r}'
+
+
+@MODELS.register_module()
+class Gumbel(nn.Module):
+    r"""Gumbel gate ``exp(-exp(-x))``, the limit of APA as lambda goes to 0.
+
+    Args:
+        inplace (bool): Has no effect; accepted because mmcv sets it.
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values in [0, 1], shape and dtype of ``x``."""
+        return gumbel(x)
+
+
+@MODELS.register_module()
+class TemperedSigmoid(_Parametric):
+    r"""Sigmoid with a learnable inverse temperature, ``sigmoid(kappa * x)``.
+
+    The row "sigmoid with temperature" of Table 4a: APA with lambda held at 1.
+    The parameter is called ``kappa`` as in APA, so that the rules for kappa
+    (no weight decay, plots) cover it.
+
+    Args:
+        num_parameters (int): 1 (shared) or the channel count.
+        kappa_init (float | Sequence[float]): Initial constant or uniform
+            range.
+        channel_dim (int): Axis of the channels if ``num_parameters > 1``.
+        inplace (bool): Has no effect; accepted because mmcv sets it.
+    """
+
+    def __init__(self,
+                 num_parameters: int = 1,
+                 kappa_init: Init = 1.0,
+                 channel_dim: int = 1,
+                 inplace: bool = False) -> None:
+        super().__init__(num_parameters, channel_dim, kappa_init, inplace)
+        self.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values in [0, 1], shape and dtype of ``x``."""
+        return torch.sigmoid(self._align(self.kappa, x) * x)
+
+
+@MODELS.register_module()
+class TemperedGumbel(TemperedSigmoid):
+    r"""Gumbel gate with a learnable inverse temperature (Table 4a).
+
+    ``exp(-exp(-kappa * x))``: APA in the limit of lambda to 0. Arguments as
+    in :class:`TemperedSigmoid`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return values in [0, 1], shape and dtype of ``x``."""
+        return gumbel(self._align(self.kappa, x) * x)
+
+
+def build_site_activation(cfg: dict, channels: int) -> nn.Module:
+    """Build the activation of one site from a config shared by many.
+
+    Args:
+        cfg (dict): Config of any registered activation. The value
+            ``'channels'`` of its ``num_parameters`` stands for the site's
+            channel count, which differs from site to site (Table 13).
+        channels (int): Channel count at the site.
+
+    Returns:
+        nn.Module: A new module, never shared with another site.
+
+    Example:
+        >>> build_site_activation(
+        ...     dict(type='apa_mm.AGLU', num_parameters='channels'), 8
+        ... ).num_parameters
+        8
+    """
+    if cfg.get('num_parameters') == 'channels':
+        cfg = dict(cfg, num_parameters=channels)
+    return MODELS.build(cfg)

@@ -1,0 +1,51 @@
+"""Child registries of mmengine's root registries, scope ``apa_mm``.
+
+A config that writes ``type='apa_mm.AGLU'`` makes mmengine import this module
+by name and then, through ``locations``, the modules that register classes. No
+``custom_imports`` is needed. This module must import nothing of ours: mmengine
+swallows an ImportError raised here and reports only "not in the registry".
+"""
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
+from mmengine.registry import Registry
+
+__all__ = [
+    'DATASETS', 'HOOKS', 'METRICS', 'MODELS', 'TRANSFORMS', 'VISUALIZERS'
+]
+
+SCOPE = 'apa_mm'
+
+MODELS = Registry(
+    'model',
+    parent=MMENGINE_MODELS,
+    scope=SCOPE,
+    locations=[
+        'apa_mm.layers', 'apa_mm.backbones', 'apa_mm.losses', 'apa_mm.det',
+        'apa_mm.cls'
+    ])
+HOOKS = Registry(
+    'hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['apa_mm.engine'])
+METRICS = Registry(
+    'metric',
+    parent=MMENGINE_METRICS,
+    scope=SCOPE,
+    locations=['apa_mm.evaluation', 'apa_mm.det', 'apa_mm.cls'])
+DATASETS = Registry(
+    'dataset',
+    parent=MMENGINE_DATASETS,
+    scope=SCOPE,
+    locations=['apa_mm.det', 'apa_mm.cls'])
+TRANSFORMS = Registry(
+    'transform',
+    parent=MMENGINE_TRANSFORMS,
+    scope=SCOPE,
+    locations=['apa_mm.det', 'apa_mm.cls'])
+VISUALIZERS = Registry(
+    'visualizer',
+    parent=MMENGINE_VISUALIZERS,
+    scope=SCOPE,
+    locations=['apa_mm.det'])

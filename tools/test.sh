@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Set up the environment if need be, then lint and run the whole test suite.
+# Arguments go to pytest: bash tools/test.sh -m 'not slow' tests/test_layers
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+python=$(bash tools/setup_env.sh)
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+# One thread per worker: the workers share the cores.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+if "$python" -c 'import ruff' 2>/dev/null; then
+  "$python" -m ruff check .
+fi
+workers=()
+if "$python" -c 'import xdist' 2>/dev/null; then
+  workers=(-n "$(nproc)" --dist worksteal)
+fi
+exec "$python" -m pytest "${workers[@]}" "$@"
