@@ -1,5 +1,5 @@
 """ResNet with adaptive parametric activations and channel attention."""
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule, constant_init
@@ -11,13 +11,8 @@ from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 from apa_mm.utils.pretrained import check_pretrained
 
-from .resnet_blocks import (
-    ACT_CFG,
-    ARCHITECTURES,
-    NORM_CFG,
-    BasicBlock,
-    build_shortcut,
-)
+from .resnet_blocks import (ACT_CFG, ARCHITECTURES, NORM_CFG, BasicBlock,
+                            build_shortcut)
 
 __all__ = ['APAResNet']
 
@@ -57,6 +52,9 @@ class APAResNet(BaseModule):
         base_width (int): Width per group; 4 for ResNeXt 32x4d.
         frozen_stages (int): -1 trains all, 0 freezes the stem, n the stem
             and the first n stages.
+        freeze_stem_act (bool): Whether a frozen stem includes its AGLU. The
+            authors' detection code leaves it trainable, so that the backward
+            pass runs through every frozen stage for two numbers.
         conv_cfg (dict, optional): Convolution type.
         norm_cfg (dict): Norm type.
         norm_eval (bool): Keep BatchNorm in eval mode while training.
@@ -78,9 +76,14 @@ class APAResNet(BaseModule):
     Example:
         >>> import torch
         >>> model = APAResNet(depth=18)
-        >>> [tuple(x.shape) for x in model(torch.rand(1, 3, 32, 32))]
-        [(1, 64, 8, 8), (1, 128, 4, 4), (1, 256, 2, 2), (1, 512, 1, 1)]
+        >>> [tuple(x.shape) for x in model(torch.rand(2, 3, 32, 32))]
+        [(2, 64, 8, 8), (2, 128, 4, 4), (2, 256, 2, 2), (2, 512, 1, 1)]
     """
+
+    #: depth -> (block class, blocks per stage)
+    architectures: dict = ARCHITECTURES
+    stem_channels: int = STEM_CHANNELS
+    make_shortcut: Callable = staticmethod(build_shortcut)
 
     def __init__(self,
                  depth: int,
@@ -93,6 +96,7 @@ class APAResNet(BaseModule):
                  groups: int = 1,
                  base_width: int = 64,
                  frozen_stages: int = -1,
+                 freeze_stem_act: bool = True,
                  conv_cfg: Optional[dict] = None,
                  norm_cfg: dict = NORM_CFG,
                  norm_eval: bool = False,
@@ -103,7 +107,7 @@ class APAResNet(BaseModule):
                  zero_init_residual: bool = False,
                  init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
         super().__init__(DEFAULT_INIT if init_cfg is None else init_cfg)
-        check_choice('depth', depth, tuple(ARCHITECTURES))
+        check_choice('depth', depth, tuple(self.architectures))
         check_choice('style', style, ('pytorch', 'caffe'))
         check_choice('num_stages', num_stages, (1, 2, 3, 4))
         check_choice('frozen_stages', frozen_stages,
@@ -113,10 +117,11 @@ class APAResNet(BaseModule):
         self.depth = depth
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
+        self.freeze_stem_act = freeze_stem_act
         self.norm_eval = norm_eval
         self.zero_init_residual = zero_init_residual
         self._add_stem(in_channels, conv_cfg, norm_cfg, act_cfg)
-        block, counts = ARCHITECTURES[depth]
+        block, counts = self.architectures[depth]
         shared = dict(
             style=style,
             groups=groups,
@@ -126,11 +131,12 @@ class APAResNet(BaseModule):
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
             attention_cfg=attention_cfg)
-        channels = STEM_CHANNELS
+        channels = self.stem_channels
         for i, (count, stride, dilation) in enumerate(
                 zip(counts[:num_stages], strides, dilations, strict=False)):
-            stage = _build_stage(block, channels, STEM_CHANNELS * 2**i, count,
-                                 stride, dilation, shared)
+            stage = _build_stage(block, channels, self.stem_channels * 2**i,
+                                 count, stride, dilation, shared,
+                                 self.make_shortcut)
             channels = stage[-1].out_channels
             self.add_module(f'layer{i + 1}', stage)
         self.feat_dim = channels
@@ -157,8 +163,10 @@ class APAResNet(BaseModule):
     def _frozen_modules(self) -> List[nn.Module]:
         if self.frozen_stages < 0:
             return []
-        stem = [self.conv1, getattr(self, self._norm1), self.act1]
-        return stem + self.stages[:self.frozen_stages]
+        frozen = [self.conv1, getattr(self, self._norm1)]
+        if self.freeze_stem_act:
+            frozen.append(self.act1)
+        return frozen + self.stages[:self.frozen_stages]
 
     def _freeze(self) -> None:
         for module in self._frozen_modules():
@@ -234,11 +242,11 @@ class APAResNet(BaseModule):
 
 
 def _build_stage(block: type, in_channels: int, base_channels: int, count: int,
-                 stride: int, dilation: int,
-                 shared: Dict[str, object]) -> nn.Sequential:
+                 stride: int, dilation: int, shared: Dict[str, object],
+                 make_shortcut: Callable) -> nn.Sequential:
     out_channels = base_channels * block.expansion
-    shortcut = build_shortcut(in_channels, out_channels, stride,
-                              shared['conv_cfg'], shared['norm_cfg'])
+    shortcut = make_shortcut(in_channels, out_channels, stride,
+                             shared['conv_cfg'], shared['norm_cfg'])
     blocks = [
         block(
             in_channels,

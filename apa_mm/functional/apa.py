@@ -1,18 +1,22 @@
 """The Adaptive Parametric Activation and the unit built from it."""
-from typing import Union
+from typing import Optional, Union
 
 import torch
 from torch import Tensor
 
 from .apa_autograd import APAFunction
+from .backend import choose_backend
 
 __all__ = ['aglu', 'apa']
 
 LAMBDA_GRADS = ('exact', 'paper')
 
 
-def apa(x: Tensor, *, kappa: Union[Tensor, float],
-        lambd: Union[Tensor, float]) -> Tensor:
+def apa(x: Tensor,
+        *,
+        kappa: Union[Tensor, float],
+        lambd: Union[Tensor, float],
+        backend: Optional[str] = None) -> Tensor:
     r"""Compute the Adaptive Parametric Activation.
 
     .. math:: \eta(x) = (\lambda e^{-\kappa x} + 1)^{-1/\lambda}
@@ -30,6 +34,8 @@ def apa(x: Tensor, *, kappa: Union[Tensor, float],
         kappa (Tensor | float): Slope, any sign, broadcastable to ``x``.
         lambd (Tensor | float): Asymmetry, in [1e-8, 1e4], broadcastable to
             ``x``.
+        backend (str, optional): Implementation, see
+            :mod:`apa_mm.functional.backend`; None chooses by device.
 
     Returns:
         Tensor: Values in [0, 1], shape, dtype and memory format of ``x``.
@@ -44,14 +50,15 @@ def apa(x: Tensor, *, kappa: Union[Tensor, float],
         >>> apa(torch.zeros(2), kappa=1.0, lambd=1.0)
         tensor([0.5000, 0.5000])
     """
-    return _apply(x, kappa, lambd, product=False, paper=False)
+    return _apply(x, kappa, lambd, False, False, backend)
 
 
 def aglu(x: Tensor,
          *,
          kappa: Union[Tensor, float],
          lambd: Union[Tensor, float],
-         lambda_grad: str = 'exact') -> Tensor:
+         lambda_grad: str = 'exact',
+         backend: Optional[str] = None) -> Tensor:
     r"""Compute the Adaptive Generalised Linear Unit, ``x * apa(x)``.
 
     Eq. 6 of the paper. SiLU at ``kappa=lambd=1``, the sigmoid form of GELU at
@@ -66,6 +73,7 @@ def aglu(x: Tensor,
             printed, which the authors' classification code trains with: it
             lacks a term, has the opposite sign for every ``x != 0`` and grows
             like ``1 / lambd``. Use it only to repeat their runs.
+        backend (str, optional): See :func:`apa`.
 
     Returns:
         Tensor: Shape, dtype and memory format of ``x``.
@@ -83,11 +91,11 @@ def aglu(x: Tensor,
     if lambda_grad not in LAMBDA_GRADS:
         raise ValueError(f'lambda_grad must be one of {LAMBDA_GRADS}, but got '
                          f'{lambda_grad!r}')
-    return _apply(x, kappa, lambd, product=True, paper=lambda_grad == 'paper')
+    return _apply(x, kappa, lambd, True, lambda_grad == 'paper', backend)
 
 
 def _apply(x: Tensor, kappa: Union[Tensor, float], lambd: Union[Tensor, float],
-           product: bool, paper: bool) -> Tensor:
+           product: bool, paper: bool, backend: Optional[str]) -> Tensor:
     if not torch.is_floating_point(x):
         raise TypeError(f'x must be a floating point tensor, but got dtype '
                         f'{x.dtype}; convert it with x.float()')
@@ -95,7 +103,8 @@ def _apply(x: Tensor, kappa: Union[Tensor, float], lambd: Union[Tensor, float],
         raise ValueError(f'lambd must be positive, but got {lambd}')
     kappa = _parameter('kappa', kappa, x)
     lambd = _parameter('lambd', lambd, x)
-    return APAFunction.apply(x, kappa, lambd, product, paper)
+    return APAFunction.apply(x, kappa, lambd, product, paper,
+                             choose_backend(x, backend))
 
 
 def _parameter(name: str, value: Union[Tensor, float], x: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .kernels import find_kernel
+
 __all__ = ['APAFunction', 'apa_forward', 'apa_gradients']
 
 # Below this s the plain form log(1 + s) - s / (1 + s) cancels: its relative
@@ -82,14 +84,21 @@ def apa_gradients(x: Tensor, kappa: Tensor, lambd: Tensor,
 
 
 class APAFunction(torch.autograd.Function):
-    """eta(x), or x * eta(x), that keeps nothing but its inputs."""
+    """eta(x), or x * eta(x), that keeps nothing but its inputs.
+
+    The formulas above serve every device; the compiled forms are called where
+    they apply, see :mod:`apa_mm.functional.backend`.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kappa: Tensor, lambd: Tensor,
-                product: bool, paper: bool) -> Tensor:
+                product: bool, paper: bool, backend: str) -> Tensor:
         """Return eta(x), or its product by x, in the dtype of x."""
         ctx.save_for_backward(x, kappa, lambd)
-        ctx.product, ctx.paper = product, paper
+        ctx.product, ctx.paper, ctx.backend = product, paper, backend
+        kernel = find_kernel(backend, x, kappa, lambd)
+        if kernel is not None:
+            return kernel.forward(product)
         wide = _widen(x)
         eta = apa_forward(wide, _widen(kappa, wide), _widen(lambd, wide))
         if product:
@@ -98,8 +107,14 @@ class APAFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
-        """Return the gradients; made of torch ops, so differentiable."""
+        """Return the gradients, differentiable if autograd asks for it."""
         x, kappa, lambd = ctx.saved_tensors
+        kernel = None
+        if not torch.is_grad_enabled():
+            kernel = find_kernel(ctx.backend, x, kappa, lambd)
+        if kernel is not None:
+            return (*kernel.backward(grad, ctx.product, ctx.paper), None, None,
+                    None)
         wide = _widen(x)
         wide_kappa, wide_lambd = _widen(kappa, wide), _widen(lambd, wide)
         eta, g, d_lambd = apa_gradients(wide, wide_kappa, wide_lambd,
@@ -116,7 +131,7 @@ class APAFunction(torch.autograd.Function):
             if ctx.product:
                 grad_x.addcmul_(grad, eta)
             grad_x = grad_x.to(x.dtype)
-        return grad_x, grad_kappa, grad_lambd, None, None
+        return grad_x, grad_kappa, grad_lambd, None, None, None
 
 
 def _widen(tensor: Tensor, like: Optional[Tensor] = None) -> Tensor:

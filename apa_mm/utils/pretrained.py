@@ -3,6 +3,7 @@
 mmengine loads with ``strict=False``: from a file in another layout it takes
 nothing, warns once, and training goes on from random weights.
 """
+from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
 
 from mmengine.logging import print_log
@@ -68,6 +69,7 @@ def check_pretrained(module: BaseModule) -> None:
         module (BaseModule): Module about to initialise its weights.
 
     Raises:
+        FileNotFoundError: If the file is not there.
         ValueError: If the file holds no state dict, fewer than half of the
             module's tensors, a tensor of another shape, or more blocks than
             the module has.
@@ -101,6 +103,11 @@ def _check_file(module: BaseModule, path: str, prefix: Optional[str]) -> None:
 
 
 def _read_state_dict(path: str) -> Dict[str, Tensor]:
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(
+            f'pretrained checkpoint {path} does not exist; make it with '
+            'tools/convert_checkpoint.py, name another in init_cfg, or train '
+            'from scratch with --cfg-options model.backbone.init_cfg=None')
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     if isinstance(checkpoint, dict) and 'state_dict' in checkpoint:
         checkpoint = checkpoint['state_dict']

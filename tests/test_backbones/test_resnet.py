@@ -123,6 +123,15 @@ def test_frozen_stages_freeze_everything(frozen_stages):
         assert all(m.training == (i > frozen_stages) for m in stage.modules())
 
 
+def test_released_form_leaves_the_stem_unit_trainable():
+    model = APAResNet(depth=18, frozen_stages=1, freeze_stem_act=False)
+    trainable = {
+        name.split('.')[0]
+        for name, p in model.named_parameters() if p.requires_grad
+    }
+    assert trainable == {'act1', 'layer2', 'layer3', 'layer4'}
+
+
 def test_frozen_stages_keep_their_dropout_off():
     model = APAResNet(depth=18, frozen_stages=1, out_indices=(0, )).train()
     x = torch.rand(2, 3, 32, 32)
@@ -261,6 +270,15 @@ def test_raw_training_file_is_refused(tmp_path):
         18, init_cfg=dict(type='Pretrained', checkpoint=path))
     with pytest.raises(ValueError, match="no 'state_dict'.*'epoch', 'model'"
                        '.*tools/convert_checkpoint.py'):
+        model.init_weights()
+
+
+def test_a_missing_file_says_how_to_mend(tmp_path):
+    path = str(tmp_path / 'none.pth')
+    model = APAResNet(
+        18, init_cfg=dict(type='Pretrained', checkpoint=path))
+    with pytest.raises(
+            FileNotFoundError, match='none.pth does not exist; make it with'):
         model.init_weights()
 
 

@@ -1,0 +1,72 @@
+"""Which implementation of APA and AGLU computes a given tensor.
+
+``APA_MM_BACKEND`` overrides the choice for the whole process:
+
+========  ==================================================================
+auto      'native' on the CPU, 'triton' on CUDA; 'eager' where those are not
+          available, and for float64 (the default)
+eager     torch operations; every device and dtype, and the only form that
+          ``torch.compile`` and ``torch.export`` see
+native    the compiled CPU form (:mod:`apa_mm.functional.native`)
+triton    the GPU kernel (:mod:`apa_mm.functional.apa_triton`)
+========  ==================================================================
+"""
+import functools
+import os
+from importlib.util import find_spec
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from . import native
+
+__all__ = ['BACKENDS', 'choose_backend']
+
+BACKENDS = ('auto', 'eager', 'native', 'triton')
+VARIABLE = 'APA_MM_BACKEND'
+
+
+def choose_backend(x: Tensor, wanted: Optional[str] = None) -> str:
+    """Return 'eager', 'native' or 'triton' for a tensor.
+
+    Args:
+        x (Tensor): Input of the activation.
+        wanted (str, optional): One of :data:`BACKENDS`; None reads the
+            environment variable ``APA_MM_BACKEND``, else 'auto'.
+
+    Returns:
+        str: The implementation to call. A tracer (``torch.compile``,
+        ``torch.export``, ``torch.jit``) always gets 'eager', since it makes
+        a kernel of its own.
+
+    Raises:
+        ValueError: If the name is unknown.
+
+    Example:
+        >>> import torch
+        >>> choose_backend(torch.ones(1), 'eager')
+        'eager'
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return 'eager'
+    name = wanted or os.environ.get(VARIABLE, 'auto')
+    if name not in BACKENDS:
+        source = 'backend' if wanted else f'environment variable {VARIABLE}'
+        raise ValueError(
+            f'{source} must be one of {BACKENDS}, but got {name!r}')
+    if name == 'auto':
+        name = {'cpu': 'native', 'cuda': 'triton'}.get(x.device.type, 'eager')
+    if name == 'native':
+        usable = x.device.type == 'cpu' and x.dtype in native.DTYPES
+        return 'native' if usable and native.library() else 'eager'
+    if name == 'triton':
+        return 'triton' if _triton_runs(x.device.type) else 'eager'
+    return name
+
+
+@functools.lru_cache(maxsize=None)
+def _triton_runs(device_type: str) -> bool:
+    interpreted = os.environ.get('TRITON_INTERPRET') == '1'
+    return find_spec('triton') is not None and (device_type == 'cuda'
+                                                or interpreted)

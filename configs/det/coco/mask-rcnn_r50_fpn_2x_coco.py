@@ -1,0 +1,11 @@
+# Plain ResNet-50 of Table 6a: mmdet's recipe with our evaluation.
+_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py'
+val_evaluator = dict(type='apa_mm.CocoMetric')
+test_evaluator = val_evaluator
+
+# kappa and lambda carry no weight decay (Table 8).
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys=dict(
+            kappa=dict(decay_mult=0.), lambd=dict(decay_mult=0.))))
+custom_hooks = [dict(type='apa_mm.CheckpointCheckHook')]

@@ -1,0 +1,29 @@
+# RFS + softmax baseline of Table 5, and the parent of every LVIS recipe:
+# repeat-factor sampling, multi-scale, 24 epochs, 8 GPUs x 2 images.
+_base_ = 'mmdet::lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py'
+num_classes = 1203
+model = dict(
+    roi_head=dict(
+        # Exact NMS and mask logits of the used class only; the same results
+        # as mmdet's Shared2FCBBoxHead and FCNMaskHead.
+        bbox_head=dict(type='apa_mm.LargeVocabBBoxHead'),
+        mask_head=dict(type='apa_mm.ClasswiseFCNMaskHead')))
+
+# mmdet's LVISMetric needs a package that fails on numpy >= 1.24.
+val_evaluator = dict(type='apa_mm.LVISMetric')
+test_evaluator = val_evaluator
+
+max_epochs = 24
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = [
+    dict(
+        type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
+    dict(type='MultiStepLR', end=max_epochs, milestones=[16, 22], gamma=0.1)
+]
+
+# kappa and lambda carry no weight decay (Table 8).
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys=dict(
+            kappa=dict(decay_mult=0.), lambd=dict(decay_mult=0.))))
+custom_hooks = [dict(type='apa_mm.CheckpointCheckHook')]
