@@ -6,13 +6,12 @@ from mmengine.model import BaseModule, constant_init
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
-from apa_mm.layers import build_site_activation
+from apa_mm.layers import build_site_activation, can_fuse, fused_norm_act
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 from apa_mm.utils.pretrained import check_pretrained
 
-from .resnet_blocks import (ACT_CFG, ARCHITECTURES, NORM_CFG, BasicBlock,
-                            build_shortcut)
+from .resnet_blocks import ACT_CFG, ARCHITECTURES, NORM_CFG, build_shortcut
 
 __all__ = ['APAResNet']
 
@@ -64,6 +63,10 @@ class APAResNet(BaseModule):
         attention_cfg (dict, optional): Attention at the end of every block,
             by default APA*; None for a plain ResNet.
         with_cp (bool): Checkpoint the blocks to save memory.
+        fuse (bool, optional): Join BatchNorm, attention, addition and AGLU,
+            with the same results and state and less memory. True: wherever
+            possible; False: never; None: where it was measured to be faster,
+            float32 on the CPU. Modules with hooks are never joined.
         zero_init_residual (bool): Start the last norm of every block at 0.
             The paper's networks do not.
         init_cfg (dict | list[dict], optional): Initialisation; a
@@ -104,6 +107,7 @@ class APAResNet(BaseModule):
                  attention_cfg: Optional[dict] = dict(
                      type='apa_mm.ChannelAttention'),
                  with_cp: bool = False,
+                 fuse: Optional[bool] = None,
                  zero_init_residual: bool = False,
                  init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
         super().__init__(DEFAULT_INIT if init_cfg is None else init_cfg)
@@ -115,6 +119,7 @@ class APAResNet(BaseModule):
         for index in out_indices:
             check_choice('out_indices', index, range(num_stages))
         self.depth = depth
+        self.fuse = fuse
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.freeze_stem_act = freeze_stem_act
@@ -130,7 +135,8 @@ class APAResNet(BaseModule):
             conv_cfg=conv_cfg,
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
-            attention_cfg=attention_cfg)
+            attention_cfg=attention_cfg,
+            fuse=fuse)
         channels = self.stem_channels
         for i, (count, stride, dilation) in enumerate(
                 zip(counts[:num_stages], strides, dilations, strict=False)):
@@ -196,8 +202,7 @@ class APAResNet(BaseModule):
         if self.zero_init_residual and not _is_pretrained(self.init_cfg):
             for stage in self.stages:
                 for block in stage:
-                    index = 2 if isinstance(block, BasicBlock) else 3
-                    constant_init(block.norm(index), 0)
+                    constant_init(block.last_norm, 0)
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         """Return the outputs of the stages in ``out_indices``.
@@ -208,7 +213,12 @@ class APAResNet(BaseModule):
         Returns:
             tuple[Tensor]: Stage i has stride ``4 * 2**i`` by default.
         """
-        x = self.act1(getattr(self, self._norm1)(self.conv1(x)))
+        x = self.conv1(x)
+        norm = getattr(self, self._norm1)
+        if can_fuse(self.fuse, x, norm, self.act1):
+            x = fused_norm_act(norm, self.act1, x)
+        else:
+            x = self.act1(norm(x))
         x = self.maxpool(x)
         outs = []
         for i, stage in enumerate(self.stages):

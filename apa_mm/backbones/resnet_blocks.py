@@ -6,7 +6,8 @@ from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from apa_mm.layers import build_site_activation
+from apa_mm.layers import (build_site_activation, can_fuse, fused_block_end,
+                           fused_norm_act)
 from apa_mm.registry import MODELS
 
 __all__ = ['BasicBlock', 'Bottleneck']
@@ -34,6 +35,8 @@ class _ResidualBlock(BaseModule):
         act_cfg (dict): Activation, built anew for every site.
         attention_cfg (dict, optional): Attention before the addition, built
             with ``in_channels`` set; None for none.
+        fuse (bool, optional): Whether to join BatchNorm, attention, addition
+            and AGLU, see :func:`apa_mm.layers.can_fuse`.
         init_cfg (dict, optional): Initialisation.
     """
 
@@ -53,8 +56,10 @@ class _ResidualBlock(BaseModule):
                  norm_cfg: dict = NORM_CFG,
                  act_cfg: dict = ACT_CFG,
                  attention_cfg: Optional[dict] = None,
+                 fuse: Optional[bool] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
+        self.fuse = fuse
         self.conv_cfg, self.norm_cfg = conv_cfg, norm_cfg
         self.act_cfg = act_cfg
         self.with_cp = with_cp
@@ -99,22 +104,42 @@ class _ResidualBlock(BaseModule):
         raise NotImplementedError
 
     def _branch(self, x: Tensor) -> Tensor:
+        """Return the input of the block's last norm."""
         raise NotImplementedError
 
-    def _residual(self, x: Tensor) -> Tensor:
+    def _norm_act(self, index: int, x: Tensor) -> Tensor:
+        norm, act = self.norm(index), getattr(self, f'act{index}')
+        if can_fuse(self.fuse, x, norm, act):
+            return fused_norm_act(norm, act, x)
+        return act(norm(x))
+
+    def _block(self, x: Tensor) -> Tensor:
         out = self._branch(x)
+        norm, act = self.last_norm, self.last_act
+        projection = self.downsample
+        if not isinstance(projection, nn.Sequential):
+            # No BatchNorm whose output could be computed again.
+            x = x if projection is None else projection(x)
+            projection = None
+        if can_fuse(self.fuse, out, norm, self.attention, act, projection
+                    and projection[-1]):
+            return fused_block_end(norm, self.attention, act, out, x,
+                                   projection)
+        out = norm(out)
         if self.attention is not None:
             out = self.attention(out)
-        identity = x if self.downsample is None else self.downsample(x)
-        return out + identity
+        return act(out + (x if projection is None else projection(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H', W')."""
         if self.with_cp and x.requires_grad:
-            out = cp.checkpoint(self._residual, x, use_reentrant=False)
-        else:
-            out = self._residual(x)
-        return self.last_act(out)
+            return cp.checkpoint(self._block, x, use_reentrant=False)
+        return self._block(x)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """Norm before the attention."""
+        raise NotImplementedError
 
     @property
     def last_act(self) -> nn.Module:
@@ -142,8 +167,12 @@ class BasicBlock(_ResidualBlock):
         self._add_act(2, base_channels)
 
     def _branch(self, x: Tensor) -> Tensor:
-        out = self.act1(self.norm(1)(self.conv1(x)))
-        return self.norm(2)(self.conv2(out))
+        return self.conv2(self._norm_act(1, self.conv1(x)))
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """Norm before the attention."""
+        return self.norm(2)
 
     @property
     def last_act(self) -> nn.Module:
@@ -176,9 +205,13 @@ class Bottleneck(_ResidualBlock):
         self._add_act(3, self.out_channels)
 
     def _branch(self, x: Tensor) -> Tensor:
-        out = self.act1(self.norm(1)(self.conv1(x)))
-        out = self.act2(self.norm(2)(self.conv2(out)))
-        return self.norm(3)(self.conv3(out))
+        out = self.conv2(self._norm_act(1, self.conv1(x)))
+        return self.conv3(self._norm_act(2, out))
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """Norm before the attention."""
+        return self.norm(3)
 
     @property
     def last_act(self) -> nn.Module:

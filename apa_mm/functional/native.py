@@ -1,7 +1,7 @@
 """The compiled CPU form of APA and AGLU: building, caching and calling it.
 
-``csrc/apa_cpu.cpp`` is compiled at first use with the system's C++ compiler
-(2.4 s on one core) into ``${XDG_CACHE_HOME:-~/.cache}/apa_mm/native``, under
+The files in ``csrc`` are compiled at first use with the system's C++ compiler
+(3 s on one core) into ``${XDG_CACHE_HOME:-~/.cache}/apa_mm/native``, under
 a name made of the source, the compiler and the processor's features, and is
 loaded from there afterwards. Without a compiler the eager form is used.
 """
@@ -20,9 +20,12 @@ from typing import List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-__all__ = ['Layout', 'backward', 'find_layout', 'forward', 'library']
+__all__ = [
+    'Layout', 'backward', 'find_layout', 'forward', 'library', 'pointer',
+    'threads'
+]
 
-SOURCE = Path(__file__).parent / 'csrc' / 'apa_cpu.cpp'
+SOURCES = Path(__file__).parent / 'csrc'
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 FLAGS = ('-O3', '-std=c++17', '-fPIC', '-shared', '-fopenmp',
          '-fno-math-errno', '-fno-trapping-math', '-ffp-contract=fast')
@@ -110,8 +113,8 @@ def forward(x: Tensor,
     """
     y = torch.empty_like(x)
     library().apa_forward(
-        _pointer(x), _pointer(y), *_problem(x, kappa, lambd, layout, affine),
-        int(product), int(layout.channels_last), _threads(x))
+        pointer(x), pointer(y), *_problem(x, kappa, lambd, layout, affine),
+        int(product), int(layout.channels_last), threads(x))
     return y
 
 
@@ -123,7 +126,8 @@ def backward(
     layout: Layout,
     product: bool,
     paper: bool,
-    affine: Optional[Tuple[Tensor, Tensor]] = None
+    affine: Optional[Tuple[Tensor, Tensor]] = None,
+    center: Optional[Tensor] = None
 ) -> Tuple[Tensor, Tensor]:
     """Return the gradient for z and the sums that the parameters need.
 
@@ -136,11 +140,12 @@ def backward(
         product (bool): As in :func:`forward`.
         paper (bool): Eq. 8 of the paper for lambda.
         affine (tuple[Tensor, Tensor], optional): As in :func:`forward`.
+        center (Tensor, optional): One float32 value per channel.
 
     Returns:
         tuple[Tensor, Tensor]: Gradient for z, strides of ``x``; and a float64
         tensor (channels, 4) with the sums of the gradients for kappa and
-        lambda, of ``grad_z`` and of ``grad_z * x``.
+        lambda, of ``grad_z`` and of ``grad_z * (x - center)``.
     """
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
         grad = torch.empty_like(x).copy_(grad)
@@ -148,14 +153,17 @@ def backward(
     count = layout.channels if layout.channels_last else layout.rows
     sums = torch.empty(count, 4, dtype=torch.float64)
     library().apa_backward(
-        _pointer(x), _pointer(grad), _pointer(grad_z), _pointer(sums),
-        *_problem(x, kappa, lambd, layout, affine), int(product), int(paper),
-        int(layout.channels_last), _threads(x))
+        pointer(x), pointer(grad), pointer(grad_z), pointer(sums),
+        *_problem(x, kappa, lambd, layout, affine), pointer(center),
+        int(product), int(paper), int(layout.channels_last), threads(x))
     return grad_z, sums.reshape(-1, layout.channels, 4).sum(0)
 
 
-def _pointer(tensor: Optional[Tensor]) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def pointer(tensor: Optional[Tensor]) -> ctypes.c_void_p:
+    """Return the address of a tensor's data, and hold on to it; or null."""
+    address = ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+    address.tensor = tensor
+    return address
 
 
 def _problem(x: Tensor, kappa: Tensor, lambd: Tensor, layout: Layout,
@@ -164,11 +172,12 @@ def _problem(x: Tensor, kappa: Tensor, lambd: Tensor, layout: Layout,
     scale, shift = affine or (None, None)
     stride = int(kappa.numel() > 1)
     return (DTYPES[x.dtype], size(layout.rows), size(layout.inner),
-            size(layout.channels), _pointer(kappa), _pointer(lambd),
-            size(stride), _pointer(scale), _pointer(shift))
+            size(layout.channels), pointer(kappa), pointer(lambd),
+            size(stride), pointer(scale), pointer(shift))
 
 
-def _threads(x: Tensor) -> int:
+def threads(x: Tensor) -> int:
+    """Return how many of torch's threads are worth waking for ``x``."""
     wanted = -(-x.numel() // ELEMENTS_PER_THREAD)
     return max(1, min(torch.get_num_threads(), wanted))
 
@@ -221,7 +230,7 @@ def _compile(compiler: str, output: str) -> None:
     for tuning in TUNING:
         command: List[str] = [
             compiler, *FLAGS, *tuning,
-            str(SOURCE), '-o', output
+            *map(str, sorted(SOURCES.glob('*.cpp'))), '-o', output
         ]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
@@ -246,6 +255,7 @@ def _fingerprint(compiler: str) -> str:
                 for line in cpuinfo.read_text().splitlines()
                 if line.startswith(('flags', 'Features', 'model name'))
             }))
-    parts = (SOURCE.read_text(), version, features, platform.machine(),
+    sources = [p.read_text() for p in sorted(SOURCES.iterdir()) if p.is_file()]
+    parts = (*sources, version, features, platform.machine(),
              repr((FLAGS, TUNING)))
     return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:16]

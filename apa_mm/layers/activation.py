@@ -14,6 +14,9 @@ __all__ = [
     'TemperedSigmoid', 'build_site_activation'
 ]
 
+# The one unit of Table 9 that mmcv does not register.
+MODELS.register_module(module=nn.Mish)
+
 #: Smallest lambda that a module uses, as in the authors' detection code.
 LAMBDA_FLOOR = 1e-4
 
@@ -101,7 +104,8 @@ class _Adaptive(_Parametric):
         super().reset_parameters()
         nn.init.uniform_(self.lambd, *self.lambd_init)
 
-    def _values(self, x: Tensor) -> dict:
+    def values(self, x: Tensor) -> dict:
+        """Return ``kappa`` and the bounded ``lambd``, shaped for ``x``."""
         return dict(
             kappa=self._align(self.kappa, x),
             lambd=self._align(lower_bound(self.lambd, self.lambd_min), x))
@@ -156,7 +160,7 @@ class APA(_Adaptive):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return eta(x) in [0, 1], shape and dtype of ``x``."""
-        return apa(x, **self._values(x))
+        return apa(x, **self.values(x))
 
 
 @MODELS.register_module()
@@ -199,7 +203,7 @@ class AGLU(_Adaptive):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x * eta(x)``, shape and dtype of ``x``."""
-        return aglu(x, lambda_grad=self.lambda_grad, **self._values(x))
+        return aglu(x, lambda_grad=self.lambda_grad, **self.values(x))
 
     def extra_repr(self) -> str:
         """Return the settings for ``print(module)``."""

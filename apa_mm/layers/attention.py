@@ -74,10 +74,17 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale each channel of ``x`` (N, C, H, W) by its gate."""
-        pooled = x.mean(dim=(2, 3))  # (N, C)
+        return x * self.gates(x)[:, :, None, None]
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Return the gate (N, C) of every channel of ``x`` (N, C, H, W)."""
+        return self.gate(self.excite(x.mean(dim=(2, 3))))
+
+    def excite(self, pooled: Tensor) -> Tensor:
+        """Map pooled features (N, C) to what the gate gets (N, C)."""
         if self.norm is not None:
             pooled = self.norm(pooled)
         excitation = self.fc2(self.act(self.fc1(pooled)))
         if self.dropout is not None:
             excitation = self.dropout(excitation)
-        return x * self.gate(excitation)[:, :, None, None]
+        return excitation

@@ -10,147 +10,30 @@
 //
 // The argument of the activation is z = scale * x + shift, per channel, which
 // is how BatchNorm is folded in; without it scale is 1 and shift 0.
-//
-// With t = log(lambda) - kappa * z, v = exp(-|t|) and s = v / (2 + v):
-//   log(1 + v)            = 2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...)
-//   softplus(t)           = max(t, 0) + log(1 + v)
-//   eta                   = exp(-softplus(t) / lambda)
-//   softplus(t) - sigmoid(t), which the gradient for lambda holds, cancels
-//   for small v; for t < 0 it is 2 s^2 (1 / (1 + s) + s/3 + s^3/5 + ...),
-//   where nothing does.
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <vector>
+#include "apa_math.h"
 
 #include <omp.h>
 
 namespace {
 
-// Elements per unit of work: three float arrays of it fit in a 32 KiB cache.
-// The partial sums of the units are added in order, so that the gradients of
-// the parameters do not depend on the number of threads.
-constexpr int64_t kChunk = 2048;
-
-template <typename To, typename From>
-inline To cast_bits(From from) {
-  To to;
-  std::memcpy(&to, &from, sizeof(to));
-  return to;
-}
-
-// exp(x) for x <= 0, to about one unit in the last place; below -87.3, where
-// float32 ends, it stays at 1e-38.
-inline float exp_negative(float x) {
-  x = x < -87.3f ? -87.3f : x;
-  const float shifted = x * 1.44269504f + 12582912.f;  // rounds to an integer
-  const float n = shifted - 12582912.f;
-  const float f = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-  float p = 1.f / 5040;
-  p = p * f + 1.f / 720;
-  p = p * f + 1.f / 120;
-  p = p * f + 1.f / 24;
-  p = p * f + 1.f / 6;
-  p = p * f + 0.5f;
-  p = p * f + 1.f;
-  p = p * f + 1.f;
-  const uint32_t power =
-      (cast_bits<uint32_t>(shifted) << 23) + 0x3f800000u;
-  return p * cast_bits<float>(power);
-}
-
-// sum_{k >= 1} s^(2k - 1) / (2k + 1) for s in [0, 1/3].
-inline float atanh_tail(float s) {
-  const float q = s * s;
-  float p = 1.f / 15;
-  p = p * q + 1.f / 13;
-  p = p * q + 1.f / 11;
-  p = p * q + 1.f / 9;
-  p = p * q + 1.f / 7;
-  p = p * q + 1.f / 5;
-  p = p * q + 1.f / 3;
-  return p * s;
-}
-
-struct Parameters {
-  float kappa, log_lambda, inverse_lambda, scale, shift;
-};
-
-struct Gradient {
-  float z, kappa, lambda;
-};
-
-template <bool kProduct>
-inline float forward_one(float x, const Parameters& p) {
-  const float z = p.scale * x + p.shift;
-  const float t = p.log_lambda - p.kappa * z;
-  const float v = exp_negative(-std::fabs(t));
-  const float s = v / (2.f + v);
-  const float softplus =
-      (t > 0.f ? t : 0.f) + 2.f * (s + s * s * atanh_tail(s));
-  const float eta = exp_negative(-softplus * p.inverse_lambda);
-  return kProduct ? z * eta : eta;
-}
-
-template <bool kProduct, bool kPaper>
-inline Gradient backward_one(float x, float grad, const Parameters& p) {
-  const float z = p.scale * x + p.shift;
-  const float t = p.log_lambda - p.kappa * z;
-  const float v = exp_negative(-std::fabs(t));
-  const float r = 1.f / ((2.f + v) * (1.f + v));
-  const float s = v * (1.f + v) * r;
-  const float inverse = (2.f + v) * r;  // 1 / (1 + v)
-  const float tail = atanh_tail(s);
-  const float log1p = 2.f * (s + s * s * tail);
-  const bool positive = t > 0.f;
-  const float sigmoid = positive ? inverse : v * inverse;
-  const float eta = exp_negative(
-      -((positive ? t : 0.f) + log1p) * p.inverse_lambda);
-  const float g = eta * sigmoid * p.inverse_lambda;
-  const float outer = kProduct ? grad * z : grad;
-  Gradient out;
-  out.z = outer * g * p.kappa + (kProduct ? grad * eta : 0.f);
-  out.kappa = outer * z * g;
-  if (kPaper) {
-    out.lambda = -outer * g * p.inverse_lambda;
-  } else {
-    const float scaled = s * p.inverse_lambda;
-    const float low =
-        2.f * scaled * scaled * (0.5f * (2.f + v) * inverse + tail);
-    const float high =
-        (t + log1p - inverse) * p.inverse_lambda * p.inverse_lambda;
-    out.lambda = outer * eta * (positive ? high : low);
-  }
-  return out;
-}
-
-// --- element types: float, bfloat16 and float16 in memory, float inside ---
-struct BFloat16 {
-  uint16_t bits;
-};
-
-inline float load(float x) { return x; }
-inline float load(_Float16 x) { return static_cast<float>(x); }
-inline float load(BFloat16 x) {
-  return cast_bits<float>(static_cast<uint32_t>(x.bits) << 16);
-}
-inline void store(float* to, float x) { *to = x; }
-inline void store(_Float16* to, float x) { *to = static_cast<_Float16>(x); }
-inline void store(BFloat16* to, float x) {
-  const uint32_t bits = cast_bits<uint32_t>(x);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  to->bits = static_cast<uint16_t>(x != x ? 0x7fc0u : rounded);
-}
+using namespace apa_mm;
 
 struct Problem {
   int64_t rows, inner, channels;
-  const float *kappa, *lambda, *scale, *shift;
+  const float *kappa, *lambda, *scale, *shift, *center;
   int64_t parameter_stride;  // 0: one kappa and lambda for all channels
 
-  Parameters at(int64_t channel) const {
-    const float l = lambda[channel * parameter_stride];
-    return {kappa[channel * parameter_stride], std::log(l), 1.f / l,
-            scale ? scale[channel] : 1.f, shift ? shift[channel] : 0.f};
+  // One entry per channel, or a single one that all channels share.
+  std::vector<Parameters> table() const {
+    const int64_t count = parameter_stride || scale ? channels : 1;
+    std::vector<Parameters> entries(count);
+    for (int64_t c = 0; c < count; ++c) {
+      const float l = lambda[c * parameter_stride];
+      entries[c] = {kappa[c * parameter_stride], std::log(l), 1.f / l,
+                    scale ? scale[c] : 1.f,      shift ? shift[c] : 0.f,
+                    center ? center[c] : 0.f};
+    }
+    return entries;
   }
 };
 
@@ -158,11 +41,12 @@ template <typename T, bool kProduct>
 void forward_rows(const Problem& problem, const T* x, T* y, int threads) {
   const int64_t inner = problem.inner;
   const int64_t units = (inner + kChunk - 1) / kChunk;
+  const std::vector<Parameters> table = problem.table();
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t unit = 0; unit < problem.rows * units; ++unit) {
     const int64_t row = unit / units, begin = unit % units * kChunk;
     const int64_t count = inner - begin < kChunk ? inner - begin : kChunk;
-    const Parameters p = problem.at(row % problem.channels);
+    const Parameters p = table[row % problem.channels % table.size()];
     const T* in = x + row * inner + begin;
     T* out = y + row * inner + begin;
 #pragma omp simd
@@ -171,18 +55,20 @@ void forward_rows(const Problem& problem, const T* x, T* y, int threads) {
   }
 }
 
-// Sums: per row grad_kappa, grad_lambda, sum of grad_z, sum of grad_z * x.
+// Sums per row: of the gradients for kappa and lambda, of grad_z, and of
+// grad_z * (x - center).
 template <typename T, bool kProduct, bool kPaper>
 void backward_rows(const Problem& problem, const T* x, const T* grad,
                    T* grad_z, double* sums, int threads) {
   const int64_t inner = problem.inner;
   const int64_t units = (inner + kChunk - 1) / kChunk;
+  const std::vector<Parameters> table = problem.table();
   std::vector<float> partial(problem.rows * units * 4);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t unit = 0; unit < problem.rows * units; ++unit) {
     const int64_t row = unit / units, begin = unit % units * kChunk;
     const int64_t count = inner - begin < kChunk ? inner - begin : kChunk;
-    const Parameters p = problem.at(row % problem.channels);
+    const Parameters p = table[row % problem.channels % table.size()];
     const T* in = x + row * inner + begin;
     const T* gin = grad + row * inner + begin;
     T* out = grad_z + row * inner + begin;
@@ -196,7 +82,7 @@ void backward_rows(const Problem& problem, const T* x, const T* grad,
       k += g.kappa;
       l += g.lambda;
       dz += g.z;
-      dzx += g.z * value;
+      dzx += g.z * (value - p.center);
     }
     float* into = partial.data() + unit * 4;
     into[0] = k, into[1] = l, into[2] = dz, into[3] = dzx;
@@ -210,22 +96,26 @@ void backward_rows(const Problem& problem, const T* x, const T* grad,
     }
 }
 
+// Parameters of the channels as one array per kind, which vectorises.
 struct ChannelTable {
-  std::vector<float> kappa, log_lambda, inverse_lambda, scale, shift;
+  std::vector<float> kappa, log_lambda, inverse_lambda, scale, shift, center;
 
   explicit ChannelTable(const Problem& problem) {
+    const std::vector<Parameters> table = problem.table();
     for (int64_t c = 0; c < problem.channels; ++c) {
-      const Parameters p = problem.at(c);
+      const Parameters& p = table[c % table.size()];
       kappa.push_back(p.kappa);
       log_lambda.push_back(p.log_lambda);
       inverse_lambda.push_back(p.inverse_lambda);
       scale.push_back(p.scale);
       shift.push_back(p.shift);
+      center.push_back(p.center);
     }
   }
 
   Parameters at(int64_t c) const {
-    return {kappa[c], log_lambda[c], inverse_lambda[c], scale[c], shift[c]};
+    return {kappa[c], log_lambda[c], inverse_lambda[c],
+            scale[c], shift[c],      center[c]};
   }
 };
 
@@ -271,7 +161,7 @@ void backward_channels(const Problem& problem, const T* x, const T* grad,
         k[c] += g.kappa;
         l[c] += g.lambda;
         dz[c] += g.z;
-        dzx[c] += g.z * value;
+        dzx[c] += g.z * (value - table.center[c]);
       }
     }
   }
@@ -335,8 +225,8 @@ extern "C" void apa_forward(const void* x, void* y, int dtype, int64_t rows,
                             int64_t parameter_stride, const float* scale,
                             const float* shift, int product,
                             int channels_last, int threads) {
-  const Problem problem{rows,  inner, channels, kappa,
-                        lambda, scale, shift,    parameter_stride};
+  const Problem problem{rows,  inner, channels, kappa,  lambda,
+                        scale, shift, nullptr,  parameter_stride};
   if (dtype == 0)
     forward<float>(problem, x, y, product, channels_last, threads);
   else if (dtype == 1)
@@ -346,16 +236,17 @@ extern "C" void apa_forward(const void* x, void* y, int dtype, int64_t rows,
 }
 
 // sums: (rows, 4), or (channels, 4) for channels_last: the sums of the
-// gradients for kappa and lambda, of grad_z and of grad_z * x.
+// gradients for kappa and lambda, of grad_z and of grad_z * (x - center).
 extern "C" void apa_backward(const void* x, const void* grad, void* grad_z,
                              double* sums, int dtype, int64_t rows,
                              int64_t inner, int64_t channels,
                              const float* kappa, const float* lambda,
                              int64_t parameter_stride, const float* scale,
-                             const float* shift, int product, int paper,
-                             int channels_last, int threads) {
-  const Problem problem{rows,  inner, channels, kappa,
-                        lambda, scale, shift,    parameter_stride};
+                             const float* shift, const float* center,
+                             int product, int paper, int channels_last,
+                             int threads) {
+  const Problem problem{rows,  inner, channels, kappa,  lambda,
+                        scale, shift, center,   parameter_stride};
   if (dtype == 0)
     backward<float>(problem, x, grad, grad_z, sums, product, paper,
                     channels_last, threads);

@@ -1,0 +1,142 @@
+// The activation of one element, forward and backward, and element types.
+//
+// With t = log(lambda) - kappa * z, v = exp(-|t|) and s = v / (2 + v):
+//   log(1 + v)            = 2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...)
+//   softplus(t)           = max(t, 0) + log(1 + v)
+//   eta                   = exp(-softplus(t) / lambda)
+//   softplus(t) - sigmoid(t), which the gradient for lambda holds, cancels
+//   for small v; for t < 0 it is 2 s^2 (1 / (1 + s) + s/3 + s^3/5 + ...),
+//   where nothing does.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace apa_mm {
+
+// Elements per unit of work: three float arrays of it fit in a 32 KiB cache.
+// The partial sums of the units are added in order, so that the gradients of
+// the parameters do not depend on the number of threads.
+constexpr int64_t kChunk = 2048;
+
+template <typename To, typename From>
+inline To cast_bits(From from) {
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+// exp(x) for x <= 0, to about one unit in the last place; below -87.3, where
+// float32 ends, it stays at 1e-38.
+inline float exp_negative(float x) {
+  x = x < -87.3f ? -87.3f : x;
+  const float shifted = x * 1.44269504f + 12582912.f;  // rounds to an integer
+  const float n = shifted - 12582912.f;
+  const float f = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+  float p = 1.f / 5040;
+  p = p * f + 1.f / 720;
+  p = p * f + 1.f / 120;
+  p = p * f + 1.f / 24;
+  p = p * f + 1.f / 6;
+  p = p * f + 0.5f;
+  p = p * f + 1.f;
+  p = p * f + 1.f;
+  const uint32_t power =
+      (cast_bits<uint32_t>(shifted) << 23) + 0x3f800000u;
+  return p * cast_bits<float>(power);
+}
+
+// sum_{k >= 1} s^(2k - 1) / (2k + 1) for s in [0, 1/3].
+inline float atanh_tail(float s) {
+  const float q = s * s;
+  float p = 1.f / 15;
+  p = p * q + 1.f / 13;
+  p = p * q + 1.f / 11;
+  p = p * q + 1.f / 9;
+  p = p * q + 1.f / 7;
+  p = p * q + 1.f / 5;
+  p = p * q + 1.f / 3;
+  return p * s;
+}
+
+struct Parameters {
+  float kappa, log_lambda, inverse_lambda, scale, shift, center;
+};
+
+struct Gradient {
+  float z, kappa, lambda;
+};
+
+template <bool kProduct>
+inline float forward_at(float z, const Parameters& p) {
+  const float t = p.log_lambda - p.kappa * z;
+  const float v = exp_negative(-std::fabs(t));
+  const float s = v / (2.f + v);
+  const float softplus =
+      (t > 0.f ? t : 0.f) + 2.f * (s + s * s * atanh_tail(s));
+  const float eta = exp_negative(-softplus * p.inverse_lambda);
+  return kProduct ? z * eta : eta;
+}
+
+template <bool kProduct, bool kPaper>
+inline Gradient backward_at(float z, float grad, const Parameters& p) {
+  const float t = p.log_lambda - p.kappa * z;
+  const float v = exp_negative(-std::fabs(t));
+  const float r = 1.f / ((2.f + v) * (1.f + v));
+  const float s = v * (1.f + v) * r;
+  const float inverse = (2.f + v) * r;  // 1 / (1 + v)
+  const float tail = atanh_tail(s);
+  const float log1p = 2.f * (s + s * s * tail);
+  const bool positive = t > 0.f;
+  const float sigmoid = positive ? inverse : v * inverse;
+  const float eta = exp_negative(
+      -((positive ? t : 0.f) + log1p) * p.inverse_lambda);
+  const float g = eta * sigmoid * p.inverse_lambda;
+  const float outer = kProduct ? grad * z : grad;
+  Gradient out;
+  out.z = outer * g * p.kappa + (kProduct ? grad * eta : 0.f);
+  out.kappa = outer * z * g;
+  if (kPaper) {
+    out.lambda = -outer * g * p.inverse_lambda;
+  } else {
+    const float scaled = s * p.inverse_lambda;
+    const float low =
+        2.f * scaled * scaled * (0.5f * (2.f + v) * inverse + tail);
+    const float high =
+        (t + log1p - inverse) * p.inverse_lambda * p.inverse_lambda;
+    out.lambda = outer * eta * (positive ? high : low);
+  }
+  return out;
+}
+
+template <bool kProduct>
+inline float forward_one(float x, const Parameters& p) {
+  return forward_at<kProduct>(p.scale * x + p.shift, p);
+}
+
+template <bool kProduct, bool kPaper>
+inline Gradient backward_one(float x, float grad, const Parameters& p) {
+  return backward_at<kProduct, kPaper>(p.scale * x + p.shift, grad, p);
+}
+
+// --- element types: float, bfloat16 and float16 in memory, float inside ---
+struct BFloat16 {
+  uint16_t bits;
+};
+
+inline float load(float x) { return x; }
+inline float load(_Float16 x) { return static_cast<float>(x); }
+inline float load(BFloat16 x) {
+  return cast_bits<float>(static_cast<uint32_t>(x.bits) << 16);
+}
+inline void store(float* to, float x) { *to = x; }
+inline void store(_Float16* to, float x) { *to = static_cast<_Float16>(x); }
+inline void store(BFloat16* to, float x) {
+  const uint32_t bits = cast_bits<uint32_t>(x);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  to->bits = static_cast<uint16_t>(x != x ? 0x7fc0u : rounded);
+}
+
+}  // namespace apa_mm

@@ -1,0 +1,223 @@
+"""The joined forms equal the separate layers and keep less memory."""
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from apa_mm.backbones import APAResNet
+from apa_mm.functional import fused_native, native
+from apa_mm.layers import (AGLU, ChannelAttention, can_fuse, fused_block_end,
+                           fused_norm_act)
+
+needs_compiler = pytest.mark.skipif(
+    native.library() is None, reason='no C++ compiler on this machine')
+DTYPES = [torch.float64, torch.float32]
+
+
+def norm_layer(channels, training, dtype):
+    norm = nn.BatchNorm2d(channels).to(dtype)
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    nn.init.uniform_(norm.bias, -1, 1)
+    nn.init.uniform_(norm.running_mean, -1, 1)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    return norm.train(training)
+
+
+def compare(modules, fused, separate, inputs, dtype):
+    """Run both forms on copies and compare values, gradients and buffers."""
+    results = []
+    for function in (fused, separate):
+        copies = copy.deepcopy(modules)
+        leaves = [x.detach().clone().requires_grad_() for x in inputs]
+        torch.manual_seed(5)
+        out = function(copies, *leaves)
+        torch.manual_seed(6)
+        out.backward(torch.randn(out.shape).to(out))
+        tensors = [out] + [x.grad for x in leaves]
+        tensors += [p.grad for p in copies.parameters()]
+        tensors += [b.to(dtype) for b in copies.buffers()]
+        results.append(tensors)
+    tol = 1e-10 if dtype == torch.float64 else 1e-4
+    for got, want in zip(*results, strict=True):
+        assert (got is None) == (want is None)
+        if got is not None:
+            scale = 1 + want.abs().max()
+            torch.testing.assert_close(
+                got / scale, want / scale, rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('per_channel', [False, True])
+@pytest.mark.parametrize('lambda_grad', ['exact', 'paper'])
+def test_norm_act(dtype, training, per_channel, lambda_grad):
+    unit = AGLU(6 if per_channel else 1, lambda_grad=lambda_grad).to(dtype)
+    modules = nn.ModuleList([norm_layer(6, training, dtype), unit])
+    x = torch.randn(4, 6, 9, 11).to(dtype) * 2 + 1
+    compare(modules, lambda m, x: fused_norm_act(*m, x),
+            lambda m, x: m[1](m[0](x)), [x], dtype)
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('attention', ['none', 'se', 'apa'])
+@pytest.mark.parametrize('project', [False, True])
+def test_block_end(dtype, training, attention, project):
+    modules = nn.ModuleDict(
+        dict(norm=norm_layer(16, training, dtype), act=AGLU().to(dtype)))
+    if attention == 'se':
+        modules['attention'] = ChannelAttention(
+            16, gate_cfg=dict(type='Sigmoid'), norm_cfg=None, dropout=0.)
+    elif attention == 'apa':
+        modules['attention'] = ChannelAttention(16).train(training)
+    if project:
+        modules['shortcut'] = nn.Sequential(
+            nn.Conv2d(8, 16, 1, bias=False), norm_layer(16, training, dtype))
+    modules = modules.to(dtype)
+
+    def parts(m):
+        return [
+            m[k] if k in m else None
+            for k in ('norm', 'attention', 'act', 'shortcut')
+        ]
+
+    def fused(m, x, identity):
+        norm, attention, act, shortcut = parts(m)
+        return fused_block_end(norm, attention, act, x, identity, shortcut)
+
+    def separate(m, x, identity):
+        norm, attention, act, shortcut = parts(m)
+        out = norm(x)
+        out = out if attention is None else attention(out)
+        return act(out + (shortcut(identity) if shortcut else identity))
+
+    x = torch.randn(3, 16, 6, 7).to(dtype) + 0.5
+    identity = torch.randn(3, 8 if project else 16, 6, 7).to(dtype)
+    compare(modules, fused, separate, [x, identity], dtype)
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('norm_eval', [False, True])
+def test_whole_networks_agree(depth, dtype, norm_eval):
+    torch.manual_seed(1)
+    model = APAResNet(depth, norm_eval=norm_eval).to(dtype).train()
+    grads = []
+    for fuse in (True, False):
+        run = copy.deepcopy(model)
+        for module in run.modules():
+            if hasattr(module, 'fuse'):
+                module.fuse = fuse
+        torch.manual_seed(2)
+        x = torch.rand(2, 3, 64, 64).to(dtype)
+        out = run(x)[-1]
+        out.square().mean().backward()
+        grads.append([out] + [p.grad for p in run.parameters()] +
+                     list(run.buffers()))
+        assert list(run.state_dict()) == list(model.state_dict())
+    tol = 1e-9 if dtype == torch.float64 else 2e-2
+    for got, want in zip(*grads, strict=True):
+        scale = want.abs().max() + 1e-6
+        torch.testing.assert_close(
+            got / scale, want / scale, rtol=tol, atol=tol)
+
+
+def saved_bytes(model, x):
+    """Return the bytes of distinct storages that the backward pass keeps."""
+    known = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    known |= {b.untyped_storage().data_ptr() for b in model.buffers()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        out = model(x)
+    total = sum(size for size, _ in kept.values())
+    del out
+    return total
+
+
+def test_memory_is_that_of_relu():
+    se = dict(
+        type='apa_mm.ChannelAttention',
+        gate_cfg=dict(type='Sigmoid'),
+        norm_cfg=None,
+        dropout=0.)
+    x = torch.rand(2, 3, 64, 64)
+    relu = saved_bytes(
+        APAResNet(50, act_cfg=dict(type='ReLU', inplace=True),
+                  attention_cfg=se).train(), x)
+    fused = saved_bytes(APAResNet(50, fuse=True).train(), x)
+    separate = saved_bytes(APAResNet(50, fuse=False).train(), x)
+    assert separate > 1.3 * relu
+    assert fused < 1.05 * relu
+
+
+def test_norm_act_keeps_its_input_alone():
+    x = torch.randn(2, 8, 5, 5, requires_grad=True)
+    pair = nn.ModuleList([nn.BatchNorm2d(8), AGLU()])
+
+    class Pair(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.pair = pair
+
+        def forward(self, x):
+            return fused_norm_act(*self.pair, x)
+
+    extra = saved_bytes(Pair(), x) - x.numel() * 4
+    # Mean and 1 / std (8 floats each), kappa and lambda as views or copies.
+    assert 0 <= extra <= (2 * 8 + 2) * 4
+
+
+def test_what_is_not_joined():
+    x = torch.rand(2, 16, 4, 4)
+    norm, act, attention = nn.BatchNorm2d(16), AGLU(), ChannelAttention(16)
+    assert can_fuse(True, x, norm, attention, act, None)
+    assert not can_fuse(False, x, norm, act)
+    assert not can_fuse(True, x, nn.SyncBatchNorm(16), act)
+    assert not can_fuse(True, x, nn.BatchNorm2d(16, affine=False), act)
+    assert not can_fuse(True, x, norm, nn.ReLU())
+    assert not can_fuse(True, x, norm, AGLU(4, channel_dim=-1))
+    handle = act.register_forward_hook(lambda *a: None)
+    assert not can_fuse(True, x, norm, act)
+    handle.remove()
+    assert can_fuse(True, x, norm, act)
+
+
+@needs_compiler
+def test_default_is_the_compiled_form_on_the_cpu():
+    norm, act = nn.BatchNorm2d(4), AGLU()
+    x = torch.rand(2, 4, 4, 4)
+    assert can_fuse(None, x, norm, act)
+    assert not can_fuse(None, x.double(), norm, act)
+    assert not can_fuse(None, x.to(memory_format=torch.channels_last), norm,
+                        act)
+
+
+@needs_compiler
+def test_moments():
+    x = torch.randn(3, 5, 70, 71) * 3 + 40
+    mean, var = fused_native.moments(x)
+    want = x.double()
+    torch.testing.assert_close(mean.double(), want.mean((0, 2, 3)))
+    torch.testing.assert_close(
+        var.double(), want.var((0, 2, 3), correction=0), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize('momentum', [0.1, None])
+def test_running_statistics_follow_torch(momentum):
+    ours, theirs = (nn.BatchNorm2d(4, momentum=momentum) for _ in range(2))
+    act = AGLU()
+    for _ in range(3):
+        x = torch.randn(2, 4, 5, 5) + 2
+        fused_norm_act(ours, act, x)
+        theirs(x)
+    for name, buffer in theirs.named_buffers():
+        torch.testing.assert_close(ours.get_buffer(name), buffer)
