@@ -14,4 +14,6 @@ model = dict(
                 encoder_kernel=3,
                 compressed_channels=64),
             predictor_cfg=dict(
-                _delete_=True, type='apa_mm.CosineConv2d', learnable=True))))
+                _delete_=True,
+                type='apa_mm.CosineConv2d',
+                learnable_temperature=True))))

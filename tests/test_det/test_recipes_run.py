@@ -1,0 +1,172 @@
+"""Every detection recipe trains, saves, resumes, tests and evaluates.
+
+On miniatures with the true number of classes, on the CPU, at 96 pixels. What
+is changed for that is in ``options``; everything else is the recipe's own.
+"""
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from detection_sets import MAKERS, SIDE
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from apa_mm.engine import launch
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(
+    p.relative_to(ROOT).as_posix()
+    for p in (ROOT / 'configs/det').rglob('*.py'))
+SCALE = (SIDE, SIDE)
+
+
+@HOOKS.register_module(force=True)
+class Probe(Hook):
+    """Notes which parameters get a finite gradient, and kappa and lambda."""
+
+    seen: set = set()
+    before: dict = {}
+    losses: list = []
+
+    def before_train(self, runner):
+        Probe.seen, Probe.losses = set(), []
+        Probe.before = {
+            n: p.detach().clone()
+            for n, p in runner.model.named_parameters()
+        }
+        for name, parameter in runner.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(
+                    lambda p, name=name: Probe.note(name, p))
+
+    @classmethod
+    def note(cls, name, parameter):
+        if torch.isfinite(parameter.grad).all():
+            cls.seen.add(name)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None,
+                         outputs=None):
+        Probe.losses.append(float(outputs['loss']))
+
+
+def resize_options(dataset, prefix):
+    """Yield overrides that shrink every resize of a dataset's pipeline."""
+    if 'dataset' in dataset:
+        yield from resize_options(dataset['dataset'], f'{prefix}.dataset')
+    for i, step in enumerate(dataset.get('pipeline', [])):
+        if step['type'] == 'Resize':
+            yield f'{prefix}.pipeline.{i}.scale', SCALE
+        elif step['type'] == 'RandomChoiceResize':
+            yield f'{prefix}.pipeline.{i}.scales', [SCALE]
+
+
+def options(cfg):
+    result = {
+        # No weights can be downloaded here; without them the norms have to
+        # learn their statistics.
+        'model.backbone.init_cfg': None,
+        'model.backbone.norm_eval': False,
+        'model.train_cfg.rpn_proposal.max_per_img': 50,
+        'model.test_cfg.rpn.max_per_img': 20,
+        'param_scheduler': [],
+        'optim_wrapper.optimizer.lr': 1e-3,
+        'default_hooks.checkpoint.save_last': True,
+        'train_dataloader.batch_size': 2,
+    }
+    for split in ('train', 'val', 'test'):
+        loader = f'{split}_dataloader'
+        result[f'{loader}.num_workers'] = 0
+        result[f'{loader}.persistent_workers'] = False
+        result.update(resize_options(cfg[loader].dataset, f'{loader}.dataset'))
+    # The miniature shows few of the classes, which is refused by default.
+    hooks = [
+        dict(hook, allow_empty=True) if 'Frequency' in hook.type else hook
+        for hook in cfg.custom_hooks
+    ]
+    result['custom_hooks'] = [*hooks, dict(type='Probe')]
+    if 'mask_head' in cfg.model.roi_head and cfg.model.roi_head.mask_head.get(
+            'upsample_cfg', {}).get('type') == 'carafe':
+        # CARAFE has no CPU kernel in mmcv.
+        result['model.roi_head.mask_head.upsample_cfg'] = dict(
+            _delete_=True, type='deconv', scale_factor=2)
+    return result
+
+
+def length(cfg, steps):
+    """Return overrides that train ``steps`` times two iterations."""
+    if cfg.train_cfg.get('type') == 'IterBasedTrainLoop':
+        return {
+            'train_cfg.max_iters': steps + 1,
+            'train_cfg.val_interval': 100,
+            'default_hooks.checkpoint.interval': 2,
+        }
+    return {
+        'train_cfg.max_epochs': steps,
+        'train_cfg.val_interval': 100,
+        'default_hooks.checkpoint.interval': 1,
+    }
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('recipes')
+    for make in MAKERS.values():
+        make(root / 'data')
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CONFIGS)
+def test_recipe(name, data, monkeypatch):
+    monkeypatch.chdir(data)
+    path = str(ROOT / name)
+    cfg = Config.fromfile(path)
+    shared = options(cfg)
+    work_dir = data / Path(name).stem
+    try:
+        model = launch.train(
+            path,
+            work_dir=str(work_dir),
+            cfg_options={
+                **shared,
+                **length(cfg, 1)
+            })
+        check_training(model, losses=2)
+
+        launch.train(
+            path,
+            work_dir=str(work_dir),
+            resume='auto',
+            cfg_options={
+                **shared,
+                **length(cfg, 2)
+            })
+        assert len(Probe.losses) in (1, 2)  # iterations of the second part
+
+        checkpoint = (work_dir / 'last_checkpoint').read_text()
+        metrics = launch.test(
+            path, checkpoint, work_dir=str(work_dir), cfg_options=shared)
+        keys = {
+            'lvis': {'lvis/bbox_AP', 'lvis/segm_AP', 'lvis/segm_APr'},
+            'coco': {'coco/bbox_mAP', 'coco/segm_mAP'},
+            'v3det': {'coco/bbox_mAP'}
+        }[Path(name).parent.name]
+        assert keys <= set(metrics)
+        assert all(-1 <= metrics[k] <= 1 for k in keys)
+    finally:
+        shutil.rmtree(work_dir, ignore_errors=True)
+
+
+def check_training(model, losses):
+    assert len(Probe.losses) == losses
+    assert all(torch.isfinite(torch.tensor(v)) for v in Probe.losses)
+    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trainable - Probe.seen == set()
+    moved = 0
+    for name, parameter in model.named_parameters():
+        if name.split('.')[-1] in ('kappa', 'lambd') and parameter.requires_grad:
+            assert not torch.equal(parameter, Probe.before[name]), name
+            moved += 1
+    assert moved == 0 or moved > 50

@@ -1,0 +1,44 @@
+#!/usr/bin/env python
+"""Report what is in a config's data sets and what is wrong with them.
+
+    python tools/check_dataset.py configs/det/lvis/CONFIG.py
+
+Reads the annotation files and lists the image folders; trains nothing. Exit
+code 1 if a problem was found.
+"""
+import argparse
+
+from mmengine.config import Config, DictAction
+
+from apa_mm.utils.dataset_report import report_datasets
+
+COLUMNS = ('images', 'annotations', 'categories', 'missing_images',
+           'images_without_annotations', 'unused_categories', 'rare',
+           'common', 'frequent')
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='path of a config')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction,
+        help='settings to override, such as data_root=/data/lvis_v1/')
+    args = parser.parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    report = report_datasets(cfg)
+    for row in report.rows:
+        print(f'{row["split"]}: {row["file"]}')
+        for name in COLUMNS:
+            if name in row:
+                print(f'  {name.replace("_", " "):<28}{row[name]:>12}')
+    for problem in report.problems:
+        print(f'PROBLEM: {problem}')
+    print(f'{len(report.problems)} problem(s)')
+    return bool(report.problems)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
