@@ -5,6 +5,7 @@ by name and then, through ``locations``, the modules that register classes. No
 ``custom_imports`` is needed. This module must import nothing of ours: mmengine
 swallows an ImportError raised here and reports only "not in the registry".
 """
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
@@ -14,7 +15,8 @@ from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
 
 __all__ = [
-    'DATASETS', 'HOOKS', 'METRICS', 'MODELS', 'TRANSFORMS', 'VISUALIZERS'
+    'DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'METRICS', 'MODELS', 'TRANSFORMS',
+    'VISUALIZERS'
 ]
 
 SCOPE = 'apa_mm'
@@ -39,6 +41,11 @@ DATASETS = Registry(
     parent=MMENGINE_DATASETS,
     scope=SCOPE,
     locations=['apa_mm.det', 'apa_mm.cls'])
+DATA_SAMPLERS = Registry(
+    'data sampler',
+    parent=MMENGINE_DATA_SAMPLERS,
+    scope=SCOPE,
+    locations=['apa_mm.cls'])
 TRANSFORMS = Registry(
     'transform',
     parent=MMENGINE_TRANSFORMS,

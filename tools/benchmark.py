@@ -27,6 +27,7 @@ def parts() -> list:
 
 
 def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,6 +57,7 @@ def print_table(title: str, rows: list) -> None:
 
 
 def main() -> None:
+    """Run the parts and print their tables."""
     args = parse_args()
     machine = (f'{platform.machine()}, {os.cpu_count()} cores, '
                f'{torch.get_num_threads()} threads, torch {torch.__version__}'

@@ -18,6 +18,7 @@ COLUMNS = ('images', 'annotations', 'categories', 'missing_images',
 
 
 def main() -> int:
+    """Print the report; return 1 if there is a problem."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)

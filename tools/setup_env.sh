@@ -18,6 +18,7 @@ cache=${APA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/apa_mm}
 lock_file=$root/requirements/lock.txt
 mmcv_version=2.1.0
 stamp=$venv/.apa_mm_ready
+owned=$venv/.made_by_apa_mm
 
 say() { printf '[setup] %s\n' "$*" >&2; }
 die() { printf '[setup] ERROR: %s\n' "$*" >&2; exit 1; }
@@ -73,14 +74,16 @@ supported() {
   "$1" -c 'import sys; raise SystemExit(sys.version_info < (3, 10))' 2>/dev/null
 }
 base=
-for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.10}; do
+candidates=(python3 python3.11 python3.12 python3.10)
+[ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+for candidate in "${candidates[@]}"; do
   if command -v "$candidate" >/dev/null && supported "$candidate"; then
     base=$(command -v "$candidate")
     break
   fi
 done
 if [ -z "$base" ]; then
-  found=$(${PYTHON:-python3} --version 2>&1 | tail -n 1) || true
+  found=$("${PYTHON:-python3}" --version 2>&1 | tail -n 1) || true
   die "apa_mm needs Python 3.10 or newer, but '${PYTHON:-python3}' is '${found:-missing}'; install one (Debian: apt-get install python3 python3-venv) or name it: PYTHON=/path/python3 bash tools/setup_env.sh"
 fi
 "$base" -c 'import ensurepip, venv' 2>/dev/null ||
@@ -89,22 +92,29 @@ if [ -n "${MMCV_WHEEL:-}" ] && [ ! -f "$MMCV_WHEEL" ]; then
   die "MMCV_WHEEL=$MMCV_WHEEL does not exist; name an mmcv $mmcv_version wheel or unset it to build one."
 fi
 need_compiler() {
-  command -v "${CXX:-g++}" >/dev/null && command -v "${CC:-gcc}" >/dev/null ||
-    die "building mmcv's ops needs a C++ compiler and '${CXX:-g++}' was not found; install one (Debian: apt-get install g++) or name a built wheel with MMCV_WHEEL=/path/mmcv.whl."
+  local tool
+  for tool in "${CC:-gcc}" "${CXX:-g++}"; do
+    command -v "$tool" >/dev/null ||
+      die "building mmcv's ops needs a C++ compiler and '$tool' was not found; install one (Debian: apt-get install g++) or name a built wheel with MMCV_WHEEL=/path/mmcv.whl."
+  done
 }
 have_wheel() { [ -n "${MMCV_WHEEL:-}" ] || compgen -G "$cache/wheels/*/mmcv-*.whl" >/dev/null; }
 have_wheel || need_compiler
 
 # --- the environment --------------------------------------------------------
+# Only a folder with our mark is ever deleted: APA_VENV may name another's.
+if [ -d "$venv" ] && [ -n "$(ls -A "$venv")" ] && [ ! -f "$owned" ]; then
+  die "$venv exists and was not made by this script; move it away, set APA_VENV to another folder, or use it as it is with APA_PYTHON=$venv/bin/python."
+fi
 if [ -d "$venv" ] && { [ ! -f "$stamp" ] || ! "$venv/bin/python" -c '' 2>/dev/null; }; then
-  [ -f "$venv/pyvenv.cfg" ] || [ -z "$(ls -A "$venv")" ] ||
-    die "$venv exists and is not a virtual environment; move it away or set APA_VENV to another folder."
   say "$venv is half-finished or broken: starting it again"
   rm -rf "$venv"
 fi
 rm -f "$stamp"
 if [ ! -d "$venv" ]; then
   say "making $venv with $("$base" --version)"
+  mkdir "$venv"
+  : >"$owned"
   "$base" -m venv "$venv" >&2
 fi
 py=$venv/bin/python

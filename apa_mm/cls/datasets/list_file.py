@@ -1,0 +1,137 @@
+"""Reading and checking list files, one ``path label`` per line."""
+import os.path as osp
+from collections import Counter, defaultdict
+from typing import Dict, List, NamedTuple, Sequence, Set
+
+import mmengine
+import numpy as np
+from mmengine.fileio import LocalBackend, get_file_backend
+
+__all__ = ['ListFile', 'check_images', 'folder_names', 'read_list_file']
+
+
+class ListFile(NamedTuple):
+    """The samples of a list file.
+
+    Attributes:
+        name (str): Path of the list file, for messages.
+        paths (list[str]): Image paths as they stand in the file, N entries.
+        labels (np.ndarray): Labels in [0, C), int64, (N,).
+        lines (list[int]): Line number of every sample, from 1.
+    """
+    name: str
+    paths: List[str]
+    labels: np.ndarray
+    lines: List[int]
+
+
+def read_list_file(path: str, num_classes: int) -> ListFile:
+    """Read ``path label`` lines; blank lines are skipped.
+
+    Path and label are separated by white space; the path itself may have
+    blanks inside. Labels start at 0.
+
+    Args:
+        path (str): The list file.
+        num_classes (int): C.
+
+    Returns:
+        ListFile: Its samples in the order of the file.
+
+    Raises:
+        ValueError: If the file is missing, no text or empty, a line is not
+            ``path label``, or a label is out of range.
+    """
+    try:
+        text = mmengine.list_from_file(path)
+    except (FileNotFoundError, IsADirectoryError):
+        raise ValueError(f'list file {path} does not exist; set ann_file and '
+                         'data_root to where the lists lie') from None
+    except UnicodeDecodeError:
+        raise ValueError(f'list file {path} is no text file; it must hold '
+                         'one "path label" per line') from None
+    paths, labels, lines = [], [], []
+    for number, line in enumerate(text, 1):
+        if not line.strip():
+            continue
+        words = line.strip().rsplit(None, 1)
+        if len(words) != 2 or not words[1].lstrip('+-').isdecimal():
+            raise ValueError(f'line {number} of {path} is {line!r}, but a '
+                             'line must be "path label" with a whole number '
+                             'as label')
+        label = int(words[1])
+        if not 0 <= label < num_classes:
+            raise ValueError(
+                f'line {number} of {path} has label {label}, but labels of '
+                f'{num_classes} classes must be in [0, {num_classes}); check '
+                'that the list belongs to this data set and starts at 0')
+        paths.append(words[0])
+        labels.append(label)
+        lines.append(number)
+    if not paths:
+        raise ValueError(f'list file {path} has no samples')
+    return ListFile(str(path), paths, np.array(labels, dtype=np.int64), lines)
+
+
+def check_images(samples: ListFile, image_paths: Sequence[str],
+                 root: str) -> None:
+    """Make sure that every image exists, with one look per folder.
+
+    Images that do not lie on a local disk are not checked.
+
+    Args:
+        samples (ListFile): The samples, for the message.
+        image_paths (Sequence[str]): Full path of every sample.
+        root (str): Folder of the images.
+
+    Raises:
+        ValueError: If images are missing.
+    """
+    if not isinstance(get_file_backend(root), LocalBackend):
+        return
+    backend = LocalBackend()
+    folders: Dict[str, Set[str]] = defaultdict(set)
+    for folder in {osp.dirname(path) for path in image_paths}:
+        if osp.isdir(folder):
+            folders[folder].update(
+                backend.list_dir_or_file(folder, list_dir=False))
+    missing = [
+        i for i, path in enumerate(image_paths)
+        if osp.basename(path) not in folders[osp.dirname(path)]
+    ]
+    if missing:
+        first = missing[0]
+        raise ValueError(
+            f'{len(missing)} of {len(image_paths)} images in {samples.name} '
+            f'do not exist; the first is {image_paths[first]} (line '
+            f'{samples.lines[first]}); set data_root and data_prefix so that '
+            'they lead to the folder that the paths start from')
+
+
+def folder_names(paths: Sequence[str], labels: np.ndarray,
+                 num_classes: int) -> List[str]:
+    """Name every class after the folder that holds its images.
+
+    Args:
+        paths (Sequence[str]): Image paths, N entries.
+        labels (np.ndarray): Labels in [0, C), int64, (N,).
+        num_classes (int): C.
+
+    Returns:
+        list[str]: C different names; the label itself for a class without
+        images, with images in several folders, or in another class's folder.
+
+    Example:
+        >>> folder_names(['a/cat/1.jpg', 'a/dog/1.jpg'], np.array([0, 2]), 3)
+        ['cat', '1', 'dog']
+    """
+    seen: Dict[int, Set[str]] = defaultdict(set)
+    for path, label in zip(paths, labels.tolist(), strict=True):
+        seen[label].add(osp.basename(osp.dirname(path)))
+    uses = Counter(name for names in seen.values() for name in names)
+    result = []
+    for label in range(num_classes):
+        name = next(iter(seen[label]), '')
+        unique = len(seen[label]) == 1 and name and uses[name] == 1
+        result.append(name if unique else str(label))
+    return result

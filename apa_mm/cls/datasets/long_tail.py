@@ -1,0 +1,136 @@
+"""Long-tailed profiles, subsets with such a profile, and class orders."""
+from typing import List, Sequence
+
+import numpy as np
+
+from apa_mm.utils.checks import check_choice
+
+__all__ = [
+    'LABEL_ORDERS', 'PROFILES', 'check_class_counts', 'draw_subset',
+    'frequency_ranks', 'long_tail_counts'
+]
+
+PROFILES = ('exp', 'step')
+LABEL_ORDERS = ('native', 'frequency')
+
+
+def long_tail_counts(max_count: int,
+                     num_classes: int,
+                     imbalance_factor: float,
+                     profile: str = 'exp') -> List[int]:
+    r"""Return how many images each class of a long-tailed subset keeps.
+
+    With :math:`\rho` the ratio of the largest to the smallest class, class c
+    of C keeps :math:`\lfloor n_{max} \rho^{-c/(C-1)} \rfloor` images under
+    the exponential profile ('exp'); under 'step' the first half of the
+    classes keeps all and the other half :math:`n_{max} / \rho`.
+
+    Args:
+        max_count (int): Images of the largest class.
+        num_classes (int): C, at least 2.
+        imbalance_factor (float): The ratio, at least 1, e.g. 100.
+        profile (str): 'exp' or 'step'. Defaults to 'exp'.
+
+    Returns:
+        list[int]: C counts.
+
+    Raises:
+        ValueError: If an argument is out of range or a class stays empty.
+
+    Example:
+        >>> long_tail_counts(500, 100, 100)[:4]
+        [500, 477, 455, 434]
+    """
+    check_choice('profile', profile, PROFILES)
+    if num_classes < 2:
+        raise ValueError(f'num_classes must be 2 or more, got {num_classes}')
+    if not imbalance_factor >= 1:
+        raise ValueError(
+            'imbalance_factor is the ratio of the largest to the smallest '
+            f'class and must be 1 or more, but got {imbalance_factor}; use '
+            'the inverse, such as 100 for 0.01')
+    ratio = 1 / imbalance_factor
+    if profile == 'step':
+        head = num_classes // 2
+        exponents = [0.] * head + [1.] * (num_classes - head)
+    else:
+        exponents = [c / (num_classes - 1) for c in range(num_classes)]
+    counts = [int(max_count * ratio**exponent) for exponent in exponents]
+    if min(counts) < 1:
+        raise ValueError(
+            f'imbalance_factor={imbalance_factor} leaves class '
+            f'{counts.index(min(counts))} without training images, since the '
+            f'largest class has {max_count}; use a factor of at most '
+            f'{max_count}')
+    return counts
+
+
+def draw_subset(labels: np.ndarray, counts: Sequence[int],
+                rng: np.random.RandomState) -> np.ndarray:
+    """Draw a given number of samples of every class.
+
+    The classes are taken in order; the indices of each are shuffled and the
+    first ones kept. With ``RandomState(0)`` this is the subset that
+    long-tailed CIFAR is commonly trained on.
+
+    Args:
+        labels (np.ndarray): Labels, int64, (N,).
+        counts (Sequence[int]): Samples to keep of each class, C entries.
+        rng (np.random.RandomState): Source of randomness; numpy guarantees
+            that its stream never changes.
+
+    Returns:
+        np.ndarray: Indices, class by class, int64, (sum of counts,).
+
+    Raises:
+        ValueError: If a class has too few samples.
+    """
+    kept = []
+    for label, count in enumerate(counts):
+        indices = np.flatnonzero(labels == label)
+        if len(indices) < count:
+            raise ValueError(
+                f'class {label} has {len(indices)} images, but the long-'
+                f'tailed profile needs {count} of it; the data are '
+                'incomplete')
+        rng.shuffle(indices)
+        kept.append(indices[:count])
+    return np.concatenate(kept)
+
+
+def frequency_ranks(counts: Sequence[int]) -> np.ndarray:
+    """Return the rank of every class by falling number of train images.
+
+    Classes of the same size keep their order. The authors' own sort does not
+    promise that, so that their classes of one size may be swapped.
+
+    Args:
+        counts (Sequence[int]): Train images per class, C entries.
+
+    Returns:
+        np.ndarray: Rank of class c at position c, int64, (C,).
+
+    Example:
+        >>> frequency_ranks([5, 9, 5, 7]).tolist()
+        [2, 0, 3, 1]
+    """
+    order = np.argsort(-np.asarray(counts, dtype=np.int64), kind='stable')
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order))
+    return ranks
+
+
+def check_class_counts(name: str, counts: Sequence[int]) -> None:
+    """Raise ValueError if a class has no training image.
+
+    Args:
+        name (str): The data set or its list file, for the message.
+        counts (Sequence[int]): Train images per class, C entries.
+    """
+    empty = [c for c, count in enumerate(counts) if count == 0]
+    if empty:
+        shown = ', '.join(map(str, empty[:5])) + (', ...' * (len(empty) > 5))
+        raise ValueError(
+            f'{len(empty)} of {len(counts)} classes have no training image '
+            f'in {name}: {shown}; use the complete training list, or set '
+            'allow_empty_classes=True if no loss or offset needs the counts')

@@ -1,0 +1,152 @@
+"""Linear, cosine and normalised classifier heads with logit offsets."""
+from typing import Any, Optional
+
+from mmpretrain.models.heads import LinearClsHead
+
+from apa_mm.layers.cosine_classifier import CosineClassifier
+from apa_mm.layers.predictor import CosineLinear
+from apa_mm.registry import MODELS
+
+from .logit_offset import LogitOffset
+
+__all__ = ['CosineClsHead', 'LongTailLinearClsHead', 'NormalizedLinearClsHead']
+
+
+@MODELS.register_module()
+class LongTailLinearClsHead(LogitOffset, LinearClsHead):
+    """MMPretrain's ``LinearClsHead`` with offsets at test time.
+
+    Args:
+        num_classes (int): K.
+        in_channels (int): Channels of the features.
+        logit_offset (dict, optional): Correction of predictions for the
+            training set's class counts, such as ``dict(type='raw')``; see
+            :meth:`LogitOffset.init_logit_offset`. It needs
+            ``apa_mm.ClassFrequencyHook``.
+        **kwargs: Arguments of ``LinearClsHead``: ``loss``, ``topk``,
+            ``cal_acc``, ``init_cfg``.
+
+    Raises:
+        ValueError: For an unknown offset, or one beside a loss that corrects
+            for the class counts already.
+
+    Example:
+        >>> import torch
+        >>> head = LongTailLinearClsHead(
+        ...     3, 8, logit_offset=dict(type='raw'))
+        >>> head.set_class_frequency([100, 10, 5], num_images=115)
+        >>> head.predict((torch.zeros(1, 8), ))[0].pred_label
+        tensor([2])
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 in_channels: int,
+                 logit_offset: Optional[dict] = None,
+                 **kwargs: Any) -> None:
+        super().__init__(num_classes, in_channels, **kwargs)
+        self.init_logit_offset(logit_offset)
+
+
+@MODELS.register_module()
+class CosineClsHead(LongTailLinearClsHead):
+    """Cosine classifier on squashed features, the paper's long-tailed head.
+
+    See :class:`apa_mm.layers.cosine_classifier.CosineClassifier` for the
+    formula.
+
+    Args:
+        num_classes (int): K.
+        in_channels (int): Channels of the features.
+        scale (float, optional): S, or S at the start if it is learned. None:
+            16 if fixed, 25 if learned.
+        learnable_scale (bool): Whether S is learned.
+        eps (float): Keeps zero weights finite.
+        logit_offset (dict, optional): See :class:`LongTailLinearClsHead`.
+        init_cfg (dict, optional): Initialisation of ``layer``
+            'CosineClassifier'; None keeps the layer's own, U(-d, d) with
+            d = in_channels^-1/2.
+        **kwargs: ``loss``, ``topk`` and ``cal_acc`` of ``LinearClsHead``.
+
+    Raises:
+        ValueError: See :class:`LongTailLinearClsHead`; also for a scale that
+            is not positive.
+
+    Example:
+        >>> head = CosineClsHead(1000, 2048, learnable_scale=True)
+        >>> sum(p.numel() for p in head.parameters())
+        2048001
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 in_channels: int,
+                 scale: Optional[float] = None,
+                 learnable_scale: bool = False,
+                 eps: float = 1e-6,
+                 logit_offset: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None,
+                 **kwargs: Any) -> None:
+        super().__init__(
+            num_classes,
+            in_channels,
+            logit_offset=logit_offset,
+            init_cfg=init_cfg,
+            **kwargs)
+        self.fc = CosineClassifier(in_channels, num_classes, scale,
+                                   learnable_scale, eps)
+
+
+@MODELS.register_module()
+class NormalizedLinearClsHead(LongTailLinearClsHead):
+    r"""Cosine classifier on unit features.
+
+    .. math:: z_k = S \frac{x}{|x| + \epsilon} \cdot
+        \frac{w_k}{|w_k| + \epsilon}
+
+    The authors' head "norm" has S = 1, which bounds the probability of a
+    class by e^2 / (e^2 + K - 1).
+
+    Args:
+        num_classes (int): K.
+        in_channels (int): Channels of the features.
+        scale (float): S, or S at the start if it is learned.
+        learnable_scale (bool): Whether S is learned.
+        eps (float): Keeps zero vectors finite.
+        logit_offset (dict, optional): See :class:`LongTailLinearClsHead`.
+        init_cfg (dict, optional): Initialisation of ``layer``
+            'CosineLinear'; None keeps the layer's own, N(0, 0.01).
+        **kwargs: ``loss``, ``topk`` and ``cal_acc`` of ``LinearClsHead``.
+
+    Raises:
+        ValueError: See :class:`CosineClsHead`.
+
+    Example:
+        >>> import torch
+        >>> head = NormalizedLinearClsHead(3, 8)
+        >>> head((torch.rand(2, 8), )).abs().max() <= 1
+        tensor(True)
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 in_channels: int,
+                 scale: float = 1.0,
+                 learnable_scale: bool = False,
+                 eps: float = 1e-6,
+                 logit_offset: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None,
+                 **kwargs: Any) -> None:
+        super().__init__(
+            num_classes,
+            in_channels,
+            logit_offset=logit_offset,
+            init_cfg=init_cfg,
+            **kwargs)
+        self.fc = CosineLinear(
+            in_channels,
+            num_classes,
+            bias=False,
+            temperature=scale,
+            learnable_temperature=learnable_scale,
+            eps=eps)

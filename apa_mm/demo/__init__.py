@@ -1,0 +1,5 @@
+"""Digits-LVIS and the pictures of the demo; nothing else needs this."""
+from .digits_lvis import CLASSES, DigitsLVISSettings, draw_splits
+from .folder import make_digits_lvis
+
+__all__ = ['CLASSES', 'DigitsLVISSettings', 'draw_splits', 'make_digits_lvis']

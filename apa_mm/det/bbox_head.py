@@ -1,0 +1,79 @@
+"""Box head that keeps its post-processing cheap with many classes."""
+from typing import Optional
+
+from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
+from mmdet.structures.bbox import get_box_type
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from apa_mm.det.nms import exact_multiclass_nms
+from apa_mm.registry import MODELS
+
+__all__ = ['LargeVocabBBoxHead']
+
+
+@MODELS.register_module()
+class LargeVocabBBoxHead(Shared2FCBBoxHead):
+    """mmdet's ``Shared2FCBBoxHead`` with NMS that is exact and does not loop.
+
+    Arguments, parameters, training and state dict are the parent's; only the
+    final NMS differs, see :func:`apa_mm.det.nms.exact_multiclass_nms`. Fits
+    Faster, Mask and Cascade R-CNN (there only the last stage predicts) and
+    test-time augmentation, with
+    :class:`~apa_mm.det.tta.LargeVocabTTAModel` to merge the views.
+
+    Back to mmdet's own NMS::
+
+        --cfg-options model.test_cfg.rcnn.nms.exact=False
+
+    Args:
+        *args: Positional arguments of ``Shared2FCBBoxHead``.
+        **kwargs: Keyword arguments of ``Shared2FCBBoxHead``.
+
+    Example:
+        >>> head = LargeVocabBBoxHead(in_channels=8, num_classes=1203)
+        >>> head.fc_cls.out_features
+        1204
+    """
+
+    def _predict_by_feat_single(
+            self,
+            roi: Tensor,
+            cls_score: Tensor,
+            bbox_pred: Optional[Tensor],
+            img_meta: dict,
+            rescale: bool = False,
+            rcnn_test_cfg: Optional[dict] = None) -> InstanceData:
+        """Turn the outputs for one image into detections.
+
+        Without ``rcnn_test_cfg`` the parent decodes and activates, and stops
+        before the NMS: ours starts from there.
+
+        Args:
+            roi (Tensor): RoIs (N, 5): batch index and xyxy in pixels.
+            cls_score (Tensor): Class logits (N, channels of the loss).
+            bbox_pred (Tensor, optional): Box deltas (N, 4) or (N, C * 4).
+            img_meta (dict): 'img_shape' and, for ``rescale``,
+                'scale_factor'.
+            rescale (bool): Whether boxes are wanted in the original image.
+            rcnn_test_cfg (dict, optional): 'score_thr', 'nms' and
+                'max_per_img'; None gives decoded boxes and all scores.
+
+        Returns:
+            InstanceData: 'bboxes' (k, 4), 'scores' (k,) and 'labels' (k,), or
+            without ``rcnn_test_cfg`` 'bboxes' (N, 4 or C * 4) and 'scores'
+            (N, C + 1).
+        """
+        results = super()._predict_by_feat_single(
+            roi, cls_score, bbox_pred, img_meta, rescale, rcnn_test_cfg=None)
+        if rcnn_test_cfg is None:
+            return results
+        dets, labels = exact_multiclass_nms(
+            results.bboxes,
+            results.scores,
+            rcnn_test_cfg['score_thr'],
+            rcnn_test_cfg['nms'],
+            rcnn_test_cfg['max_per_img'],
+            box_dim=get_box_type(self.predict_box_type)[1].box_dim)
+        return InstanceData(
+            bboxes=dets[:, :-1], scores=dets[:, -1], labels=labels)

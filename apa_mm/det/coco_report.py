@@ -1,0 +1,148 @@
+"""COCO's numbers under mmdet's names, from a precision grid."""
+import re
+from collections import OrderedDict
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from mmengine.logging import MMLogger
+
+from .eval_summary import (PrecisionGrid, average_precision, average_recall,
+                           rounded, table)
+
+__all__ = ['ap_limits', 'check_items', 'coco_report', 'detection_limits']
+
+#: Threshold and area range of each average precision that mmdet reports.
+AP_ITEMS = OrderedDict(
+    mAP=(None, 'all'),
+    mAP_50=(0.5, 'all'),
+    mAP_75=(0.75, 'all'),
+    mAP_s=(None, 'small'),
+    mAP_m=(None, 'medium'),
+    mAP_l=(None, 'large'))
+AR_ITEM = re.compile(r'AR(?:_([sml]))?@([1-9]\d*)')
+AREA_OF_LETTER = {None: 'all', 's': 'small', 'm': 'medium', 'l': 'large'}
+#: pycocotools reads the first number of its summary at this limit.
+COCO_MAX_DETS = 100
+
+
+def ap_limits(proposal_nums: Sequence[int], use_mp_eval: bool,
+              max_dets: Optional[int]) -> Tuple[int, int, int]:
+    """Return the limits on detections at which mmdet reads precision.
+
+    pycocotools reads mAP at 100 and the other five at the third limit; mmdet
+    reads classwise values at the last one, and with its multi-process
+    evaluator everything. Where pycocotools has no such limit the last counts.
+
+    Args:
+        proposal_nums (Sequence[int]): Limits, in any order.
+        use_mp_eval (bool): The rule of the multi-process evaluator.
+        max_dets (int, optional): One limit for everything instead.
+
+    Returns:
+        tuple[int, int, int]: For mAP, the other five, and classwise values.
+
+    Raises:
+        ValueError: If a limit is not a positive whole number.
+
+    Example:
+        >>> ap_limits((100, 300, 1000), use_mp_eval=False, max_dets=None)
+        (100, 1000, 1000)
+    """
+    given = list(proposal_nums) if max_dets is None else [max_dets]
+    if not given or any(type(n) is not int or n < 1 for n in given):
+        name = 'proposal_nums' if max_dets is None else 'max_dets'
+        raise ValueError(f'{name} must hold positive whole numbers, but got '
+                         f'{given}; mmdet has (100, 300, 1000), V3Det [300]')
+    nums = sorted(given)
+    last = nums[-1]
+    if use_mp_eval or max_dets is not None:
+        return last, last, last
+    others = nums[2] if len(nums) > 2 else last
+    return COCO_MAX_DETS if COCO_MAX_DETS in nums else others, others, last
+
+
+def check_items(items: Optional[Sequence[str]]) -> None:
+    """Raise KeyError if a metric item is neither an AP nor a recall."""
+    for item in items or ():
+        if item not in AP_ITEMS and not AR_ITEM.fullmatch(item):
+            raise KeyError(
+                f"metric_items must be of {list(AP_ITEMS)} and 'AR@n', "
+                f"'AR_s@n', 'AR_m@n', 'AR_l@n', but got {item!r}")
+
+
+def detection_limits(limits: Sequence[int],
+                     items: Optional[Sequence[str]]) -> List[int]:
+    """Return every limit that a reported number needs, ascending."""
+    recalls = [i for i in items or () if i not in AP_ITEMS]
+    return sorted({*limits,
+                   *(int(AR_ITEM.fullmatch(i).group(2)) for i in recalls)})
+
+
+def coco_report(metric: str,
+                grid: PrecisionGrid,
+                limits: Tuple[int, int, int],
+                items: Optional[Sequence[str]] = None,
+                classwise: Optional[Sequence[dict]] = None
+                ) -> Dict[str, float]:
+    """Return the numbers of one metric and log them as mmdet does.
+
+    Args:
+        metric (str): 'bbox' or 'segm'.
+        grid (PrecisionGrid): Accumulated evaluation.
+        limits (tuple[int, int, int]): From :func:`ap_limits`.
+        items (Sequence[str], optional): Defaults to the six precisions.
+        classwise (Sequence[dict], optional): Categories to report one by one.
+
+    Returns:
+        dict[str, float]: Rounded to 3 digits.
+    """
+    report: Dict[str, float] = OrderedDict()
+    logger = MMLogger.get_current_instance()
+    if classwise:
+        rows = _class_rows(grid, limits[2], classwise)
+        report.update((f'{row[0]}_precision', row[1]) for row in rows)
+        logger.info('\n' + table(['category', *AP_ITEMS],
+                                 [[str(cell) for cell in row]
+                                  for row in rows]))
+    values = {
+        item: _precision(grid, item, limits[0 if item == 'mAP' else 1])
+        for item in AP_ITEMS
+    }
+    for item in items or AP_ITEMS:
+        value = values[item] if item in AP_ITEMS else _recall(grid, item)
+        report[f'{metric}_{item}'] = rounded(value)
+    logger.info(f'{metric}_mAP_copypaste: ' +
+                ' '.join(f'{value:.3f}' for value in values.values()))
+    return report
+
+
+def _class_rows(grid: PrecisionGrid, limit: int,
+                categories: Sequence[dict]) -> List[list]:
+    """Return name and six rounded precisions of each category."""
+    column = {cat_id: k for k, cat_id in enumerate(grid.cat_ids)}
+    return [[category['name']] + [
+        rounded(
+            _precision(grid, item, limit, [column[category['id']]],
+                       float('nan'))) for item in AP_ITEMS
+    ] for category in categories]
+
+
+def _precision(grid: PrecisionGrid,
+               item: str,
+               limit: int,
+               columns: Optional[List[int]] = None,
+               missing: float = -1.0) -> float:
+    threshold, area = AP_ITEMS[item]
+    return average_precision(
+        grid,
+        iou_thr=threshold,
+        area=area,
+        max_det=limit,
+        columns=columns,
+        missing=missing)
+
+
+def _recall(grid: PrecisionGrid, item: str) -> float:
+    letter, limit = AR_ITEM.fullmatch(item).groups()
+    return average_recall(
+        grid, area=AREA_OF_LETTER[letter], max_det=int(limit))
+

@@ -1,0 +1,124 @@
+"""Turn precision and recall grids into the numbers that papers report."""
+from itertools import chain, zip_longest
+from typing import Dict, List, NamedTuple, Optional, Sequence
+
+import numpy as np
+from terminaltables import AsciiTable
+
+__all__ = [
+    'PrecisionGrid', 'average_precision', 'average_recall',
+    'frequency_columns', 'rounded', 'table'
+]
+
+AREAS = ('all', 'small', 'medium', 'large')
+
+
+class PrecisionGrid(NamedTuple):
+    """What COCO and LVIS evaluation accumulate; -1 marks "no ground truth".
+
+    T IoU thresholds, R = 101 recall levels, K categories, A = 4 area ranges
+    (all, small, medium, large), M limits on detections.
+
+    Attributes:
+        precision (np.ndarray): (T, R, K, A, M) in [0, 1] or -1.
+        recall (np.ndarray): (T, K, A, M) in [0, 1] or -1.
+        cat_ids (list[int]): Category id of each of the K columns.
+        iou_thrs (np.ndarray): (T, ).
+        max_dets (list[int]): The M limits.
+    """
+    precision: np.ndarray
+    recall: np.ndarray
+    cat_ids: List[int]
+    iou_thrs: np.ndarray
+    max_dets: List[int]
+
+    def at(self, values: np.ndarray, area: str,
+           max_det: Optional[int]) -> np.ndarray:
+        """Return ``values`` at one area range and limit.
+
+        Args:
+            values (np.ndarray): ``precision`` or ``recall``.
+            area (str): One of :data:`AREAS`.
+            max_det (int, optional): Limit; the last one by default.
+
+        Returns:
+            np.ndarray: (T, R, K) or (T, K).
+        """
+        limit = -1 if max_det is None else self.max_dets.index(max_det)
+        return values[..., AREAS.index(area), limit]
+
+
+def average_precision(grid: PrecisionGrid,
+                      *,
+                      iou_thr: Optional[float] = None,
+                      area: str = 'all',
+                      max_det: Optional[int] = None,
+                      columns: Optional[Sequence[int]] = None,
+                      missing: float = -1.0) -> float:
+    """Average precision over thresholds, recall levels and categories.
+
+    Args:
+        grid (PrecisionGrid): Accumulated evaluation.
+        iou_thr (float, optional): Only this IoU threshold. Defaults to all.
+        area (str): Area range of the objects.
+        max_det (int, optional): Limit on detections. Defaults to the last.
+        columns (Sequence[int], optional): Columns of the categories.
+            Defaults to all.
+        missing (float): Value if there is no ground truth.
+
+    Returns:
+        float: In [0, 1], or ``missing``.
+
+    Example:
+        >>> import numpy as np
+        >>> grid = PrecisionGrid(np.full((1, 101, 2, 4, 1), 0.25),
+        ...                      np.zeros((1, 2, 4, 1)), [3, 5],
+        ...                      np.array([0.5]), [100])
+        >>> average_precision(grid, iou_thr=0.5)
+        0.25
+    """
+    values = grid.at(grid.precision, area, max_det)
+    if columns is not None:
+        values = values[:, :, list(columns)]
+    if iou_thr is not None:
+        values = values[np.isclose(grid.iou_thrs, iou_thr, atol=1e-9)]
+    return _mean(values, missing)
+
+
+def average_recall(grid: PrecisionGrid,
+                   *,
+                   area: str = 'all',
+                   max_det: Optional[int] = None) -> float:
+    """Recall averaged over thresholds and categories, -1 without objects."""
+    return _mean(grid.at(grid.recall, area, max_det), -1.0)
+
+
+def _mean(values: np.ndarray, missing: float) -> float:
+    values = values[values > -1]
+    return float(np.mean(values)) if values.size else missing
+
+
+def rounded(value: float) -> float:
+    """Round to 3 digits with numpy, whose ties differ from Python's."""
+    return float(np.round(value, 3))
+
+
+def frequency_columns(grid: PrecisionGrid,
+                      categories: Sequence[dict]) -> Dict[str, List[int]]:
+    """Return the columns of rare, common and frequent categories."""
+    group = {category['id']: category['frequency'] for category in categories}
+    return {
+        letter: [k for k, i in enumerate(grid.cat_ids) if group[i] == letter]
+        for letter in 'rcf'
+    }
+
+
+def table(headers: Sequence[str],
+          rows: Sequence[Sequence[str]],
+          repeat: int = 1) -> str:
+    """Return an ASCII table, ``repeat`` rows side by side on each line."""
+    cells = list(chain(*rows))
+    width = len(headers) * max(1, min(repeat, len(rows)))
+    lines = zip_longest(*[cells[i::width] for i in range(width)])
+    titles = list(headers) * (width // len(headers))
+    return AsciiTable([titles, *lines]).table

@@ -1,0 +1,192 @@
+"""LVIS evaluation that runs on today's numpy and streams."""
+from collections import OrderedDict
+from typing import Dict, List, Optional, Sequence, Union
+
+from mmengine.logging import MMLogger
+
+from apa_mm.registry import METRICS
+from .coco_metric import CocoMetric
+from .eval_fallback import lvis_grid
+from .eval_summary import (PrecisionGrid, average_precision, average_recall,
+                           frequency_columns, rounded, table)
+from .streaming import LVIS_MAX_DETS
+
+__all__ = ['LVISMetric']
+
+#: Threshold, area range and frequency group of each of LVIS's precisions.
+AP_ITEMS = OrderedDict(
+    AP=(None, 'all', None),
+    AP50=(0.5, 'all', None),
+    AP75=(0.75, 'all', None),
+    APs=(None, 'small', None),
+    APm=(None, 'medium', None),
+    APl=(None, 'large', None),
+    APr=(None, 'all', 'r'),
+    APc=(None, 'all', 'c'),
+    APf=(None, 'all', 'f'))
+AR_ITEMS = OrderedDict([('AR@300', 'all'), ('ARs@300', 'small'),
+                        ('ARm@300', 'medium'), ('ARl@300', 'large')])
+
+
+@METRICS.register_module()
+class LVISMetric(CocoMetric):
+    """mmdet's ``LVISMetric`` with matching in :meth:`process`.
+
+    Drop-in for mmdet's class, same arguments, keys and rounding, without its
+    need for lvis-api, whose release fails with numpy >= 1.24 when the
+    inference is done. Streams as :class:`CocoMetric` does. Federated as LVIS
+    is: a detection counts as wrong only where the image is known not to hold
+    its category, and the 300 best detections of an image count.
+
+    Numbers equal lvis-api's: detections and annotations without area are
+    dropped, ``ignore`` is honoured and ``iscrowd`` is not, and masks are
+    sized by their boxes. Exceptions, all meant: an annotation with id 0 can
+    be matched, classwise rows stay with their category when the file's
+    categories are not sorted by id, no detection at all gives 0 and not an
+    empty dict, ``iou_thrs`` is honoured, and NaN scores, labels without a
+    class and unknown images raise.
+
+    Args:
+        ann_file (str): LVIS v1 annotation file, with ``frequency`` in its
+            categories and ``neg_category_ids`` and
+            ``not_exhaustive_category_ids`` in its images.
+        metric (str | list[str]): 'bbox', 'segm' and 'proposal', the recall
+            of the 300 best boxes per image.
+        classwise (bool): Add ``{name}_precision`` and log a table.
+        proposal_nums (Sequence[int]): Without effect in LVIS, as in mmdet.
+        iou_thrs (float | Sequence[float], optional): IoU thresholds. Defaults
+            to 0.5, 0.55, ..., 0.95.
+        metric_items (Sequence[str], optional): Of 'AP', 'AP50', 'AP75',
+            'APs', 'APm', 'APl', 'APr', 'APc', 'APf', 'AR@300', 'ARs@300',
+            'ARm@300', 'ARl@300'. Defaults to the first nine.
+        format_only (bool): Only write the result files.
+        outfile_prefix (str, optional): Prefix of the result files. Writing
+            them needs the raw results of all ranks.
+        collect_device (str): 'cpu' or 'gpu'.
+        prefix (str, optional): Of the metric names. Defaults to 'lvis'.
+        file_client_args (dict, optional): Refused, as by mmdet.
+        backend_args (dict, optional): mmengine file backend of ``ann_file``.
+        segm_area (str): Whether a detected mask is small, medium or large by
+            the area of its 'box' (lvis-api as mmdet feeds it) or of its
+            'mask' (as detectron2 does). AP is the same.
+        backend (str): 'hotcoco', 'lvis', or 'auto', which falls back on
+            lvis-api with a warning and refuses sizes for which that would
+            need more than about 7 GB.
+
+    Raises:
+        ValueError: If an argument or the annotation file is unusable.
+        KeyError: If a metric or metric item is unknown.
+        RuntimeError: If no backend can do the work.
+
+    Example:
+        >>> LVISMetric.default_prefix
+        'lvis'
+    """
+    default_prefix: Optional[str] = 'lvis'
+    lvis_style = True
+    fallback = 'lvis'
+
+    def __init__(self,
+                 ann_file: Optional[str] = None,
+                 metric: Union[str, List[str]] = 'bbox',
+                 classwise: bool = False,
+                 proposal_nums: Sequence[int] = (100, 300, 1000),
+                 iou_thrs: Optional[Union[float, Sequence[float]]] = None,
+                 metric_items: Optional[Sequence[str]] = None,
+                 format_only: bool = False,
+                 outfile_prefix: Optional[str] = None,
+                 collect_device: str = 'cpu',
+                 prefix: Optional[str] = None,
+                 file_client_args: Optional[dict] = None,
+                 backend_args: Optional[dict] = None,
+                 segm_area: str = 'box',
+                 backend: str = 'auto') -> None:
+        if ann_file is None:
+            raise ValueError(
+                'LVISMetric needs ann_file, but got None: data samples hold '
+                'neither frequencies nor negative categories; set ann_file '
+                'to the LVIS annotation file of the evaluated dataset')
+        super().__init__(
+            ann_file=ann_file,
+            metric=metric,
+            classwise=classwise,
+            proposal_nums=proposal_nums,
+            iou_thrs=iou_thrs,
+            metric_items=metric_items,
+            format_only=format_only,
+            outfile_prefix=outfile_prefix,
+            file_client_args=file_client_args,
+            backend_args=backend_args,
+            collect_device=collect_device,
+            prefix=prefix,
+            segm_area=segm_area,
+            backend=backend)
+
+    def _check_items(self) -> None:
+        for item in self.metric_items or ():
+            if item not in AP_ITEMS and item not in AR_ITEMS:
+                raise KeyError(f'metric_items must be of {list(AP_ITEMS)} and '
+                               f'{list(AR_ITEMS)}, but got {item!r}')
+
+    def _detection_limits(self) -> List[int]:
+        return [LVIS_MAX_DETS]
+
+    def _needs_raw_boxes(self) -> bool:
+        return False
+
+    def _iou_types(self) -> List[str]:
+        return (['bbox'] * bool({'bbox', 'proposal'} & {*self.metrics}) +
+                ['segm'] * ('segm' in self.metrics))
+
+    def _fallback_grid(self, path: str, detections: List[dict],
+                       iou_type: str) -> PrecisionGrid:
+        return lvis_grid(path, detections, iou_type, self.segm_area,
+                         self.iou_thrs)
+
+    def _report(self, metric: str, grids: Dict[str, PrecisionGrid],
+                results: list) -> Dict[str, float]:
+        grid = grids['bbox' if metric == 'proposal' else metric]
+        values = self._values(grid)
+        MMLogger.get_current_instance().info(
+            f'{metric}: ' + ', '.join(f'{k} {v:.3f}'
+                                      for k, v in values.items()))
+        if metric == 'proposal':
+            items = self.metric_items or AR_ITEMS
+            return {k: _formatted(values[k]) for k in values if k in items}
+        report = self._classwise(grid) if self.classwise else OrderedDict()
+        items = self.metric_items or AP_ITEMS
+        report.update((f'{metric}_{k}', _formatted(values[k])) for k in values
+                      if k in items)
+        return report
+
+    def _values(self, grid: PrecisionGrid) -> Dict[str, float]:
+        """Return all of LVIS's numbers, not rounded."""
+        columns = frequency_columns(grid, self.categories)
+        values = OrderedDict()
+        for item, (threshold, area, group) in AP_ITEMS.items():
+            values[item] = average_precision(
+                grid,
+                iou_thr=threshold,
+                area=area,
+                columns=None if group is None else columns[group])
+        for item, area in AR_ITEMS.items():
+            values[item] = average_recall(grid, area=area)
+        return values
+
+    def _classwise(self, grid: PrecisionGrid) -> Dict[str, float]:
+        """Return and log the AP of every category, NaN without objects."""
+        report, rows = OrderedDict(), []
+        column = {cat_id: k for k, cat_id in enumerate(grid.cat_ids)}
+        for category in self.categories:
+            value = average_precision(
+                grid, columns=[column[category['id']]], missing=float('nan'))
+            rows.append((f"{category['name']}", f'{value:0.3f}'))
+            report[f"{category['name']}_precision"] = rounded(value)
+        MMLogger.get_current_instance().info(
+            '\n' + table(['category', 'AP'], rows, repeat=3))
+        return report
+
+
+def _formatted(value: float) -> float:
+    """Round to 3 digits by formatting, as mmdet does for LVIS."""
+    return float(f'{value:.3f}')

@@ -1,0 +1,241 @@
+"""Mask head that computes the logits of one class per RoI.
+
+Shapes: N RoIs, C feature channels, K classes, H, W of the mask grid.
+"""
+from typing import Callable, List, Optional
+
+import torch
+from mmcv.cnn.bricks.wrappers import Conv2d
+from mmdet.models.layers import NormedConv2d
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.task_modules.samplers import SamplingResult
+from mmengine.config import ConfigDict
+from mmengine.logging import MMLogger
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from apa_mm.layers.predictor import classwise_conv2d, cosine_classwise_conv2d
+from apa_mm.registry import MODELS
+
+__all__ = ['ClasswiseFCNMaskHead', 'classwise_method']
+
+#: Attributes by which cosine predictors show that their output channels
+#: depend on no row of the weight but their own; mmdet's spelling included.
+TEMPERATURE_NAMES = ('temperature', 'tempearture')
+
+
+def classwise_method(conv: nn.Module) -> Optional[Callable]:
+    """Find out how to compute one output channel per sample.
+
+    Args:
+        conv (nn.Module): A predictor (N, C, H, W) -> (N, K, H, W).
+
+    Returns:
+        Callable | None: A function of features (N, C, H, W) and labels (N,)
+        that gives logits (N, 1, H, W); None if the predictor is none of
+
+        - a module with a method ``forward_classwise``, such as
+          :class:`apa_mm.layers.CosineConv2d`;
+        - a plain 1 x 1 convolution;
+        - mmdet's ``NormedConv2d`` with its fixed temperature;
+        - another 1 x 1 cosine convolution, recognised by a 'temperature' (or
+          'tempearture'); its own forward is run with one row of the weight.
+
+    Example:
+        >>> method = classwise_method(nn.Conv2d(8, 1203, 1))
+        >>> method(torch.rand(2, 8, 4, 4), torch.tensor([3, 1202])).shape
+        torch.Size([2, 1, 4, 4])
+    """
+    if hasattr(conv, 'forward_classwise'):
+        return conv.forward_classwise
+    if not isinstance(conv, nn.Conv2d) or (
+            conv.kernel_size, conv.stride, conv.padding,
+            conv.groups) != ((1, 1), (1, 1), (0, 0), 1):
+        return None
+    if type(conv) in (nn.Conv2d, Conv2d):
+        return lambda x, labels: classwise_conv2d(x, conv.weight, conv.bias,
+                                                  labels)
+    if type(conv) is NormedConv2d:
+        return lambda x, labels: cosine_classwise_conv2d(
+            x,
+            conv.weight,
+            conv.bias,
+            labels,
+            scale=conv.tempearture,
+            power=conv.power,
+            eps=conv.eps)
+    if any(hasattr(conv, name) for name in TEMPERATURE_NAMES):
+        return lambda x, labels: _own_forward(conv, x, labels)
+    return None
+
+
+def _own_forward(conv: nn.Conv2d, x: Tensor, labels: Tensor) -> Tensor:
+    """Run the predictor's forward on each sample with its row alone."""
+    rows = dict(weight=conv.weight[labels, None])  # (N, 1, C, 1, 1)
+    if conv.bias is not None:
+        rows['bias'] = conv.bias[labels, None]
+
+    def forward(sample: Tensor, row: dict) -> Tensor:
+        return functional_call(conv, row, (sample[None], ))[0]
+
+    return vmap(forward)(x, rows)
+
+
+@MODELS.register_module()
+class ClasswiseFCNMaskHead(FCNMaskHead):
+    """mmdet's ``FCNMaskHead`` that skips the mask logits nobody reads.
+
+    Loss and prediction use one channel per RoI: that of the true class in
+    training, of the predicted class at test. ``forward`` hands on the
+    features before the last convolution, in place of the logits, and this
+    head finishes that one channel where the label is known. Losses,
+    gradients, masks and state dict are those of the parent; memory does not
+    grow with the number of classes.
+
+    For RoI heads that pass what ``forward`` returns on to this head as it is,
+    as mmdet's ``StandardRoIHead`` does. Cascades average the masks of their
+    stages before they hand them on; they train with this head and need
+    ``classwise=False`` at test (the checkpoint fits). Back to the parent's
+    way::
+
+        --cfg-options model.roi_head.mask_head.classwise=False
+
+    ``loss_mask`` gets one channel and the label 0 for each RoI, as the parent
+    gives it with ``class_agnostic=True``.
+
+    Args:
+        *args: Positional arguments of ``FCNMaskHead``.
+        classwise (bool): False computes every channel, as the parent does.
+        **kwargs: Keyword arguments of ``FCNMaskHead``.
+
+    Example:
+        >>> head = ClasswiseFCNMaskHead(
+        ...     num_convs=1, in_channels=8, conv_out_channels=8,
+        ...     num_classes=1203)
+        >>> head(torch.rand(2, 8, 14, 14)).shape
+        torch.Size([2, 8, 28, 28])
+    """
+
+    def __init__(self, *args, classwise: bool = True, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.classwise = classwise
+        if (classwise and not self.class_agnostic
+                and classwise_method(self.conv_logits) is None):
+            MMLogger.get_current_instance().warning(
+                'ClasswiseFCNMaskHead cannot compute single channels of '
+                f'{type(self.conv_logits).__name__}: it computes all '
+                f'{self.num_classes} and picks one, which saves no memory; '
+                'use apa_mm.CosineConv2d or give the predictor a method '
+                'forward_classwise(x, labels)')
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the features that the logits are made from.
+
+        Args:
+            x (Tensor): RoI features (N, C_in, h, w).
+
+        Returns:
+            Tensor: Features (N, C, H, W) after upsampling; with
+            ``classwise=False`` logits (N, K, H, W).
+        """
+        if not self.classwise:
+            return super().forward(x)
+        for conv in self.convs:
+            x = conv(x)
+        if self.upsample is not None:
+            x = self.upsample(x)
+            if self.upsample_method == 'deconv':
+                x = self.relu(x)
+        return x
+
+    def logits_of(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Compute the logits of one class per RoI.
+
+        Args:
+            features (Tensor): What ``forward`` returned, (N, C, H, W).
+            labels (Tensor): Classes (N,), in [0, K).
+
+        Returns:
+            Tensor: Logits (N, 1, H, W).
+        """
+        if self.class_agnostic or len(features) == 0:
+            # No RoI costs nothing, and every parameter gets its zero gradient
+            # (distributed training waits for it).
+            return self.conv_logits(features)[:, :1]
+        method = classwise_method(self.conv_logits)
+        if method is not None:
+            return method(features, labels)
+        rows = torch.arange(len(labels), device=labels.device)
+        return self.conv_logits(features)[rows, labels][:, None]
+
+    def loss_and_target(self, mask_preds: Tensor,
+                        sampling_results: List[SamplingResult],
+                        batch_gt_instances: List[InstanceData],
+                        rcnn_train_cfg: ConfigDict) -> dict:
+        """Compute the mask loss of the positive RoIs.
+
+        Args:
+            mask_preds (Tensor): What ``forward`` returned, (N, C, H, W).
+            sampling_results (list[SamplingResult]): Sampling per image.
+            batch_gt_instances (list[InstanceData]): Ground truth per image,
+                with 'masks'.
+            rcnn_train_cfg (ConfigDict): With 'mask_size'.
+
+        Returns:
+            dict: 'loss_mask', a dict of losses, and 'mask_targets'
+            (N, H, W).
+        """
+        if not self.classwise:
+            return super().loss_and_target(mask_preds, sampling_results,
+                                           batch_gt_instances, rcnn_train_cfg)
+        targets = self.get_targets(sampling_results, batch_gt_instances,
+                                   rcnn_train_cfg)
+        labels = torch.cat([res.pos_gt_labels for res in sampling_results])
+        logits = self.logits_of(mask_preds, labels)
+        if len(logits) == 0:
+            loss = logits.sum()
+        else:
+            loss = self.loss_mask(logits, targets, torch.zeros_like(labels))
+        return dict(loss_mask=dict(loss_mask=loss), mask_targets=targets)
+
+    def _predict_by_feat_single(self,
+                                mask_preds: Tensor,
+                                bboxes: Tensor,
+                                labels: Tensor,
+                                img_meta: dict,
+                                rcnn_test_cfg: ConfigDict,
+                                rescale: bool = False,
+                                activate_map: bool = False) -> Tensor:
+        """Paste the masks of one image.
+
+        Args:
+            mask_preds (Tensor): What ``forward`` returned, (N, C, H, W).
+            bboxes (Tensor): Detected boxes xyxy in pixels, (N, 4).
+            labels (Tensor): Detected classes (N,).
+            img_meta (dict): 'scale_factor' and 'ori_shape'.
+            rcnn_test_cfg (ConfigDict): With 'mask_thr_binary'.
+            rescale (bool): Whether masks are wanted in the original image.
+            activate_map (bool): Whether ``mask_preds`` are probabilities;
+                only with ``classwise=False``.
+
+        Returns:
+            Tensor: Masks (N, height, width), bool, or uint8 if the threshold
+            is negative.
+
+        Raises:
+            ValueError: If ``activate_map`` is set: sigmoids of features mean
+                nothing.
+        """
+        if self.classwise:
+            if activate_map:
+                raise ValueError(
+                    'ClasswiseFCNMaskHead got activated maps '
+                    '(activate_map=True, as cascades and mask test-time '
+                    'augmentation send them), but what it handed on are '
+                    'features; set classwise=False in mask_head')
+            mask_preds = self.logits_of(mask_preds, labels)
+            labels = torch.zeros_like(labels)
+        return super()._predict_by_feat_single(mask_preds, bboxes, labels,
+                                               img_meta, rcnn_test_cfg,
+                                               rescale, activate_map)

@@ -1,0 +1,261 @@
+"""Hard NMS whose cost follows the detections kept, not the classes.
+
+Shapes: N boxes or RoIs, C classes, n candidates (pairs of RoI and class above
+the score threshold), k candidates under inspection, D box dimension (4).
+
+All rests on one *total order* of the candidates: higher score first, equal
+scores by their flat index ``roi * C + class``. Greedy NMS decides about a
+candidate only from those before it in this order, so the decisions about a
+prefix of the order are those of the whole list.
+"""
+from typing import Callable, NamedTuple, Optional, Tuple, Union
+
+import torch
+from mmcv.ops import nms as mmcv_nms
+from mmdet.models.layers import multiclass_nms
+from torch import Tensor
+
+from apa_mm.det.nms_groups import grouped_nms
+from apa_mm.det.nms_order import ScoredPairs, best
+
+__all__ = ['exact_batched_nms', 'exact_multiclass_nms']
+
+#: Keys of ``nms_cfg`` that hard NMS understands. Any other key is for mmdet.
+HARD_NMS_KEYS = frozenset([
+    'type', 'iou_threshold', 'iou_thr', 'offset', 'score_threshold', 'max_num',
+    'split_thr', 'class_agnostic', 'exact'
+])
+#: Least number of candidates looked at first. With fewer, the fixed cost of a
+#: second round outweighs what a shorter prefix saves (measured: 1,566
+#: candidates of 80 classes take 1.4 ms in one round, 1.8 ms in two).
+MIN_PREFIX = 2048
+#: First prefix per box asked for, and the growth of each later one.
+PREFIX_FACTOR = 4
+
+
+class HardNMS(NamedTuple):
+    """What ``nms_cfg`` asks for; None as threshold means no suppression."""
+
+    iou_threshold: Optional[float]
+    offset: int = 0
+    score_threshold: float = 0.0
+    max_num: int = -1
+    class_agnostic: bool = False
+
+    @classmethod
+    def parse(cls, nms_cfg: Optional[dict],
+              box_dim: int) -> Optional['HardNMS']:
+        """Return the settings, or None if mmdet has to do the work."""
+        if torch.onnx.is_in_onnx_export():
+            return None
+        if nms_cfg is None:
+            return cls(None)
+        cfg = dict(nms_cfg)
+        if (not cfg.get('exact', True) or box_dim != 4
+                or cfg.get('type', 'nms') not in ('nms', mmcv_nms)
+                or not HARD_NMS_KEYS.issuperset(cfg)):
+            return None
+        threshold = cfg.get('iou_threshold', cfg.get('iou_thr'))
+        if threshold is None:
+            raise KeyError(
+                f'nms_cfg lacks iou_threshold, got {cfg}; write for example '
+                "dict(type='nms', iou_threshold=0.5)")
+        if cfg.get('offset', 0) not in (0, 1):
+            raise ValueError('nms_cfg.offset must be 0 or 1, but got '
+                             f'{cfg["offset"]}')
+        return cls(threshold, cfg.get('offset', 0),
+                   cfg.get('score_threshold', 0.0), cfg.get('max_num', -1),
+                   cfg.get('class_agnostic', False))
+
+    def limit(self, max_num: int) -> int:
+        """Return the least positive limit, or -1 if there is none."""
+        return min((m for m in (max_num, self.max_num) if m > 0), default=-1)
+
+
+def exact_multiclass_nms(
+    multi_bboxes: Tensor,
+    multi_scores: Tensor,
+    score_thr: float,
+    nms_cfg: Optional[dict],
+    max_num: int = -1,
+    score_factors: Optional[Tensor] = None,
+    return_inds: bool = False,
+    box_dim: int = 4
+) -> Union[Tuple[Tensor, Tensor], Tuple[Tensor, Tensor, Tensor]]:
+    """Suppress per class, exactly, at the cost of the boxes returned.
+
+    A drop-in for mmdet's ``multiclass_nms``. The best candidates of all
+    classes together are suppressed per class; if fewer than ``max_num``
+    survive, more candidates are taken. The result is that of NMS over all
+    candidates, for every input. It differs from mmdet's in three ways:
+
+    - Boxes of different classes never meet. mmdet moves each class by
+      ``label * (max coordinate + 1)`` in float32, which loses whole pixels
+      once that passes 2^24 (about label 12,600 at 1,333 pixels). Here IoU is
+      computed in float64 from the boxes as they are.
+    - Equal scores are ordered by flat index ``roi * C + class``, on every
+      device; mmdet leaves the order to an unstable sort.
+    - ``class_agnostic=True`` in ``nms_cfg`` holds for any number of
+      candidates; mmdet drops it from ``split_thr`` (10,000) on.
+
+    ``nms_cfg`` is handed to mmdet's function, unchanged but for ``exact``, if
+    its type is not 'nms', it has keys that hard NMS does not know, it says
+    ``exact=False``, ``box_dim`` is not 4, or the model is being exported to
+    ONNX. ``split_thr`` has no effect otherwise.
+
+    Args:
+        multi_bboxes (Tensor): Boxes xyxy in pixels, (N, C * D) or, shared by
+            all classes, (N, D). No NaN.
+        multi_scores (Tensor): Scores (N, C + 1); the last column, the
+            background, is ignored. NaN never passes the threshold.
+        score_thr (float): Only scores above it count.
+        nms_cfg (dict, optional): Settings of the NMS; None for none.
+        max_num (int): Boxes to return at most; 0 or less for all.
+        score_factors (Tensor, optional): Factors (N,) that scores are
+            multiplied by after the threshold.
+        return_inds (bool): Whether to return the flat indices too.
+        box_dim (int): D.
+
+    Returns:
+        tuple[Tensor]: Boxes with scores (k, D + 1), labels (k,) and, if asked
+        for, indices ``roi * C + class`` (k,); best score first.
+
+    Raises:
+        ValueError: If shapes do not fit together or ``offset`` is unknown.
+        KeyError: If ``nms_cfg`` has no ``iou_threshold``.
+
+    Example:
+        >>> import torch
+        >>> boxes = torch.tensor([[0., 0., 9., 9.], [0., 0., 9., 8.]])
+        >>> scores = torch.tensor([[.9, .1, 0.], [.8, .7, .2]])
+        >>> exact_multiclass_nms(
+        ...     boxes, scores, 0.05, dict(type='nms', iou_threshold=0.5))[1]
+        tensor([0, 1])
+    """
+    hard = HardNMS.parse(nms_cfg, box_dim)
+    if hard is None:
+        if nms_cfg is not None:
+            nms_cfg = {k: v for k, v in nms_cfg.items() if k != 'exact'}
+        return multiclass_nms(multi_bboxes, multi_scores, score_thr, nms_cfg,
+                              max_num, score_factors, return_inds, box_dim)
+    num_classes = _check_shapes(multi_bboxes, multi_scores, box_dim)
+    pairs = ScoredPairs(multi_scores, score_thr, score_factors,
+                        hard.score_threshold)
+    shared = multi_bboxes.size(1) == box_dim
+    boxes = multi_bboxes if shared else multi_bboxes.reshape(-1, box_dim)
+
+    def look_up(places: Tensor) -> Tuple[Tensor, Tensor]:
+        rows, labels = pairs.split(places)
+        return boxes[rows if shared else rows * num_classes + labels], labels
+
+    keep = _select(pairs.first, look_up, hard, max_num)
+    kept_boxes, labels = look_up(keep)
+    dets = torch.cat([kept_boxes, pairs.at(keep)[:, None]], dim=-1)
+    if return_inds:
+        return dets, labels, pairs.split(keep)[0] * num_classes + labels
+    return dets, labels
+
+
+def exact_batched_nms(boxes: Tensor,
+                      scores: Tensor,
+                      idxs: Tensor,
+                      nms_cfg: Optional[dict],
+                      max_num: int = -1) -> Tuple[Tensor, Tensor]:
+    """Suppress inside each group, exactly, as mmcv's ``batched_nms`` means to.
+
+    Args:
+        boxes (Tensor): Boxes xyxy in pixels, (N, 4).
+        scores (Tensor): Scores (N,).
+        idxs (Tensor): Group of each box, integers (N,).
+        nms_cfg (dict, optional): See :func:`exact_multiclass_nms`.
+        max_num (int): Boxes to return at most; 0 or less for all.
+
+    Returns:
+        tuple[Tensor]: Boxes with scores (k, 5) and their indices (k,), best
+        score first, equal scores by index.
+
+    Raises:
+        ValueError: If ``nms_cfg`` does not describe hard NMS on xyxy boxes.
+
+    Example:
+        >>> import torch
+        >>> boxes = torch.tensor([[0., 0., 9., 9.], [0., 0., 9., 8.]])
+        >>> exact_batched_nms(boxes, torch.tensor([.8, .9]),
+        ...     torch.tensor([3, 3]), dict(type='nms', iou_threshold=.5))[1]
+        tensor([1])
+    """
+    hard = HardNMS.parse(nms_cfg, boxes.size(-1))
+    if hard is None:
+        raise ValueError(
+            'exact_batched_nms does hard NMS of xyxy boxes only, but got '
+            f'nms_cfg={nms_cfg} and boxes of shape {tuple(boxes.shape)}; '
+            'use mmcv.ops.batched_nms for other kinds')
+    chosen = torch.arange(len(scores), device=scores.device)
+    if hard.score_threshold > 0:
+        chosen = chosen[scores > hard.score_threshold]
+
+    eligible = scores[chosen]
+
+    def first(count: int) -> Tuple[Tensor, bool]:
+        count = count if count > 0 else len(chosen)
+        return chosen[best(eligible, count)], count < len(chosen)
+
+    def look_up(picked: Tensor) -> Tuple[Tensor, Tensor]:
+        return boxes[picked], idxs[picked]
+
+    keep = _select(first, look_up, hard, max_num)
+    return torch.cat([boxes[keep], scores[keep, None]], dim=-1), keep
+
+
+def _check_shapes(multi_bboxes: Tensor, multi_scores: Tensor,
+                  box_dim: int) -> int:
+    """Return C after checking that boxes and scores belong together."""
+    num_classes = multi_scores.size(1) - 1
+    widths = (box_dim, num_classes * box_dim)
+    if (len(multi_bboxes) != len(multi_scores)
+            or multi_bboxes.size(1) not in widths):
+        raise ValueError(
+            f'multi_scores of shape {tuple(multi_scores.shape)} need '
+            f'multi_bboxes of shape ({len(multi_scores)}, {widths[0]}) or '
+            f'({len(multi_scores)}, {widths[1]}), but got '
+            f'{tuple(multi_bboxes.shape)}; scores carry one background column '
+            'more than boxes')
+    return num_classes
+
+
+@torch.no_grad()
+def _select(first: Callable, look_up: Callable, hard: HardNMS,
+            max_num: int) -> Tensor:
+    """Return the candidates that survive, in the total order.
+
+    The prefix grows until enough boxes survive it. What a prefix has
+    suppressed stays suppressed and suppresses nothing itself, so only the
+    survivors meet the next candidates.
+
+    Args:
+        first (Callable): Gives the first so many candidates (k,), all for 0,
+            and whether there are more.
+        look_up (Callable): Gives boxes (k, 4) and groups (k,) of candidates.
+        hard (HardNMS): Settings.
+        max_num (int): Boxes asked for; 0 or less for all.
+    """
+    limit = hard.limit(max_num)
+    if hard.iou_threshold is None:
+        return first(limit)[0]
+    width = max(MIN_PREFIX, PREFIX_FACTOR * limit) if limit > 0 else 0
+    best, more = first(width)
+    kept, done = best[:0], 0
+    while True:
+        kept = torch.cat([kept, best[done:]])
+        boxes, groups = look_up(kept)
+        boxes = boxes.double()
+        if hard.offset:
+            boxes = boxes + boxes.new_tensor([0, 0, hard.offset, hard.offset])
+        if hard.class_agnostic:
+            groups = torch.zeros_like(groups)
+        if len(kept) > 0:
+            kept = kept[grouped_nms(boxes, groups, hard.iou_threshold)]
+        if not more or 0 < limit <= len(kept):
+            return kept[:limit] if limit > 0 else kept
+        done, width = len(best), width * PREFIX_FACTOR
+        best, more = first(width)

@@ -1,0 +1,269 @@
+"""Match detections image by image and merge what the ranks counted."""
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+from .annotations import AnnotationFile
+from .eval_summary import PrecisionGrid
+from .mask_rle import encode_masks, mask_areas, mask_size
+
+__all__ = ['Detections', 'StreamingMatcher', 'to_xywh']
+
+#: lvis-api keeps this many detections of an image, over all classes.
+LVIS_MAX_DETS = 300
+#: Images per call when those that no rank has seen are added.
+CHUNK = 512
+
+
+class Detections(NamedTuple):
+    """Predictions of one image, N boxes in the frame of the original image.
+
+    Attributes:
+        boxes (np.ndarray): Corners xyxy in pixels, (N, 4).
+        scores (np.ndarray): Scores of the boxes, (N, ).
+        labels (np.ndarray): Class indices, (N, ) int.
+        masks (Tensor | np.ndarray | list[dict], optional): Binary masks
+            (N, H, W) or N run-length codes.
+        mask_scores (np.ndarray, optional): Scores of the masks, (N, ).
+    """
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: Any = None
+    mask_scores: Optional[np.ndarray] = None
+
+    @classmethod
+    def from_sample(cls, data_sample: dict, num_classes: int,
+                    need_masks: bool) -> 'Detections':
+        """Read the ``pred_instances`` of a data sample.
+
+        Raises:
+            ValueError: If a label has no class, a number is not finite, or
+                masks are asked for and missing.
+        """
+        pred = data_sample['pred_instances']
+        image = f"the predictions of image id {data_sample['img_id']!r}"
+        boxes, scores, labels = (_numpy(pred[key])
+                                 for key in ('bboxes', 'scores', 'labels'))
+        mask_scores = pred.get('mask_scores')
+        if mask_scores is not None:
+            mask_scores = _numpy(mask_scores)
+        if need_masks and 'masks' not in pred:
+            raise ValueError(f"metric 'segm' needs masks, but {image} have "
+                             "none; use metric='bbox' or a model with a mask "
+                             'head')
+        if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+            raise ValueError(
+                f'labels must be in [0, {num_classes - 1}], but {image} reach '
+                f'from {labels.min()} to {labels.max()}; set num_classes of '
+                'the head to the number of evaluated classes')
+        for values in (boxes, scores, mask_scores):
+            if values is not None and not np.isfinite(values).all():
+                raise ValueError(
+                    f'scores and boxes must be finite, but {image} hold NaN '
+                    'or infinity, as a diverged model gives; lower the '
+                    'learning rate or clip gradients')
+        return cls(boxes.reshape(-1, 4), scores, labels, pred.get('masks'),
+                   mask_scores)
+
+
+def _numpy(values: Any) -> np.ndarray:
+    """Return numbers of a tensor or array in host memory."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        if values.dtype is torch.bfloat16:  # numpy has no such type
+            values = values.float()
+        values = values.numpy()
+    return np.asarray(values)
+
+
+def to_xywh(boxes: np.ndarray) -> np.ndarray:
+    """Turn corners into x, y, width, height, all float64.
+
+    The differences are taken in float64: float32 has other last digits than
+    pycocotools sees.
+    """
+    boxes = boxes.astype(np.float64)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+class StreamingMatcher:
+    """Evaluate one image at a time with hotcoco's ``StreamingEval``.
+
+    An image is matched as soon as it is there and leaves only counts behind.
+    An image that comes again replaces its earlier self, on other ranks too.
+
+    Args:
+        truth (AnnotationFile): Ground truth.
+        categories (Sequence[dict]): Categories in label order.
+        iou_types (Sequence[str]): Of 'bbox' and 'segm'.
+        max_dets (Sequence[int]): Detection limits per image and class,
+            ascending. LVIS has its own limit, 300 per image.
+        iou_thrs (Sequence[float]): IoU thresholds.
+        segm_area (str): 'box' or 'mask', what a detected mask's size is taken
+            from when it is small, medium or large.
+    """
+
+    def __init__(self, truth: AnnotationFile, categories: Sequence[dict],
+                 iou_types: Sequence[str], max_dets: Sequence[int],
+                 iou_thrs: Sequence[float], segm_area: str) -> None:
+        self.truth = truth
+        self.cat_ids = np.array([c['id'] for c in categories], dtype=np.int64)
+        self.segm_area = segm_area
+        self.seen: set = set()
+        self._streams = {
+            iou_type: _new_stream(iou_type, categories, truth.lvis_style,
+                                  max_dets, iou_thrs)
+            for iou_type in iou_types
+        }
+
+    def update(self, image_id: int, found: Detections) -> None:
+        """Match the detections of one image.
+
+        Raises:
+            ValueError: If the ground truth has no such image, or the masks
+                are of another size.
+        """
+        image = self.truth.image(image_id)
+        entries = self.truth.annotations(image_id)
+        # (N, 7): image, x, y, w, h, score, category, as hotcoco reads them.
+        rows = np.empty((len(found.scores), 7), dtype=np.float64)
+        rows[:, 0] = image_id
+        rows[:, 1:5] = to_xywh(found.boxes)
+        rows[:, 5] = found.scores
+        rows[:, 6] = self.cat_ids[found.labels]
+        for iou_type, stream in self._streams.items():
+            if iou_type == 'bbox':
+                keep = self._admit(image, entries, rows,
+                                   rows[:, 3] * rows[:, 4])
+                plain = [_without_mask(e) for e in entries] \
+                    if self.truth.with_masks else entries
+                stream.update([image], plain, rows[keep])
+            else:
+                self._check_size(image, found)
+                self._update_masks(stream, image, entries, rows.copy(), found)
+        self.seen.add(image_id)
+
+    def _admit(self, image: dict, entries: List[dict], rows: np.ndarray,
+               areas: np.ndarray) -> np.ndarray:
+        """Return the indices of the detections that count.
+
+        lvis-api first keeps the 300 best, equal scores in their order, and
+        then drops without a word what has no area. It knows nothing of
+        categories that an image neither has nor is known not to have.
+        """
+        keep = np.arange(len(rows))
+        if not self.truth.lvis_style:
+            return keep
+        if len(keep) > LVIS_MAX_DETS:
+            keep = np.argsort(-rows[:, 5], kind='stable')[:LVIS_MAX_DETS]
+        known = {entry['category_id'] for entry in entries}
+        known.update(image['neg_category_ids'])
+        return keep[(areas[keep] > 0) & _is_among(rows[keep, 6], known)]
+
+    def _update_masks(self, stream: Any, image: dict, entries: List[dict],
+                      rows: np.ndarray, found: Detections) -> None:
+        if found.mask_scores is not None:
+            rows[:, 5] = found.mask_scores
+        by_box = self.segm_area == 'box'
+        areas = None if by_box else mask_areas(found.masks)
+        keep = self._admit(image, entries, rows,
+                           rows[:, 3] * rows[:, 4] if by_box else areas)
+        present = {entry['category_id'] for entry in entries}
+        read = np.zeros(len(rows), dtype=bool)
+        read[keep] = _is_among(rows[keep, 6], present)
+        codes = encode_masks(found.masks, read, areas)
+        codes = [codes[i] for i in keep]
+        if by_box:
+            stream.update([image], entries, rows[keep], segmentation=codes)
+            return
+        # Without a box hotcoco and pycocotools measure the mask.
+        stream.update([image], entries, [
+            dict(
+                image_id=image['id'],
+                category_id=int(row[6]),
+                score=row[5],
+                segmentation=code)
+            for row, code in zip(rows[keep].tolist(), codes, strict=True)
+        ])
+
+    def _check_size(self, image: dict, found: Detections) -> None:
+        size = mask_size(found.masks)
+        if size not in (None, (image['height'], image['width'])):
+            raise ValueError(
+                f"masks of image id {image['id']} are {size[0]} x {size[1]} "
+                f"pixels, but '{self.truth.path}' says {image['height']} x "
+                f"{image['width']} (height x width); test with rescale=True "
+                'and the images that the file describes')
+
+    def state(self) -> Tuple[List[int], Dict[str, bytes]]:
+        """Return what another rank needs: ids seen, state per IoU type."""
+        return sorted(self.seen), {
+            iou_type: stream.to_bytes()
+            for iou_type, stream in self._streams.items()
+        }
+
+    def merge(self, parts: Sequence[tuple]) -> None:
+        """Take in what every rank's :meth:`state` returned, own included."""
+        from hotcoco import StreamingEval
+        for iou_type in self._streams:
+            self._streams[iou_type] = StreamingEval.merge([
+                StreamingEval.from_bytes(states.pop(iou_type))
+                for _, states in parts
+            ])
+        self.seen = {image_id for seen, _ in parts for image_id in seen}
+
+    def finish(self) -> Dict[str, PrecisionGrid]:
+        """Count unseen images as missed and return the grid per IoU type."""
+        logger = MMLogger.get_current_instance()
+        unseen = [i for i in self.truth.images if i not in self.seen]
+        if unseen:
+            logger.warning(
+                f'{len(unseen)} of {len(self.truth.images)} images of '
+                f"'{self.truth.path}' were not seen: their objects count as "
+                'missed')
+        for start in range(0, len(unseen), CHUNK):
+            chunk = unseen[start:start + CHUNK]
+            images = [self.truth.image(i) for i in chunk]
+            entries = [e for i in chunk for e in self.truth.annotations(i)]
+            for stream in self._streams.values():
+                stream.update(images, entries, np.zeros((0, 7)))
+        logger.info(f'Accumulating {list(self._streams)} over '
+                    f'{len(self.truth.images)} images')
+        return {
+            iou_type: _accumulate(self._streams.pop(iou_type))
+            for iou_type in list(self._streams)
+        }
+
+
+def _is_among(category_ids: np.ndarray, wanted: set) -> np.ndarray:
+    """Return which ids are wanted; for so few a set beats np.isin."""
+    return np.array([i in wanted for i in category_ids.tolist()], dtype=bool)
+
+
+def _without_mask(entry: dict) -> dict:
+    """Return an annotation that costs the box evaluation no polygons."""
+    return {k: v for k, v in entry.items() if k != 'segmentation'}
+
+
+def _new_stream(iou_type: str, categories: Sequence[dict], lvis_style: bool,
+                max_dets: Sequence[int], iou_thrs: Sequence[float]) -> Any:
+    from hotcoco import Params, StreamingEval
+    params = Params(iou_type)
+    params.iou_thrs = [float(threshold) for threshold in iou_thrs]
+    params.max_dets = [LVIS_MAX_DETS] if lvis_style else list(max_dets)
+    return StreamingEval(
+        list(categories), iou_type, lvis_style=lvis_style, params=params)
+
+
+def _accumulate(stream: Any) -> PrecisionGrid:
+    evaluator = stream.finalize()
+    evaluator.accumulate()
+    arrays = evaluator.eval
+    params = evaluator.params
+    return PrecisionGrid(arrays['precision'], arrays['recall'],
+                         list(params.cat_ids), np.array(params.iou_thrs),
+                         list(params.max_dets))

@@ -1,0 +1,91 @@
+"""Test-time augmentation for detectors with many classes."""
+from typing import List
+
+import torch
+from mmdet.models.test_time_augs import DetTTAModel
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+
+from apa_mm.det.nms import HardNMS, exact_batched_nms
+from apa_mm.registry import MODELS
+
+__all__ = ['LargeVocabTTAModel']
+
+
+@MODELS.register_module()
+class LargeVocabTTAModel(DetTTAModel):
+    """mmdet's ``DetTTAModel`` with an NMS that keeps classes apart exactly.
+
+    The parent moves each class by ``label * (max coordinate + 1)`` in
+    float32, which loses whole pixels once that passes 2^24, and loops over
+    all classes from 10,000 boxes on. Back to the parent's own::
+
+        --cfg-options tta_model.tta_cfg.nms.exact=False
+
+    NMS types other than 'nms' are left to the parent too. Boxes only: like
+    the parent it does not merge masks.
+
+    Args:
+        tta_cfg (dict): 'nms', see
+            :func:`apa_mm.det.nms.exact_multiclass_nms`, and 'max_per_img',
+            the detections to keep.
+        **kwargs: Arguments of mmengine's ``BaseTTAModel``.
+
+    Raises:
+        KeyError: If ``tta_cfg`` lacks 'nms' or 'max_per_img'.
+
+    Example:
+        >>> class Detector(torch.nn.Module):
+        ...     def test_step(self, data):
+        ...         return data
+        >>> model = LargeVocabTTAModel(
+        ...     tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.6),
+        ...                  max_per_img=300),
+        ...     module=Detector())
+        >>> model.exact
+        True
+    """
+
+    def __init__(self, tta_cfg: dict, **kwargs) -> None:
+        missing = {'nms', 'max_per_img'} - set(tta_cfg or ())
+        if missing:
+            raise KeyError(
+                f'tta_cfg lacks {sorted(missing)}, got {tta_cfg}; write for '
+                "example dict(nms=dict(type='nms', iou_threshold=0.6), "
+                'max_per_img=300)')
+        super().__init__(ConfigDict(tta_cfg), **kwargs)
+        self.exact = HardNMS.parse(self.tta_cfg.nms, box_dim=4) is not None
+        if self.tta_cfg.nms is not None:
+            self.tta_cfg.nms.pop('exact', None)
+
+    def _merge_single_sample(
+            self, data_samples: List[DetDataSample]) -> DetDataSample:
+        """Merge the predictions for the views of one image.
+
+        Args:
+            data_samples (list[DetDataSample]): One prediction per view.
+
+        Returns:
+            DetDataSample: The first one, with the merged prediction.
+
+        Raises:
+            ValueError: If the predictions have masks.
+        """
+        views = [sample.pred_instances for sample in data_samples]
+        if any('masks' in view for view in views):
+            raise ValueError(
+                'test-time augmentation merges boxes only, but the '
+                'predictions have masks; test without augmentation or use a '
+                'detector without mask head')
+        if not self.exact or not any(len(view) for view in views):
+            return super()._merge_single_sample(data_samples)
+        boxes, scores = self.merge_aug_bboxes(
+            [view.bboxes for view in views], [view.scores for view in views],
+            [sample.metainfo for sample in data_samples])
+        labels = torch.cat([view.labels for view in views])
+        dets, keep = exact_batched_nms(boxes, scores, labels, self.tta_cfg.nms,
+                                       self.tta_cfg.max_per_img)
+        data_samples[0].pred_instances = InstanceData(
+            bboxes=dets[:, :-1], scores=dets[:, -1], labels=labels[keep])
+        return data_samples[0]

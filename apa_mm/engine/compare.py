@@ -1,0 +1,275 @@
+"""Train variants with several seeds and collect what they reach.
+
+A run is one config with one seed. Its result is kept in its folder together
+with a digest of the config's content, so that an interrupted comparison goes
+on where it stopped and a changed config is trained anew.
+"""
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import os.path as osp
+import time
+import traceback
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmengine.utils import mkdir_or_exist
+
+from apa_mm.utils.preflight import check_config
+
+from .launch_options import load_config
+
+__all__ = ['Run', 'plan_runs', 'run_all']
+
+
+@dataclass(frozen=True)
+class Run:
+    """One config with one seed.
+
+    Args:
+        config (str): Path of the config.
+        variant (str): Name of the config file without ending.
+        seed (int): Seed of the training.
+        folder (str): Work directory of the run.
+        digest (str): SHA-256 of the config's content and the seed, hex.
+    """
+    config: str
+    variant: str
+    seed: int
+    folder: str
+    digest: str
+
+    @property
+    def result_file(self) -> str:
+        """Where the finished run keeps its metrics."""
+        return osp.join(self.folder, 'result.json')
+
+    @property
+    def log_file(self) -> str:
+        """Where everything goes that the run prints."""
+        return osp.join(self.folder, 'output.txt')
+
+
+def plan_runs(configs: Sequence[str],
+              num_seeds: int,
+              work_dir: str,
+              cfg_options: Optional[dict] = None) -> List[Run]:
+    """Check every config and list the runs, all variants of a seed together.
+
+    Args:
+        configs (Sequence[str]): Config files.
+        num_seeds (int): Trains with the seeds 0 to ``num_seeds - 1``.
+        work_dir (str): Folder for all runs.
+        cfg_options (dict, optional): Settings to override in every config.
+
+    Returns:
+        list[Run]: ``len(configs) * num_seeds`` runs.
+
+    Raises:
+        ValueError: If there is no config or seed, two configs have the same
+            name, or a config cannot be trained and tested.
+    """
+    if num_seeds < 1:
+        raise ValueError(f'the number of seeds must be 1 or more, but got '
+                         f'{num_seeds}')
+    if not configs:
+        raise ValueError('name at least one config to compare')
+    variants: Dict[str, Config] = {}
+    for path in configs:
+        name = osp.splitext(osp.basename(path))[0]
+        if name in variants:
+            raise ValueError(
+                f'{variants[name].filename} and {path} have the same file '
+                'name, which is the name of the variant; rename one')
+        variants[name] = load_config(path, work_dir, cfg_options)
+        _check(path, variants[name])
+    return [
+        Run(
+            str(cfg.filename),
+            name,
+            seed,
+            folder=osp.join(work_dir, name, f'seed_{seed}'),
+            digest=_digest(cfg, seed)) for seed in range(num_seeds)
+        for name, cfg in variants.items()
+    ]
+
+
+def _check(path: str, cfg: Config) -> None:
+    for key in ('train_dataloader', 'test_dataloader', 'test_evaluator'):
+        if cfg.get(key) is None:
+            raise ValueError(f'{path} has no {key}; a comparison trains every '
+                             'config and then tests it')
+    check_config(cfg)
+
+
+def _digest(cfg: Config, seed: int) -> str:
+    """Return the SHA-256 of what decides the outcome of a run."""
+    content = cfg.to_dict()
+    # Neither changes what is learned.
+    for key in ('work_dir', 'experiment_name', 'launcher'):
+        content.pop(key, None)
+    text = json.dumps([content, seed], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _load(run: Run, cfg_options: Optional[dict]) -> Config:
+    cfg = load_config(run.config, run.folder, cfg_options)
+    cfg.randomness = {**cfg.get('randomness', {}), 'seed': run.seed}
+    # mmengine tells the runs of one process apart by this name.
+    cfg.experiment_name = f'{run.variant}_seed_{run.seed}'
+    return cfg
+
+
+def finished_result(run: Run) -> Optional[dict]:
+    """Return the result of a finished run of the same content.
+
+    Args:
+        run (Run): The run.
+
+    Returns:
+        dict | None: 'metrics' and 'seconds'; None if the run has not
+        finished, or was one of another config.
+    """
+    try:
+        with open(run.result_file, encoding='utf-8') as file:
+            result = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    return result if result.get('digest') == run.digest else None
+
+
+def train_and_test(run: Run, cfg_options: Optional[dict] = None) -> dict:
+    """Train one run, test its last state and keep the result.
+
+    What the run prints goes to its ``output.txt``.
+
+    Args:
+        run (Run): The run.
+        cfg_options (dict, optional): Settings to override.
+
+    Returns:
+        dict: 'metrics' by name, 'seconds' of wall clock, 'digest', 'seed'.
+
+    Raises:
+        RuntimeError: If it fails, with the place of its output.
+    """
+    mkdir_or_exist(run.folder)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(run.result_file)
+    begin = time.perf_counter()
+    with open(run.log_file, 'w', encoding='utf-8') as log, \
+            contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            runner = Runner.from_cfg(_load(run, cfg_options))
+            runner.train()
+            metrics = runner.test()
+        except Exception as error:
+            traceback.print_exc(file=log)
+            # Not every exception can be sent to another process.
+            raise RuntimeError(
+                f'{run.variant} with seed {run.seed} failed: '
+                f'{type(error).__name__}: {error}; its output is in '
+                f'{run.log_file}') from None
+    result = dict(
+        digest=run.digest,
+        config=run.config,
+        seed=run.seed,
+        seconds=time.perf_counter() - begin,
+        metrics={k: float(v) for k, v in metrics.items()})
+    # Written whole or not at all, even if the process dies.
+    part = run.result_file + '.part'
+    with open(part, 'w', encoding='utf-8') as file:
+        json.dump(result, file, indent=2)
+    os.replace(part, run.result_file)
+    return result
+
+
+def run_all(runs: Sequence[Run],
+            *,
+            workers: int = 1,
+            cfg_options: Optional[dict] = None,
+            report: Callable[[str], None] = lambda line: None) -> List[dict]:
+    """Do every run that is not finished and return all results.
+
+    Args:
+        runs (Sequence[Run]): The runs, see :func:`plan_runs`.
+        workers (int): Runs at the same time; more than 1 start as many
+            processes, which share the cores evenly.
+        cfg_options (dict, optional): As for :func:`plan_runs`.
+        report (Callable): Gets one line of progress after every run.
+
+    Returns:
+        list[dict]: Results in the order of the runs, see
+        :func:`train_and_test`.
+
+    Raises:
+        ValueError: If ``workers`` is less than 1.
+        RuntimeError: If a run fails. The others are stopped; what has
+            finished is kept for the next time.
+    """
+    if workers < 1:
+        raise ValueError(f'workers must be 1 or more, but got {workers}')
+    results = {run: finished_result(run) for run in runs}
+    todo = [run for run in runs if results[run] is None]
+    if len(todo) < len(runs):
+        report(f'{len(runs) - len(todo)} of {len(runs)} runs have finished '
+               'before with the same config and are kept')
+    begin = time.perf_counter()
+    task = partial(train_and_test, cfg_options=cfg_options)
+    for done, (run, result) in enumerate(
+            _results(task, todo, min(workers, len(todo))), 1):
+        results[run] = result
+        seconds = time.perf_counter() - begin
+        left = (len(todo) - done) * seconds / done
+        report(f'[{done}/{len(todo)}] {run.variant}, seed {run.seed}: '
+               f'{_headline(result["metrics"])} in {result["seconds"]:.0f} s, '
+               f'about {left / 60:.1f} min left')
+    return [results[run] for run in runs]
+
+
+def _headline(metrics: Dict[str, float]) -> str:
+    if not metrics:
+        return 'no metric'
+    name = 'accuracy/top1'
+    name = name if name in metrics else next(iter(metrics))
+    return f'{name} {metrics[name]:.2f}'
+
+
+def _results(task: Callable[[Run], dict], runs: Sequence[Run],
+             workers: int) -> Iterator[Tuple[Run, dict]]:
+    """Yield runs with their results as they come."""
+    if workers <= 1:
+        for run in runs:
+            yield run, task(run)
+        return
+    # Forked processes would share the locks of libraries that use threads.
+    with ProcessPoolExecutor(
+            workers,
+            mp_context=multiprocessing.get_context('spawn'),
+            initializer=_share_cores,
+            initargs=(workers, )) as pool:
+        futures = {pool.submit(task, run): run for run in runs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _share_cores(workers: int) -> None:
+    torch.set_num_threads(max(available_cores() // workers, 1))
+
+
+def available_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

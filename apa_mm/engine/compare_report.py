@@ -1,0 +1,207 @@
+"""Tables and a picture of what variants reached with several seeds."""
+import csv
+import io
+import math
+import statistics
+from typing import Dict, List, NamedTuple, Optional, Sequence
+
+__all__ = [
+    'COLUMNS', 'Cell', 'choose_columns', 'format_csv', 'format_table',
+    'plot_bars', 'summarize'
+]
+
+#: Metrics shown if nothing else is asked for, with their headings and the
+#: factor that brings them to per cent.
+COLUMNS = {
+    'accuracy/top1': ('top-1 %', 1),
+    'shot/many': ('many %', 1),
+    'shot/medium': ('medium %', 1),
+    'shot/few': ('few %', 1),
+    'calibration/ece': ('ECE %', 100),
+}
+
+
+class Cell(NamedTuple):
+    """One metric of one variant over its seeds.
+
+    Attributes:
+        mean (float): Mean.
+        std (float | None): Sample standard deviation (divisor n - 1); None
+            for a single seed.
+        values (list[float]): Values in the order of the seeds.
+    """
+    mean: float
+    std: Optional[float]
+    values: List[float]
+
+
+Summary = Dict[str, Dict[str, Cell]]
+
+
+def summarize(variants: Sequence[str], results: Sequence[dict]) -> Summary:
+    """Average the metrics of every variant.
+
+    Args:
+        variants (Sequence[str]): Variant of every result.
+        results (Sequence[dict]): Results with 'metrics' by name.
+
+    Returns:
+        dict[str, dict[str, Cell]]: Cells by metric, by variant, variants in
+        the order of their first result; a metric that a seed lacks is left
+        out.
+
+    Example:
+        >>> summary = summarize(
+        ...     ['a', 'a'], [dict(metrics={'m': 1.}), dict(metrics={'m': 3.})])
+        >>> summary['a']['m'].mean, round(summary['a']['m'].std, 4)
+        (2.0, 1.4142)
+    """
+    grouped: Dict[str, List[Dict[str, float]]] = {}
+    for variant, result in zip(variants, results, strict=True):
+        grouped.setdefault(variant, []).append(result['metrics'])
+    summary: Summary = {}
+    for variant, metrics in grouped.items():
+        names = [n for n in metrics[0] if all(n in m for m in metrics)]
+        summary[variant] = {
+            name: _cell([m[name] for m in metrics])
+            for name in names
+        }
+    return summary
+
+
+def _cell(values: List[float]) -> Cell:
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Cell(statistics.fmean(values), std, values)
+
+
+def choose_columns(summary: Summary,
+                   metrics: Optional[Sequence[str]] = None) -> List[str]:
+    """Return the metrics to show.
+
+    Args:
+        summary (dict): See :func:`summarize`.
+        metrics (Sequence[str], optional): Metrics to show; by default those
+            of :data:`COLUMNS` that any variant has, or else all.
+
+    Returns:
+        list[str]: Names of metrics.
+
+    Raises:
+        ValueError: If no variant has a metric that is asked for.
+    """
+    known = list(dict.fromkeys(n for cells in summary.values() for n in cells))
+    for name in metrics or ():
+        if name not in known:
+            raise ValueError(f'no variant has the metric {name!r}; there are '
+                             f'{known}')
+    return list(metrics or [n for n in COLUMNS if n in known] or known)
+
+
+def format_table(summary: Summary, columns: Sequence[str]) -> str:
+    """Return a table in Markdown, mean and standard deviation.
+
+    Metrics of :data:`COLUMNS` are in per cent, others as they are.
+
+    Args:
+        summary (dict): See :func:`summarize`.
+        columns (Sequence[str]): Metrics to show.
+
+    Returns:
+        str: One line per variant below two lines of heading.
+    """
+    rows = [['variant', *(heading(name) for name in columns)]]
+    for variant, cells in summary.items():
+        rows.append([variant, *(_text(cells, name) for name in columns)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ['-' * width for width in widths])
+    return '\n'.join(
+        '| ' + ' | '.join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        + ' |' for row in rows)
+
+
+def heading(metric: str) -> str:
+    """Return the short name of a metric."""
+    return COLUMNS.get(metric, (metric, 1))[0]
+
+
+def _scaled(cell: Cell, metric: str) -> Cell:
+    factor = COLUMNS.get(metric, (metric, 1))[1]
+    return Cell(factor * cell.mean,
+                None if cell.std is None else factor * cell.std,
+                [factor * value for value in cell.values])
+
+
+def _text(cells: Dict[str, Cell], metric: str) -> str:
+    if metric not in cells:
+        return '-'
+    cell = _scaled(cells[metric], metric)
+    spread = '' if cell.std is None else f' ± {cell.std:.1f}'
+    return f'{cell.mean:.1f}{spread}'
+
+
+def format_csv(summary: Summary) -> str:
+    """Return all metrics, unscaled, as comma-separated values.
+
+    Args:
+        summary (dict): See :func:`summarize`.
+
+    Returns:
+        str: Lines ``variant,metric,mean,std,seeds``; std is empty for one
+        seed.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator='\n')
+    writer.writerow(['variant', 'metric', 'mean', 'std', 'seeds'])
+    for variant, cells in summary.items():
+        for metric, cell in cells.items():
+            std = '' if cell.std is None else cell.std
+            writer.writerow(
+                [variant, metric, cell.mean, std, len(cell.values)])
+    return buffer.getvalue()
+
+
+def plot_bars(summary: Summary, columns: Sequence[str], path: str) -> None:
+    """Draw one panel of bars per metric; whiskers are standard deviations.
+
+    Every panel has its own scale, which leaves out what is far below all
+    bars, and a point for every seed.
+
+    Args:
+        summary (dict): See :func:`summarize`.
+        columns (Sequence[str]): Metrics to show.
+        path (str): Picture file, such as ``compare.png``.
+    """
+    # Without pyplot no window system is asked for.
+    from matplotlib.figure import Figure
+    variants = list(summary)
+    places = range(len(variants))
+    figure = Figure(
+        figsize=(3 + 2.2 * len(columns), 1.2 + 0.35 * len(variants)),
+        layout='constrained')
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, columns, strict=True):
+        cells = [
+            _scaled(summary[name][metric], metric)
+            if metric in summary[name] else None for name in variants
+        ]
+        axes.barh(
+            places, [math.nan if c is None else c.mean for c in cells],
+            xerr=[0. if c is None else c.std or 0. for c in cells],
+            color='#9db8d2',
+            ecolor='#34506b',
+            capsize=3)
+        values = []
+        for place, cell in zip(places, cells, strict=True):
+            if cell is not None:
+                values += cell.values
+                axes.plot(cell.values, [place] * len(cell.values), '.',
+                          color='#34506b', markersize=3)
+        low, high = min(values), max(values)
+        margin = (high - low or 1) / 2
+        axes.set_xlim(max(low - margin, 0), high + margin / 4)
+        axes.set_title(heading(metric))
+    panels[0].set_yticks(places, variants)
+    panels[0].invert_yaxis()
+    figure.savefig(path, dpi=120)

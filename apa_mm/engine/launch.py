@@ -1,0 +1,127 @@
+"""Start training and testing: what ``tools/train.py`` and ``test.py`` call.
+
+The options are those of mmdet's own scripts and work alike for configs of
+mmdet and of mmpretrain; :mod:`apa_mm.engine.launch_options` turns them into
+config settings.
+"""
+import os
+from typing import Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import METRICS, RUNNERS
+from mmengine.runner import Runner
+
+from apa_mm.utils.preflight import check_checkpoint, check_config
+
+from . import launch_options as options
+from .distributed import prepare_distributed
+
+__all__ = ['test', 'train']
+
+
+def train(config: str,
+          *,
+          work_dir: Optional[str] = None,
+          amp: bool = False,
+          auto_scale_lr: bool = False,
+          resume: Optional[str] = None,
+          cfg_options: Optional[dict] = None,
+          launcher: str = 'none',
+          skip_checks: bool = False) -> torch.nn.Module:
+    """Train by a config.
+
+    Args:
+        config (str): Path of the config file.
+        work_dir (str, optional): Folder for logs and checkpoints; the
+            config's own or ``work_dirs/<config name>`` if None.
+        amp (bool): Mixed precision; bfloat16 without a GPU.
+        auto_scale_lr (bool): Scale the learning rate by the batch size.
+        resume (str, optional): 'auto' for the latest checkpoint of the work
+            directory, or a checkpoint's path.
+        cfg_options (dict, optional): Config settings to override, by dotted
+            key.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        skip_checks (bool): Leave out the checks of
+            :mod:`apa_mm.utils.preflight` and ``CheckpointCheckHook``.
+
+    Returns:
+        nn.Module: The trained model.
+
+    Raises:
+        InputError: If a check fails; nothing has been written then.
+    """
+    cfg = options.load_config(config, work_dir, cfg_options, launcher)
+    options.set_resume(cfg, resume)
+    if auto_scale_lr:
+        options.set_auto_scale_lr(cfg)
+    options.set_amp(cfg, amp)
+    if not skip_checks:
+        check_config(cfg, splits=('train', 'val'))
+        check_checkpoint(cfg)
+        options.add_checkpoint_check(cfg)
+    return _build_runner(cfg).train()
+
+
+def test(config: str,
+         checkpoint: str,
+         *,
+         work_dir: Optional[str] = None,
+         out: Optional[str] = None,
+         show: bool = False,
+         show_dir: Optional[str] = None,
+         wait_time: float = 2.0,
+         tta: bool = False,
+         cfg_options: Optional[dict] = None,
+         launcher: str = 'none',
+         skip_checks: bool = False) -> dict:
+    """Evaluate a checkpoint by a config.
+
+    Args:
+        config (str): Path of the config file.
+        checkpoint (str): Path or URL of the checkpoint.
+        work_dir (str, optional): Folder for the log and metrics; the
+            config's own or ``work_dirs/<config name>`` if None.
+        out (str, optional): Pickle file to write the predictions to.
+        show (bool): Show every image with its predictions in a window.
+        show_dir (str, optional): Folder for the same images; for detection
+            it lies below ``work_dir/<time stamp>/``.
+        wait_time (float): Seconds that a window stays.
+        tta (bool): Test-time augmentation by the config's ``tta_model`` and
+            ``tta_pipeline``, or by flipping.
+        cfg_options (dict, optional): As for :func:`train`.
+        launcher (str): As for :func:`train`.
+        skip_checks (bool): As for :func:`train`.
+
+    Returns:
+        dict: Metrics by name.
+
+    Raises:
+        InputError: If a check fails; nothing has been written then.
+    """
+    cfg = options.load_config(config, work_dir, cfg_options, launcher)
+    options.check_out(out)
+    cfg.load_from, cfg.resume = checkpoint, False
+    options.set_amp(cfg, requested=False)
+    if show or show_dir:
+        options.set_visualization(cfg, show, show_dir, wait_time)
+    if tta:
+        options.set_tta(cfg)
+    if not skip_checks:
+        check_config(cfg, splits=('test', ))
+        check_checkpoint(cfg)
+        options.add_checkpoint_check(cfg)
+    runner = _build_runner(cfg)
+    if out:
+        runner.test_evaluator.metrics.append(
+            METRICS.build(options.dump_metric(cfg, out)))
+    return runner.test()
+
+
+def _build_runner(cfg: Config) -> Runner:
+    prepare_distributed(cfg)
+    # DDP takes its device from here; launchers set it, slurm's does later.
+    os.environ.setdefault('LOCAL_RANK', '0')
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)

@@ -1,0 +1,268 @@
+"""Turn options of the command line into config settings.
+
+Every function changes a config in place. Where mmdet and mmpretrain differ,
+``default_scope`` tells which of them the config is for.
+"""
+import argparse
+import copy
+import logging
+import os
+import os.path as osp
+from typing import Optional
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.logging import print_log
+
+from apa_mm.utils.preflight import InputError
+
+__all__ = [
+    'add_checkpoint_check', 'add_common_options', 'check_out', 'dump_metric',
+    'load_config', 'set_amp', 'set_auto_scale_lr', 'set_resume', 'set_tta',
+    'set_visualization'
+]
+
+#: Parts of a detector in front of mmcv's operators, which know no bfloat16
+#: on the CPU.
+_DETECTOR_AMP_PARTS = ('backbone', 'neck')
+_CPU_AMP = 'apa_mm.engine.CPUAmpOptimWrapper'
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing share.
+
+    Args:
+        parser (argparse.ArgumentParser): Parser to extend.
+    """
+    parser.add_argument('--work-dir', help='folder for logs and results')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='config settings to override, as key=value with dotted keys')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes of this job')
+    parser.add_argument(
+        '--skip-checks',
+        action='store_true',
+        help='do not look at config keys, annotations, images and checkpoint')
+    parser.add_argument(
+        '--local_rank', '--local-rank', action=_LocalRank, type=int)
+
+
+class _LocalRank(argparse.Action):
+    """Old launchers give the rank as an option, new ones by environment."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(
+            default=argparse.SUPPRESS, help=argparse.SUPPRESS, **kwargs)
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        os.environ.setdefault('LOCAL_RANK', str(values))
+
+
+def load_config(path: str,
+                work_dir: Optional[str] = None,
+                cfg_options: Optional[dict] = None,
+                launcher: str = 'none') -> Config:
+    """Read a config file and apply the common options.
+
+    Args:
+        path (str): Config file.
+        work_dir (str, optional): Wins over the config's own; without either
+            it is ``work_dirs/<config name>``.
+        cfg_options (dict, optional): Settings to override.
+        launcher (str): What started the processes.
+
+    Returns:
+        Config: The config of the job.
+
+    Raises:
+        InputError: If the file does not exist.
+    """
+    if not osp.isfile(path):
+        raise InputError(f'config {path} does not exist; name a .py file, '
+                         'relative to the current folder')
+    cfg = Config.fromfile(path)
+    cfg.launcher = launcher
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    name = osp.splitext(osp.basename(path))[0]
+    cfg.work_dir = (
+        work_dir or cfg.get('work_dir') or osp.join('work_dirs', name))
+    if _is_classification(cfg):
+        _set_dataloader_defaults(cfg)
+    return cfg
+
+
+def _is_classification(cfg: Config) -> bool:
+    return cfg.get('default_scope') == 'mmpretrain'
+
+
+def _set_dataloader_defaults(cfg: Config) -> None:
+    """Give dataloaders what mmpretrain's own script gives them."""
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is not None:
+            loader.setdefault('pin_memory', torch.cuda.is_available())
+            loader.setdefault('persistent_workers',
+                              loader.get('num_workers', 0) > 0)
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+
+
+def set_resume(cfg: Config, resume: Optional[str]) -> None:
+    """Resume from the latest checkpoint ('auto') or from a path."""
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else resume
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the batch size.
+
+    Raises:
+        InputError: If the config does not say for which batch size its
+            learning rate is.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise InputError(
+            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the '
+            'config; set auto_scale_lr=dict(base_batch_size=...) to the '
+            'batch size that its learning rate is meant for')
+    cfg.auto_scale_lr.enable = True
+
+
+def set_amp(cfg: Config, requested: bool) -> None:
+    """Train in mixed precision if asked to, here or by the config.
+
+    Without a GPU, mmengine's wrapper is replaced by
+    :class:`~apa_mm.engine.CPUAmpOptimWrapper`.
+
+    Args:
+        cfg (Config): The config of a job.
+        requested (bool): Whether ``--amp`` was given.
+
+    Raises:
+        InputError: If the config's optimizer wrapper is of another kind.
+    """
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is None:
+        return
+    kind = wrapper.get('type', 'OptimWrapper')
+    if requested and kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise InputError(
+            f'--amp needs optim_wrapper.type OptimWrapper, but got {kind}; '
+            'set its mixed precision in the config instead')
+    if requested:
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    if wrapper.get('type') != 'AmpOptimWrapper' or torch.cuda.is_available():
+        return
+    for name in ('loss_scale', 'dtype', 'use_fsdp'):
+        wrapper.pop(name, None)
+    wrapper.type = _CPU_AMP
+    if not _is_classification(cfg):
+        wrapper.setdefault('modules', list(_DETECTOR_AMP_PARTS))
+    print_log(
+        'no CUDA device: mixed precision in bfloat16 for '
+        f'{wrapper.get("modules", "the whole model")}',
+        logger='current')
+
+
+def add_checkpoint_check(cfg: Config) -> None:
+    """Add ``CheckpointCheckHook`` unless the config has one."""
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any('CheckpointCheckHook' in str(hook.get('type'))
+               for hook in hooks):
+        hooks.append(dict(type='apa_mm.CheckpointCheckHook'))
+    cfg.custom_hooks = hooks
+
+
+def set_visualization(cfg: Config, show: bool, show_dir: Optional[str],
+                      wait_time: float) -> None:
+    """Draw predictions by the library's visualization hook.
+
+    Args:
+        cfg (Config): The config of a job.
+        show (bool): Show windows.
+        show_dir (str, optional): Folder for the images.
+        wait_time (float): Seconds that a window stays.
+    """
+    classification = _is_classification(cfg)
+    kind = 'VisualizationHook' if classification else 'DetVisualizationHook'
+    hook = ConfigDict(
+        cfg.get('default_hooks', {}).get('visualization') or dict(type=kind))
+    if show:
+        hook.update(show=True, wait_time=wait_time)
+    if classification:
+        hook.update(enable=True, out_dir=show_dir, interval=1)
+    else:
+        hook.draw = True
+        if show_dir:
+            hook.test_out_dir = show_dir
+    cfg.default_hooks = dict(
+        cfg.get('default_hooks', {}), visualization=hook)
+
+
+def set_tta(cfg: Config) -> None:
+    """Test with augmentation: the config's, or flipping where it has none.
+
+    Args:
+        cfg (Config): The config of a job.
+
+    Raises:
+        InputError: If classified images are to be drawn as well.
+    """
+    classification = _is_classification(cfg)
+    drawing = cfg.get('default_hooks', {}).get('visualization') or {}
+    if classification and drawing.get('enable'):
+        raise InputError(
+            "--tta cannot be joined with --show or --show-dir: mmpretrain's "
+            'visualization hook draws one version of an image, not several; '
+            'leave one of them out')
+    if 'tta_model' not in cfg:
+        # mmdet registers its class in mmengine's registry: no scope.
+        cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA') \
+            if classification else dict(
+                type='DetTTAModel',
+                tta_cfg=dict(
+                    nms=dict(type='nms', iou_threshold=0.5),
+                    max_per_img=100))
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    if 'tta_pipeline' not in cfg:
+        pipeline = copy.deepcopy(dataset.pipeline)
+        pack = pipeline[-1]
+        if not classification:
+            pack.meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape',
+                              'scale_factor', 'flip', 'flip_direction')
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+        pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pack]])
+        cfg.tta_pipeline = pipeline
+        print_log(
+            'the config has no tta_pipeline: flipping the images',
+            logger='current',
+            level=logging.WARNING)
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def check_out(out: Optional[str]) -> None:
+    """Refuse a prediction file that is not a pickle.
+
+    Raises:
+        InputError: If ``out`` does not end in .pkl or .pickle.
+    """
+    if out is not None and not out.endswith(('.pkl', '.pickle')):
+        raise InputError(f'--out must end in .pkl or .pickle, but got {out}')
+
+
+def dump_metric(cfg: Config, out: str) -> dict:
+    """Return the config of the metric that writes predictions to ``out``."""
+    kind = 'mmengine.DumpResults' if _is_classification(
+        cfg) else 'mmdet.DumpDetResults'
+    return dict(type=kind, out_file_path=out)

@@ -1,0 +1,108 @@
+"""Calibration errors of a classifier as an mmengine metric."""
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import dump
+
+from apa_mm.functional.calibration import (calibration_bins,
+                                           expected_calibration_error,
+                                           maximum_calibration_error)
+from apa_mm.registry import METRICS
+
+from .predictions import read_prediction
+
+__all__ = ['CalibrationError']
+
+#: Softmax in float32 may miss 1 by its rounding error.
+ROUNDING = 1e-5
+
+
+@METRICS.register_module()
+class CalibrationError(BaseMetric):
+    """Expected and maximum calibration error of the predicted class.
+
+    See :mod:`apa_mm.functional.calibration` for the bins and the formulas.
+    The samples with which a distributed sampler pads the last round are
+    dropped as in :class:`~apa_mm.evaluation.ShotAccuracy`.
+
+    Args:
+        num_bins (int): K, bins of equal width. Defaults to 10.
+        out_file (str, optional): File (``.json``, ``.yml`` or ``.pkl``) for
+            what a reliability diagram shows: borders, counts, accuracy and
+            confidence of the bins.
+        collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
+        prefix (str, optional): Replaces the prefix 'calibration'.
+
+    Raises:
+        ValueError: If ``num_bins`` is below 1 or ``out_file`` has another
+            ending.
+
+    Example:
+        >>> metric = CalibrationError()
+        >>> metric.process(None, [
+        ...     dict(pred_score=torch.tensor([0.9, 0.1]), gt_label=[label])
+        ...     for label in (0, 1)])
+        >>> {k: round(v, 4) for k, v in metric.evaluate(2).items()}
+        {'calibration/ece': 0.4, 'calibration/mce': 0.4}
+    """
+
+    default_prefix = 'calibration'
+
+    def __init__(self,
+                 num_bins: int = 10,
+                 out_file: Optional[str] = None,
+                 collect_device: str = 'cpu',
+                 prefix: Optional[str] = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        if num_bins < 1:
+            raise ValueError(f'num_bins must be 1 or more, but got {num_bins}')
+        if out_file is not None and not out_file.endswith(
+                ('.json', '.yml', '.pkl')):
+            raise ValueError('out_file must end with .json, .yml or .pkl, but '
+                             f'got {out_file!r}')
+        self.num_bins = num_bins
+        self.out_file = out_file
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the confidence of every sample and whether it is right.
+
+        Args:
+            data_batch (Any): Not used.
+            data_samples (Sequence[dict]): See
+                :func:`~apa_mm.evaluation.predictions.read_prediction`.
+
+        Raises:
+            ValueError: If a score is no probability.
+        """
+        for sample in data_samples:
+            pred, label, scores = read_prediction(sample)
+            confidence = float(scores[pred])
+            if not -ROUNDING <= confidence <= 1 + ROUNDING:
+                raise ValueError(
+                    'pred_score must hold probabilities in [0, 1], but the '
+                    f'predicted class has {confidence}; calibration is not '
+                    'defined for raw logits')
+            self.results.append((min(max(confidence, 0.), 1.), pred == label))
+
+    def compute_metrics(
+            self, results: List[Tuple[float, bool]]) -> Dict[str, float]:
+        """Return both errors and write the bins if asked to.
+
+        Args:
+            results (list[tuple[float, bool]]): Confidences, and whether the
+                predictions are right.
+
+        Returns:
+            dict[str, float]: 'ece' and 'mce' in [0, 1].
+        """
+        pairs = torch.tensor(results, dtype=torch.float64).reshape(-1, 2)
+        # Probabilities are float32, and so must the borders of the bins be.
+        bins = calibration_bins(pairs[:, 0].float(), pairs[:, 1] > 0,
+                                self.num_bins)
+        if self.out_file is not None:
+            dump({name: value.tolist()
+                  for name, value in bins._asdict().items()}, self.out_file)
+        return dict(
+            ece=float(expected_calibration_error(bins)),
+            mce=float(maximum_calibration_error(bins)))

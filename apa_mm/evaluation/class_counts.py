@@ -1,0 +1,64 @@
+"""Training images per class, read from any data set that knows its labels."""
+from typing import Any, List
+
+import numpy as np
+
+__all__ = ['dataset_class_counts', 'dataset_labels']
+
+
+def dataset_labels(dataset: Any) -> np.ndarray:
+    """Return the label of every sample without loading an image.
+
+    Args:
+        dataset (Any): A data set with ``get_gt_labels()`` (MMPretrain's) or
+            ``get_cat_ids(index)`` (also wrapped ones), one label per sample.
+
+    Returns:
+        np.ndarray: Labels, int64, (N,).
+
+    Raises:
+        TypeError: If the data set offers neither.
+        ValueError: If a sample has not exactly one label.
+    """
+    if hasattr(dataset, 'get_gt_labels'):
+        labels = [dataset.get_gt_labels()]
+    elif hasattr(dataset, 'get_cat_ids'):
+        labels = [dataset.get_cat_ids(i) for i in range(len(dataset))]
+        if any(len(ids) != 1 for ids in labels):
+            raise ValueError(
+                f'every sample of {type(dataset).__name__} must have one '
+                'label, but some have none or several')
+    else:
+        raise TypeError(
+            f'{type(dataset).__name__} has neither get_gt_labels() nor '
+            'get_cat_ids(index), one of which is needed to count its '
+            'classes; give class_counts instead')
+    return np.array(labels, dtype=np.int64).reshape(-1)
+
+
+def dataset_class_counts(dataset: Any) -> List[int]:
+    """Count the samples of every class.
+
+    Args:
+        dataset (Any): See :func:`dataset_labels`; the number of classes is
+            that of ``metainfo['classes']`` or else the largest label plus 1.
+
+    Returns:
+        list[int]: Samples per class, C entries.
+
+    Raises:
+        TypeError: As :func:`dataset_labels`.
+        ValueError: If the data set is empty or a label is out of range.
+    """
+    labels = dataset_labels(dataset)
+    if not len(labels):
+        raise ValueError(f'{type(dataset).__name__} is empty, so that its '
+                         'classes cannot be counted')
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    num_classes = len(classes) if classes else int(labels.max()) + 1
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f'labels of {type(dataset).__name__} must be in '
+            f'[0, {num_classes}), but they span '
+            f'[{labels.min()}, {labels.max()}]')
+    return np.bincount(labels, minlength=num_classes).tolist()

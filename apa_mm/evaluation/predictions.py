@@ -1,0 +1,46 @@
+"""Reading one classified sample without importing MMPretrain."""
+from typing import Any, Tuple
+
+import torch
+from torch import Tensor
+
+__all__ = ['read_prediction']
+
+
+def read_prediction(sample: dict) -> Tuple[int, int, Tensor]:
+    """Return the predicted class, the true class and the probabilities.
+
+    Args:
+        sample (dict): A data sample as mmengine's evaluator passes it on,
+            with ``pred_score`` (C,), ``gt_label`` (1,) and, if the predicted
+            class is not the most probable one, ``pred_label`` (1,).
+
+    Returns:
+        tuple[int, int, Tensor]: Predicted class, true class and the
+        probabilities, (C,), on the CPU.
+
+    Raises:
+        KeyError: If ``pred_score`` or ``gt_label`` is missing.
+        ValueError: If the sample has no label or several.
+    """
+    for key in ('pred_score', 'gt_label'):
+        if key not in sample:
+            raise KeyError(
+                f'a data sample has no {key}, it has {sorted(sample)}; '
+                'metrics of this kind need a classifier with one label per '
+                'image, and a test pipeline that packs gt_label')
+    scores = torch.as_tensor(sample['pred_score']).detach().cpu()
+    if 'pred_label' in sample:
+        pred = _single(sample['pred_label'], 'pred_label')
+    else:
+        pred = int(scores.argmax())
+    return pred, _single(sample['gt_label'], 'gt_label'), scores
+
+
+def _single(value: Any, name: str) -> int:
+    label = torch.as_tensor(value).reshape(-1)
+    if len(label) != 1:
+        raise ValueError(f'{name} must hold one class, but got '
+                         f'{label.tolist()}; multi-label data have no '
+                         'many/medium/few groups and no single confidence')
+    return int(label)

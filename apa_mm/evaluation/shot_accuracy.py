@@ -1,0 +1,163 @@
+"""Many-, medium- and few-shot accuracy as an mmengine metric."""
+import math
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from mmengine.evaluator import BaseMetric
+
+from apa_mm.functional.shots import FEW_SHOT, MANY_SHOT, shot_accuracy
+from apa_mm.registry import DATASETS, METRICS
+
+from .class_counts import dataset_class_counts
+from .predictions import read_prediction
+
+__all__ = ['ShotAccuracy']
+
+
+@METRICS.register_module()
+class ShotAccuracy(BaseMetric):
+    """Mean class accuracy over classes with many, medium, few train images.
+
+    The groups come from the *training* images per class, which are taken
+    from the first of these places that has them:
+
+    1. ``class_counts``;
+    2. ``train_dataset``, of which only the labels are read;
+    3. ``train_class_counts`` in the meta information of the data set under
+       test; the long-tailed sets of :mod:`apa_mm.cls.datasets` put it there.
+
+    None of them needs a built training loop, so that testing a checkpoint
+    gives the same groups as training. If there is none, the error comes when
+    the loop is built, before the first iteration.
+
+    Results are in per cent. A group without classes has no entry, since 0
+    would look like a result. Every sample is one entry of ``results``, so
+    that mmengine drops exactly the samples with which a distributed sampler
+    pads the last round, as long as the sampler deals the samples out in
+    turns, as mmengine's ``DefaultSampler`` does.
+
+    Args:
+        class_counts (Sequence[int], optional): Train images per class, C.
+        train_dataset (dict, optional): Config of the training data set.
+        many (int): Classes with more images are many-shot. Defaults to 100.
+        few (int): Classes with fewer images are few-shot. Defaults to 20.
+        collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
+        prefix (str, optional): Replaces the prefix 'shot'.
+
+    Raises:
+        ValueError: If both sources of counts are given, none is found, or
+            the number of counts is not the number of classes.
+
+    Example:
+        >>> metric = ShotAccuracy(class_counts=[120, 50, 3])
+        >>> scores = torch.eye(3)
+        >>> metric.process(None, [
+        ...     dict(pred_score=scores[i], gt_label=[label])
+        ...     for i, label in ((0, 0), (1, 1), (1, 2))])
+        >>> metric.evaluate(3)
+        {'shot/many': 100.0, 'shot/medium': 100.0, 'shot/few': 0.0}
+    """
+
+    default_prefix = 'shot'
+
+    def __init__(self,
+                 class_counts: Optional[Sequence[int]] = None,
+                 train_dataset: Optional[dict] = None,
+                 many: int = MANY_SHOT,
+                 few: int = FEW_SHOT,
+                 collect_device: str = 'cpu',
+                 prefix: Optional[str] = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        if class_counts is not None and train_dataset is not None:
+            raise ValueError('class_counts and train_dataset both say how '
+                             'many train images a class has; give only one')
+        if few > many + 1:
+            raise ValueError(f'few must be at most many + 1, but got '
+                             f'few={few} and many={many}')
+        self.many = many
+        self.few = few
+        self._counts = None if class_counts is None else list(class_counts)
+        if train_dataset is not None:
+            # The transforms are of no use here and may be costly to build.
+            self._counts = dataset_class_counts(
+                DATASETS.build({**train_dataset, 'pipeline': []}))
+
+    @property
+    def dataset_meta(self) -> Optional[dict]:
+        """Meta information of the data set under test."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: Optional[dict]) -> None:
+        """Take the meta information and make sure that counts are there.
+
+        Raises:
+            ValueError: See the class.
+        """
+        self._dataset_meta = dataset_meta
+        counts = self.class_counts
+        classes = (dataset_meta or {}).get('classes')
+        if classes and len(classes) != len(counts):
+            raise ValueError(
+                f'ShotAccuracy has train counts of {len(counts)} classes, but '
+                f'the data set under test has {len(classes)} classes; both '
+                'must describe the same classes in the same order')
+
+    @property
+    def class_counts(self) -> List[int]:
+        """Train images per class.
+
+        Raises:
+            ValueError: If they are nowhere to be found.
+        """
+        if self._counts is not None:
+            return self._counts
+        counts = (self._dataset_meta or {}).get('train_class_counts')
+        if counts is None:
+            raise ValueError(
+                'ShotAccuracy does not know how many train images each class '
+                'has: set train_dataset=dict(...) or class_counts=[...] in '
+                'the evaluator, or test on a data set whose metainfo has '
+                'train_class_counts (ImageListDataset with train_ann_file)')
+        return list(counts)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the predicted and the true class of every sample.
+
+        Args:
+            data_batch (Any): Not used.
+            data_samples (Sequence[dict]): See
+                :func:`~apa_mm.evaluation.predictions.read_prediction`.
+
+        Raises:
+            ValueError: If the classifier has another number of classes.
+        """
+        num_classes = len(self.class_counts)
+        for sample in data_samples:
+            pred, label, scores = read_prediction(sample)
+            if len(scores) != num_classes:
+                raise ValueError(
+                    f'the classifier has {len(scores)} classes, but '
+                    f'ShotAccuracy has train counts of {num_classes}; set '
+                    'num_classes of the head to the number of classes of '
+                    'the training set')
+            self.results.append((pred, label))
+
+    def compute_metrics(
+            self, results: List[Tuple[int, int]]) -> Dict[str, float]:
+        """Return the accuracy of every group that has test samples.
+
+        Args:
+            results (list[tuple[int, int]]): Predicted and true classes.
+
+        Returns:
+            dict[str, float]: 'many', 'medium', 'few' in [0, 100].
+        """
+        pairs = torch.tensor(results, dtype=torch.int64).reshape(-1, 2)
+        shots = shot_accuracy(pairs[:, 0], pairs[:, 1],
+                              torch.tensor(self.class_counts), self.many,
+                              self.few)
+        return {
+            name: 100 * float(value)
+            for name, value in shots.items() if not math.isnan(value)
+        }

@@ -1,0 +1,143 @@
+r"""Calibration of a classifier: binned confidences, ECE, MCE.
+
+Legend: N samples, K bins.
+
+Bins have equal width and are closed on the right: bin k holds confidences in
+:math:`(k/K, (k+1)/K]`. A confidence of exactly 0 lies in no bin; the top
+probability of C classes is at least 1/C, so that no classifier loses a sample.
+With :math:`n_k` samples, accuracy :math:`a_k` and mean confidence
+:math:`c_k` per bin,
+
+.. math::
+    \mathrm{ECE} = \sum_k \frac{n_k}{\sum_j n_j} |a_k - c_k|, \qquad
+    \mathrm{MCE} = \max_k |a_k - c_k|.
+"""
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    'CalibrationBins', 'calibration_bins', 'expected_calibration_error',
+    'maximum_calibration_error'
+]
+
+
+class CalibrationBins(NamedTuple):
+    """What a reliability diagram shows.
+
+    Attributes:
+        edges (Tensor): Borders of the bins from 0 to 1, float64, (K + 1,).
+        counts (Tensor): Samples in each bin, int64, (K,).
+        accuracy (Tensor): Share of correct samples in [0, 1], float64, (K,);
+            0 in an empty bin.
+        confidence (Tensor): Mean confidence in [0, 1], float64, (K,); 0 in an
+            empty bin.
+    """
+    edges: Tensor
+    counts: Tensor
+    accuracy: Tensor
+    confidence: Tensor
+
+
+def calibration_bins(confidences: Tensor,
+                     correct: Tensor,
+                     num_bins: int = 10) -> CalibrationBins:
+    """Sort predictions into bins of equal width, closed on the right.
+
+    Args:
+        confidences (Tensor): Probability of the predicted class in [0, 1],
+            floating point, (N,).
+        correct (Tensor): Whether the prediction is right, bool, (N,).
+        num_bins (int): K. Defaults to 10.
+
+    Returns:
+        CalibrationBins: Borders, counts, accuracies and confidences.
+
+    Raises:
+        ValueError: If the shapes differ, ``num_bins`` is below 1 or a
+            confidence lies outside [0, 1].
+
+    Example:
+        >>> bins = calibration_bins(
+        ...     torch.tensor([0.05, 0.1, 0.55]), torch.tensor([0, 1, 1]) > 0)
+        >>> bins.counts.tolist()
+        [2, 0, 0, 0, 0, 1, 0, 0, 0, 0]
+    """
+    _check(confidences, correct, num_bins)
+    # k/K is rounded once, so that 0.3 falls on the border 3/10; a border made
+    # by adding up widths would be 0.30000000000000004. Comparing in the
+    # confidences' own precision keeps a float32 0.1 on the border, too.
+    if confidences.dtype in (torch.float16, torch.bfloat16):
+        confidences = confidences.float()
+    edges = torch.arange(
+        num_bins + 1, dtype=torch.float64, device=confidences.device)
+    edges = edges / num_bins
+    index = torch.bucketize(
+        confidences.contiguous(), edges.to(confidences.dtype)) - 1
+    inside = index >= 0
+    index, values = index[inside], confidences[inside].double()
+    zeros = edges.new_zeros(num_bins)
+    counts = torch.bincount(index, minlength=num_bins)
+    size = counts.clamp(min=1)
+    hits = zeros.index_add(0, index, correct[inside].double())
+    return CalibrationBins(
+        edges=edges,
+        counts=counts,
+        accuracy=hits / size,
+        confidence=zeros.index_add(0, index, values) / size)
+
+
+def expected_calibration_error(bins: CalibrationBins) -> Tensor:
+    """Return the mean gap of accuracy and confidence over the samples.
+
+    Args:
+        bins (CalibrationBins): See :func:`calibration_bins`.
+
+    Returns:
+        Tensor: ECE in [0, 1], float64, 0-d; 0 without samples.
+
+    Example:
+        >>> bins = calibration_bins(
+        ...     torch.tensor([0.9, 0.9]), torch.tensor([True, False]))
+        >>> round(float(expected_calibration_error(bins)), 6)
+        0.4
+    """
+    weight = bins.counts / bins.counts.sum().clamp(min=1).double()
+    return (weight * (bins.accuracy - bins.confidence).abs()).sum()
+
+
+def maximum_calibration_error(bins: CalibrationBins) -> Tensor:
+    """Return the largest gap of accuracy and confidence of any bin.
+
+    Args:
+        bins (CalibrationBins): See :func:`calibration_bins`.
+
+    Returns:
+        Tensor: MCE in [0, 1], float64, 0-d; 0 without samples.
+
+    Example:
+        >>> bins = calibration_bins(
+        ...     torch.tensor([0.2, 1.0]), torch.tensor([True, True]))
+        >>> round(float(maximum_calibration_error(bins)), 6)
+        0.8
+    """
+    return (bins.accuracy - bins.confidence).abs().max()
+
+
+def _check(confidences: Tensor, correct: Tensor, num_bins: int) -> None:
+    if num_bins < 1:
+        raise ValueError(f'num_bins must be 1 or more, but got {num_bins}')
+    if confidences.dim() != 1 or confidences.shape != correct.shape:
+        raise ValueError(
+            'confidences and correct must be vectors of one length, but got '
+            f'shapes {tuple(confidences.shape)} and {tuple(correct.shape)}')
+    if not confidences.is_floating_point():
+        raise ValueError('confidences must be floating point, but got '
+                         f'{confidences.dtype}')
+    # The comparison is written so that NaN fails it.
+    if not ((confidences >= 0) & (confidences <= 1)).all():
+        raise ValueError(
+            'confidences must be probabilities in [0, 1], but they span '
+            f'[{float(confidences.min())}, {float(confidences.max())}]; pass '
+            'softmax or sigmoid outputs, not logits')

@@ -1,0 +1,190 @@
+"""What class counts turn into: logit offsets, priors and class weights.
+
+Legend: C classes, ``n`` training images per class (C,), ``N`` their sum. The
+counts may be integers or floats; results are floating (torch's default dtype
+for integer counts) and live where the counts do.
+"""
+import math
+from typing import Callable, Dict, Tuple
+
+import torch
+from torch import Tensor
+
+from apa_mm.utils.checks import check_choice
+
+__all__ = [
+    'LOGIT_OFFSETS', 'effective_number_weights', 'inverse_frequency_weights',
+    'log_prior', 'logit_offset'
+]
+
+
+def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
+    r"""Compute the per-class offset that is added to logits at test time.
+
+    A classifier trained by plain cross entropy models
+    :math:`p(c \mid x) \propto p(x \mid c)\, n_c / N`. Adding ``raw`` divides
+    that prior out exactly (PC-softmax); the others are the activations that
+    inverse-image-frequency (IIF) learning tried. With
+    :math:`p = n / N`, the variants are
+
+    ========== ===========================
+    ``raw``    ``ln(N / n)``
+    ``smooth`` ``ln((N + 1) / (n + 1)) + 1``
+    ``rel``    ``ln((N - n) / n)``
+    ``normit`` ``-Phi^-1(p)``, Phi the normal distribution function
+    ``gombit`` ``-ln(-ln(1 - p))``
+    ``base2``  ``log2(N / n)``
+    ``base10`` ``log10(N / n)``
+    ========== ===========================
+
+    Args:
+        counts (Tensor): Training images per class (C,). Every variant but
+            ``smooth`` is infinite for a class without images.
+        variant (str): One of :data:`LOGIT_OFFSETS`. The authors' training
+            code evaluates with ``rel``, their per-group script with ``raw``.
+
+    Returns:
+        Tensor: Offsets (C,), larger for rarer classes.
+
+    Raises:
+        ValueError: If ``variant`` is unknown or ``counts`` is not 1-D.
+
+    Example:
+        >>> import torch
+        >>> logit_offset(torch.tensor([100, 10, 5]))
+        tensor([0.1398, 2.4423, 3.1355])
+    """
+    check_choice('variant', variant, LOGIT_OFFSETS)
+    _check_counts(counts)
+    return _OFFSETS[variant](counts, counts.sum())
+
+
+def log_prior(counts: Tensor) -> Tensor:
+    """Compute ``ln(n / N)``, what logit adjustment adds while training.
+
+    Args:
+        counts (Tensor): Training images per class (C,), each at least 1.
+
+    Returns:
+        Tensor: Log probabilities (C,) of the classes in the training set.
+
+    Raises:
+        ValueError: If ``counts`` is not 1-D.
+
+    Example:
+        >>> import torch
+        >>> log_prior(torch.tensor([3, 1])).exp()
+        tensor([0.7500, 0.2500])
+    """
+    _check_counts(counts)
+    return _raw(counts, counts.sum()).neg()
+
+
+def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
+    r"""Compute class weights from the effective number of images.
+
+    .. math:: w_c \propto \frac{1 - \beta}{1 - \beta^{n_c}}, \quad
+        \sum_c w_c = C
+
+    "Class-Balanced Loss Based on Effective Number of Samples" (CVPR 2019,
+    Eq. 4); LDAM-DRW uses it with beta 0.9999.
+
+    Args:
+        counts (Tensor): Training images per class (C,), each at least 1.
+        beta (float): In [0, 1); 0 gives equal weights, values towards 1
+            give weights proportional to ``1 / n``.
+
+    Returns:
+        Tensor: Weights (C,) with mean 1.
+
+    Raises:
+        ValueError: If ``beta`` is out of range or ``counts`` is not 1-D.
+
+    Example:
+        >>> import torch
+        >>> effective_number_weights(torch.tensor([100, 10, 5]))
+        tensor([0.0972, 0.9678, 1.9350])
+    """
+    if not 0 <= beta < 1:
+        raise ValueError(f'beta must be in [0, 1), but got {beta}; 0.9999 is '
+                         'the value of LDAM-DRW')
+    _check_counts(counts)
+    # 1 - beta^n from logarithms: in float32 beta^5 is 0.9995, and the plain
+    # difference would keep four digits of it.
+    log_beta = math.log(beta) if beta else -math.inf
+    weights = torch.expm1(_floating(counts) * log_beta).neg().reciprocal()
+    return weights * (len(counts) / weights.sum())
+
+
+def inverse_frequency_weights(counts: Tensor) -> Tensor:
+    """Compute the class weights ``N / n``.
+
+    Args:
+        counts (Tensor): Training images per class (C,), each at least 1.
+
+    Returns:
+        Tensor: Weights (C,), not normalised: the mean weight of an image of
+        the training set is C.
+
+    Raises:
+        ValueError: If ``counts`` is not 1-D.
+
+    Example:
+        >>> import torch
+        >>> inverse_frequency_weights(torch.tensor([100, 10, 5]))
+        tensor([ 1.1500, 11.5000, 23.0000])
+    """
+    _check_counts(counts)
+    return _floating(counts.sum()) / _floating(counts)
+
+
+def _check_counts(counts: Tensor) -> None:
+    if counts.dim() != 1:
+        raise ValueError('counts must be one number per class, shape (C,), '
+                         f'but got shape {tuple(counts.shape)}')
+
+
+def _floating(counts: Tensor) -> Tensor:
+    if counts.is_floating_point():
+        return counts
+    return counts.to(torch.get_default_dtype())
+
+
+def _raw(n: Tensor, total: Tensor) -> Tensor:
+    return _floating(total).log() - _floating(n).log()
+
+
+def _smooth(n: Tensor, total: Tensor) -> Tensor:
+    return _floating(total + 1).log() - _floating(n + 1).log() + 1
+
+
+def _rel(n: Tensor, total: Tensor) -> Tensor:
+    return _floating(total - n).log() - _floating(n).log()
+
+
+def _normit(n: Tensor, total: Tensor) -> Tensor:
+    return torch.special.ndtri(_floating(n) / _floating(total)).neg()
+
+
+def _gombit(n: Tensor, total: Tensor) -> Tensor:
+    return (_floating(n) / _floating(total)).neg().log1p().neg().log().neg()
+
+
+def _base2(n: Tensor, total: Tensor) -> Tensor:
+    return _raw(n, total) / math.log(2)
+
+
+def _base10(n: Tensor, total: Tensor) -> Tensor:
+    return _raw(n, total) / math.log(10)
+
+
+_OFFSETS: Dict[str, Callable[[Tensor, Tensor], Tensor]] = dict(
+    raw=_raw,
+    smooth=_smooth,
+    rel=_rel,
+    normit=_normit,
+    gombit=_gombit,
+    base2=_base2,
+    base10=_base10)
+#: Names of the variants that :func:`logit_offset` knows.
+LOGIT_OFFSETS: Tuple[str, ...] = tuple(_OFFSETS)

@@ -1,0 +1,132 @@
+"""Accuracy on classes with many, a medium number of and few train images.
+
+Legend: N samples, C classes.
+"""
+from typing import Dict, Sequence, Union
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    'FEW_SHOT', 'MANY_SHOT', 'per_class_accuracy', 'shot_accuracy',
+    'shot_groups'
+]
+
+#: A class with more train images than this is many-shot.
+MANY_SHOT = 100
+#: A class with fewer train images than this is few-shot.
+FEW_SHOT = 20
+
+
+def shot_groups(class_counts: Union[Tensor, Sequence[int]],
+                many: int = MANY_SHOT,
+                few: int = FEW_SHOT) -> Dict[str, Tensor]:
+    """Group classes by their number of train images.
+
+    Many-shot classes have more than ``many`` images, few-shot ones fewer than
+    ``few``; both borders belong to the medium group.
+
+    Args:
+        class_counts (Tensor | Sequence[int]): Train images per class, (C,).
+        many (int): Upper border of the medium group. Defaults to 100.
+        few (int): Lower border of the medium group. Defaults to 20.
+
+    Returns:
+        dict[str, Tensor]: Masks 'many', 'medium' and 'few', bool, (C,).
+
+    Raises:
+        ValueError: If ``class_counts`` is no vector, has a negative entry, or
+            ``few > many + 1`` (a class would be in two groups).
+
+    Example:
+        >>> groups = shot_groups([101, 100, 20, 19])
+        >>> [groups[name].tolist().index(True) for name in groups]
+        [0, 1, 3]
+    """
+    counts = torch.as_tensor(class_counts)
+    if counts.dim() != 1 or (counts < 0).any():
+        raise ValueError(
+            'class_counts must be a vector of counts that are not negative, '
+            f'but got shape {tuple(counts.shape)}'
+            f'{"" if counts.dim() != 1 else f" with minimum {counts.min()}"}')
+    if few > many + 1:
+        raise ValueError(
+            f'few must be at most many + 1, but got few={few} and '
+            f'many={many}; classes in between would be in two groups')
+    return dict(
+        many=counts > many,
+        medium=(counts <= many) & (counts >= few),
+        few=counts < few)
+
+
+def per_class_accuracy(pred_labels: Tensor, gt_labels: Tensor,
+                       num_classes: int) -> Tensor:
+    """Return the share of correct samples of every class.
+
+    Args:
+        pred_labels (Tensor): Predicted classes, int64, (N,).
+        gt_labels (Tensor): True classes in [0, C), int64, (N,).
+        num_classes (int): C.
+
+    Returns:
+        Tensor: In [0, 1], float64, (C,); NaN for a class without samples.
+
+    Raises:
+        ValueError: If the shapes differ or a true class is out of range.
+
+    Example:
+        >>> per_class_accuracy(
+        ...     torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 3).tolist()
+        [0.5, 1.0, nan]
+    """
+    if pred_labels.dim() != 1 or pred_labels.shape != gt_labels.shape:
+        raise ValueError(
+            'pred_labels and gt_labels must be vectors of one length, but '
+            f'got shapes {tuple(pred_labels.shape)} and '
+            f'{tuple(gt_labels.shape)}')
+    if ((gt_labels < 0) | (gt_labels >= num_classes)).any():
+        raise ValueError(
+            f'gt_labels must be in [0, {num_classes}), but they span '
+            f'[{int(gt_labels.min())}, {int(gt_labels.max())}]; the test set '
+            f'and the train set must have the same {num_classes} classes')
+    hits = torch.bincount(
+        gt_labels[pred_labels == gt_labels], minlength=num_classes)
+    return hits.double() / torch.bincount(gt_labels, minlength=num_classes)
+
+
+def shot_accuracy(pred_labels: Tensor,
+                  gt_labels: Tensor,
+                  class_counts: Union[Tensor, Sequence[int]],
+                  many: int = MANY_SHOT,
+                  few: int = FEW_SHOT) -> Dict[str, Tensor]:
+    """Return the mean class accuracy of each group of classes.
+
+    A group's value is the unweighted mean over its classes that have test
+    samples, so that on an unbalanced test set, too, every class counts once.
+
+    Args:
+        pred_labels (Tensor): Predicted classes, int64, (N,).
+        gt_labels (Tensor): True classes in [0, C), int64, (N,).
+        class_counts (Tensor | Sequence[int]): Train images per class, (C,).
+        many (int): See :func:`shot_groups`. Defaults to 100.
+        few (int): See :func:`shot_groups`. Defaults to 20.
+
+    Returns:
+        dict[str, Tensor]: 'many', 'medium' and 'few' in [0, 1], float64, 0-d;
+        NaN for a group without classes, which is not the same as 0.
+
+    Raises:
+        ValueError: As :func:`shot_groups` and :func:`per_class_accuracy`.
+
+    Example:
+        >>> pred, gt = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 2])
+        >>> shots = shot_accuracy(pred, gt, [500, 300, 5])
+        >>> {name: float(value) for name, value in shots.items()}
+        {'many': 0.75, 'medium': nan, 'few': 1.0}
+    """
+    counts = torch.as_tensor(class_counts).to(gt_labels.device)
+    accuracy = per_class_accuracy(pred_labels, gt_labels, len(counts))
+    return {
+        name: accuracy[mask].nanmean()
+        for name, mask in shot_groups(counts, many, few).items()
+    }

@@ -1,0 +1,17 @@
+"""Registered modules that any OpenMMLab model can be built from."""
+from .activation import (AGLU, APA, Gumbel, TemperedGumbel, TemperedSigmoid,
+                         build_site_activation)
+from .attention import ChannelAttention
+from .attention_cbam import CBAM, SpatialAttention
+from .cosine_classifier import CosineClassifier
+from .fused import can_fuse, fused_block_end, fused_norm_act
+from .predictor import CosineConv2d, CosineLinear
+from .surgery import SiteActivations, replace_activations
+from .wrapped_cauchy import WrappedCauchyLinear
+
+__all__ = [
+    'AGLU', 'APA', 'CBAM', 'ChannelAttention', 'CosineClassifier',
+    'CosineConv2d', 'CosineLinear', 'Gumbel', 'SiteActivations',
+    'SpatialAttention', 'TemperedGumbel', 'TemperedSigmoid',
+    'WrappedCauchyLinear', 'build_site_activation', 'replace_activations'
+]

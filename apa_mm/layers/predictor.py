@@ -1,0 +1,277 @@
+"""Cosine predictors, and logits of one class per sample without the others.
+
+Shapes: N samples, C input channels, K classes, H, W.
+"""
+import math
+from typing import Optional, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from apa_mm.registry import MODELS
+
+__all__ = [
+    'CosineConv2d', 'CosineLinear', 'classwise_conv2d',
+    'cosine_classwise_conv2d'
+]
+
+#: T of mmdet's normalised predictors.
+FIXED_TEMPERATURE = 20.0
+#: The detection code of the AGLU paper starts theta at 4.5, so T = 20.25.
+LEARNABLE_TEMPERATURE = 4.5**2
+
+
+def classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
+                     labels: Tensor) -> Tensor:
+    """Compute one output channel per sample of a 1 x 1 convolution.
+
+    Equals ``F.conv2d(x, weight, bias)[range(N), labels][:, None]`` in value
+    and gradient, at 1 / K of its memory.
+
+    Args:
+        x (Tensor): Input (N, C, H, W).
+        weight (Tensor): Weight (K, C, 1, 1).
+        bias (Tensor, optional): Bias (K,).
+        labels (Tensor): Channel wanted of each sample, integers (N,).
+
+    Returns:
+        Tensor: Logits (N, 1, H, W).
+
+    Example:
+        >>> import torch
+        >>> x = torch.ones(2, 3, 4, 4)
+        >>> weight = torch.arange(5.).view(5, 1, 1, 1).expand(5, 3, 1, 1)
+        >>> classwise_conv2d(x, weight, None, torch.tensor([1, 4]))[:, 0, 0, 0]
+        tensor([ 3., 12.])
+    """
+    return _add_bias(_rows_dot(x, weight[labels]), bias, labels)
+
+
+def cosine_classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
+                            labels: Tensor, *, scale: Union[Tensor, float],
+                            power: float, eps: float) -> Tensor:
+    """Compute one output channel per sample of a 1 x 1 cosine convolution.
+
+    See :class:`CosineConv2d` for the formula and :func:`classwise_conv2d` for
+    the shapes. No normalised copy of ``x`` is made.
+
+    Args:
+        x (Tensor): Input (N, C, H, W).
+        weight (Tensor): Weight (K, C, 1, 1).
+        bias (Tensor, optional): Bias (K,).
+        labels (Tensor): Channel wanted of each sample, integers (N,).
+        scale (Tensor | float): T.
+        power (float): p.
+        eps (float): Added to the norms.
+
+    Returns:
+        Tensor: Logits (N, 1, H, W).
+
+    Example:
+        >>> import torch
+        >>> x, weight = torch.ones(1, 4, 1, 1), torch.ones(2, 4, 1, 1)
+        >>> cosine_classwise_conv2d(x, weight, None, torch.tensor([0]),
+        ...     scale=20.0, power=1.0, eps=0.0).flatten()
+        tensor([20.])
+    """
+    rows = weight[labels]  # (N, C, 1, 1)
+    rows = (rows / _divisor(rows, power, eps)).to(x.dtype)
+    dot = _rows_dot(x, rows)
+    logits = (dot * (scale / _divisor(x, power, eps))).to(dot.dtype)
+    return _add_bias(logits, bias, labels)
+
+
+def _rows_dot(x: Tensor, rows: Tensor) -> Tensor:
+    """Multiply each sample (C, H, W) by its own row (C, 1, 1)."""
+    dot = torch.bmm(rows.flatten(1)[:, None], x.flatten(2))  # (N, 1, H * W)
+    return dot.unflatten(2, x.shape[2:])
+
+
+def _add_bias(logits: Tensor, bias: Optional[Tensor],
+              labels: Tensor) -> Tensor:
+    if bias is None:
+        return logits
+    return logits + bias[labels].to(logits.dtype)[:, None, None, None]
+
+
+def _divisor(x: Tensor, power: float, eps: float) -> Tensor:
+    """Return ``|x|^p + eps`` over axis 1, at least in float32."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype)
+    return norm.pow(power) + eps
+
+
+class _Temperature(nn.Module):
+    """Temperature, power and eps of the layers; see :class:`CosineLinear`."""
+
+    def _set_temperature(self, temperature: Optional[float], learnable: bool,
+                         power: float, eps: float) -> None:
+        if temperature is None:
+            temperature = (
+                LEARNABLE_TEMPERATURE if learnable else FIXED_TEMPERATURE)
+        if not temperature > 0 or not eps >= 0:
+            raise ValueError(
+                'temperature must be positive and eps must not be negative, '
+                f'but got temperature={temperature} and eps={eps}')
+        self.learnable_temperature = learnable
+        self.power = power
+        self.eps = eps
+        if learnable:
+            self.temperature = nn.Parameter(
+                self.weight.new_tensor(math.sqrt(temperature)))
+        else:
+            self.temperature = float(temperature)
+
+    @property
+    def scale(self) -> Union[Tensor, float]:
+        """Tensor | float: T, what the cosine is multiplied by."""
+        if self.learnable_temperature:
+            return self.temperature.square()
+        return self.temperature
+
+    def _unit(self, x: Tensor) -> Tensor:
+        return (x / _divisor(x, self.power, self.eps)).to(x.dtype)
+
+    def _scaled_unit(self, x: Tensor) -> Tensor:
+        factor = self.scale / _divisor(x, self.power, self.eps)
+        return (x * factor).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``print(module)``."""
+        scale = self.scale
+        if isinstance(scale, Tensor):
+            scale = scale.tolist()
+        return (f'{super().extra_repr()}, scale={scale:g}, '
+                f'learnable_temperature={self.learnable_temperature}, '
+                f'power={self.power}, eps={self.eps}')
+
+
+@MODELS.register_module()
+class CosineLinear(_Temperature, nn.Linear):
+    r"""Linear layer on normalised input and weight.
+
+    .. math:: z_k = T \frac{x}{|x|^p + \epsilon} \cdot
+        \frac{w_k}{|w_k|^p + \epsilon} + b_k
+
+    Weights start from N(0, 0.01), biases from 0. With a fixed temperature the
+    state dict is that of mmdet's ``NormedLinear`` (``tempearture`` there is
+    ``temperature`` here).
+
+    A learnable T is stored as the parameter ``temperature``, a scalar theta
+    with T = theta^2, so that T cannot turn negative. It needs no weight
+    decay.
+
+    Args:
+        in_features (int): C.
+        out_features (int): K.
+        bias (bool): Whether there is b.
+        temperature (float, optional): T, or T at the start if it is learned.
+            None: 20 if fixed, 20.25 (theta = 4.5) if learned.
+        learnable_temperature (bool): Whether T is learned.
+        power (float): p.
+        eps (float): Keeps zero vectors finite.
+        **kwargs: ``device`` and ``dtype`` of ``nn.Linear``.
+
+    Raises:
+        ValueError: If ``temperature`` is not positive or ``eps`` negative.
+
+    Example:
+        >>> import torch
+        >>> layer = CosineLinear(8, 3, learnable_temperature=True)
+        >>> layer(torch.rand(2, 8)).shape, layer.scale.item()
+        (torch.Size([2, 3]), 20.25)
+    """
+
+    def __init__(self,
+                 in_features: int,
+                 out_features: int,
+                 bias: bool = True,
+                 *,
+                 temperature: Optional[float] = None,
+                 learnable_temperature: bool = False,
+                 power: float = 1.0,
+                 eps: float = 1e-6,
+                 **kwargs) -> None:
+        super().__init__(in_features, out_features, bias, **kwargs)
+        self._set_temperature(temperature, learnable_temperature, power, eps)
+        nn.init.normal_(self.weight, std=0.01)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, K) of ``x`` (N, C)."""
+        return F.linear(
+            self._scaled_unit(x), self._unit(self.weight), self.bias)
+
+
+@MODELS.register_module()
+class CosineConv2d(_Temperature, nn.Conv2d):
+    """Convolution on input and weight normalised over the channels.
+
+    The formula of :class:`CosineLinear` at each place; with a fixed
+    temperature the state dict is that of mmdet's ``NormedConv2d``. Weights
+    start as in ``nn.Conv2d``.
+
+    Args:
+        *args: Positional arguments of ``nn.Conv2d``.
+        temperature (float, optional): See :class:`CosineLinear`.
+        learnable_temperature (bool): See :class:`CosineLinear`.
+        power (float): p.
+        eps (float): Keeps zero vectors finite.
+        **kwargs: Keyword arguments of ``nn.Conv2d``.
+
+    Raises:
+        ValueError: If ``temperature`` is not positive or ``eps`` negative.
+
+    Example:
+        >>> import torch
+        >>> layer = CosineConv2d(8, 1203, 1)
+        >>> x, labels = torch.rand(2, 8, 4, 4), torch.tensor([7, 1202])
+        >>> one = layer.forward_classwise(x, labels)
+        >>> torch.allclose(one[:, 0], layer(x)[range(2), labels], atol=1e-5)
+        True
+    """
+
+    def __init__(self,
+                 *args,
+                 temperature: Optional[float] = None,
+                 learnable_temperature: bool = False,
+                 power: float = 1.0,
+                 eps: float = 1e-6,
+                 **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._set_temperature(temperature, learnable_temperature, power, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, K, H, W) of ``x`` (N, C, H, W)."""
+        return self._conv_forward(
+            self._scaled_unit(x), self._unit(self.weight), self.bias)
+
+    def forward_classwise(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return the logits of one class per sample.
+
+        Args:
+            x (Tensor): Input (N, C, H, W).
+            labels (Tensor): Class of each sample, (N,).
+
+        Returns:
+            Tensor: Logits (N, 1, H, W).
+
+        Raises:
+            ValueError: If the kernel is larger than 1 x 1, or the layer has
+                a stride, padding or groups.
+        """
+        if (self.kernel_size, self.stride, self.padding,
+                self.groups) != ((1, 1), (1, 1), (0, 0), 1):
+            raise ValueError(
+                'forward_classwise needs a plain 1 x 1 convolution, but got '
+                f'{self}; use forward and pick the channels')
+        return cosine_classwise_conv2d(
+            x,
+            self.weight,
+            self.bias,
+            labels,
+            scale=self.scale,
+            power=self.power,
+            eps=self.eps)

@@ -1,0 +1,111 @@
+"""Cross entropy whose class weights switch on during training."""
+from typing import Optional
+
+from torch import Tensor
+
+from apa_mm.functional.long_tail import (effective_number_weights,
+                                         inverse_frequency_weights)
+from apa_mm.registry import MODELS
+from apa_mm.utils.checks import check_choice
+
+from .class_count_loss import ClassCountLoss
+
+__all__ = ['DeferredReweightedLoss']
+
+WEIGHTINGS = ('effective', 'inverse')
+
+
+@MODELS.register_module()
+class DeferredReweightedLoss(ClassCountLoss):
+    r"""Cross entropy with deferred re-weighting (DRW).
+
+    "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss"
+    (NeurIPS 2019): plain cross entropy first, class weights after the
+    learning rate has dropped. ``apa_mm.DeferredReweightingHook`` throws the
+    switch; its ``start_epoch=0`` weights from the start.
+
+    Scale: with ``normalize`` the weights of a batch are divided by their
+    mean, :math:`\omega_i = \sum_c t_{ic} w_c` being that of sample i, so that
+    the loss keeps its scale at the switch and only the ratio of the weights
+    counts. For integer labels this is what ``F.cross_entropy(weight=w)``
+    gives; for the soft targets of mixup PyTorch does not divide, and a loss
+    weighted by :math:`N / n_c` is about C times as large as a plain one.
+    ``normalize=False`` is that form, the authors' with mixup. Under
+    distributed training the mean is that of the process's own batch.
+
+    Args:
+        num_classes (int): C.
+        weighting (str): 'effective', the effective number of images with
+            ``beta``, mean weight over classes 1; or 'inverse', N / n.
+        beta (float): In [0, 1); used by 'effective' only.
+        normalize (bool): Whether a batch's weights are divided by their mean.
+        label_smoothing (float): Share of each target that is spread evenly
+            over the classes, in [0, 1).
+        reduction (str): 'none', 'mean' or 'sum'.
+        loss_weight (float): Factor of the result.
+
+    Raises:
+        ValueError: For an argument out of its range.
+
+    Example:
+        >>> import torch
+        >>> loss = DeferredReweightedLoss(2, weighting='inverse')
+        >>> loss.set_class_frequency([9, 1], num_images=10)
+        >>> loss.set_reweighting(True)
+        >>> score, label = torch.tensor([[0., 1.], [0., 1.]]), [0, 1]
+        >>> loss(score, torch.tensor(label), reduction_override='none')
+        tensor([0.2627, 0.5639])
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 weighting: str = 'effective',
+                 beta: float = 0.9999,
+                 normalize: bool = True,
+                 label_smoothing: float = 0.0,
+                 reduction: str = 'mean',
+                 loss_weight: float = 1.0) -> None:
+        super().__init__(num_classes, label_smoothing, reduction, loss_weight)
+        check_choice('weighting', weighting, WEIGHTINGS)
+        if not 0 <= beta < 1:
+            raise ValueError(f'beta must be in [0, 1), but got {beta}')
+        self.weighting = weighting
+        self.beta = beta
+        self.normalize = normalize
+        self.reweighting: Optional[bool] = None
+
+    def set_reweighting(self, active: bool) -> None:
+        """Switch the class weights on or off."""
+        self.reweighting = active
+
+    def class_weights(self) -> Tensor:
+        """Return the class weights (C,), whether or not they are on.
+
+        Raises:
+            RuntimeError: If the class counts were never given.
+        """
+        counts = self.require_class_counts()
+        if self.weighting == 'inverse':
+            return inverse_frequency_weights(counts)
+        return effective_number_weights(counts, self.beta)
+
+    def _sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.reweighting is None:
+            raise RuntimeError(
+                'DeferredReweightedLoss was not told whether to weight; add '
+                "dict(type='apa_mm.DeferredReweightingHook', start_epoch=...) "
+                'to custom_hooks, 0 to weight from the start')
+        if not self.reweighting:
+            return self._cross_entropy(logits, target)
+        weights = self.class_weights().to(logits.dtype)
+        loss = self._cross_entropy(logits, target, weights)
+        if self.normalize:
+            soft = target.dim() > 1
+            omega = target @ weights if soft else weights[target]  # (N,)
+            loss = loss / omega.mean()
+        return loss
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``print(module)``."""
+        return (f'{super().extra_repr()}, weighting={self.weighting!r}, '
+                f'beta={self.beta}, normalize={self.normalize}')

@@ -1,0 +1,286 @@
+"""Gumbel Optimized Loss as a classifier loss of detectors."""
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor, nn
+
+from apa_mm.functional.gumbel import (GOL_ACTIVATIONS, check_clamp,
+                                      count_foreground, gol_loss, gumbel,
+                                      rare_ratio)
+from apa_mm.registry import MODELS
+from apa_mm.utils.checks import check_choice
+
+from .utils import REDUCTIONS, weight_reduce_loss
+
+__all__ = ['GOLLoss']
+
+# What a checkpoint carries. One without any of them, such as a converted one,
+# loads as "not known yet".
+FREQUENCY_BUFFERS = ('class_counts', 'num_images', 'has_frequency')
+
+
+@MODELS.register_module()
+class GOLLoss(nn.Module):
+    r"""Gumbel Optimized Loss with dropped negatives of rare classes.
+
+    .. math:: L = \frac{1}{N} \sum_{ij} w_{ij} \, BCE(p(s_{ij}), t_{ij})
+
+    where :math:`p(s) = e^{-e^{-s}}` and there is no background column. A
+    class is rare if its image frequency is below ``rare_threshold``.
+    Negatives of rare classes are dropped on foreground RoIs; on background
+    RoIs each is kept with probability rho, the fraction of foreground RoIs
+    whose class is rare (all are kept without foreground RoIs). See
+    :func:`apa_mm.functional.gol_loss`.
+
+    It serves any box head of mmdet as ``loss_cls``. mmdet divides by the
+    number of RoIs with a positive weight (its ``avg_factor``), which is N as
+    long as no RoI is ignored.
+
+    Image frequencies come from :meth:`set_class_frequency`, which
+    ``apa_mm.ClassFrequencyHook`` calls before training, or from a checkpoint.
+    Out of training mode they may be unknown; no class is rare then.
+
+    Args:
+        num_classes (int): C, without background.
+        rare_threshold (float): Image frequency in [0, 1] below which a class
+            is rare. 0.0011 makes 815 of LVIS v1's 1,203 classes rare; 0 drops
+            nothing and needs no frequencies.
+        activation (str): 'gumbel', or 'sigmoid' for ordinary BCE.
+        clamp (tuple[float, float], optional): Range of the scores in the
+            loss, with zero gradient outside. None: (-10, 10) for 'gumbel', no
+            limit for 'sigmoid'. Test scores are not clamped.
+        ignore_index (int): RoIs with this label do not count.
+        sync_rare_ratio (bool): Take rho over the RoIs of all ranks (two
+            integers are reduced per step). Every rank must then call the loss
+            equally often, which DDP asks of the classifier anyway. False is
+            rho per rank, as the authors have it.
+        reduction (str): 'none' for one loss per RoI, 'mean' or 'sum'.
+        loss_weight (float): Factor of the result.
+
+    Raises:
+        ValueError: For an argument out of its range.
+
+    Example:
+        >>> import torch
+        >>> loss = GOLLoss(num_classes=3)
+        >>> loss.set_class_frequency([900, 90, 1], num_images=1000)
+        >>> loss(torch.zeros(2, 3), torch.tensor([0, 3]))
+        tensor(1.1880)
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 rare_threshold: float = 0.0011,
+                 activation: str = 'gumbel',
+                 clamp: Optional[Tuple[float, float]] = None,
+                 ignore_index: int = -100,
+                 sync_rare_ratio: bool = True,
+                 reduction: str = 'mean',
+                 loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError('num_classes must be a positive integer, but got '
+                             f'{num_classes!r}')
+        if not 0 <= rare_threshold <= 1:
+            raise ValueError('rare_threshold must be an image frequency in '
+                             f'[0, 1], but got {rare_threshold}')
+        check_choice('activation', activation, GOL_ACTIVATIONS)
+        check_choice('reduction', reduction, REDUCTIONS)
+        self.num_classes = num_classes
+        self.rare_threshold = rare_threshold
+        self.activation = activation
+        self.clamp = None if clamp is None else check_clamp(clamp)
+        self.ignore_index = ignore_index
+        self.sync_rare_ratio = sync_rare_ratio
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+        # What mmdet's box heads ask for.
+        self.custom_cls_channels = True
+        self.custom_activation = True
+        self.custom_accuracy = True
+        self.register_buffer('class_counts',
+                             torch.zeros(num_classes, dtype=torch.int64))
+        self.register_buffer('num_images', torch.tensor(0))
+        self.register_buffer('has_frequency', torch.tensor(False))
+        self.register_buffer(
+            'rare',
+            torch.zeros(num_classes, dtype=torch.bool),
+            persistent=False)
+        self._refresh()
+
+    def set_class_frequency(self, counts: Union[Tensor, Sequence[int]],
+                            num_images: int) -> None:
+        """Take the image frequencies of the training set.
+
+        Args:
+            counts (Tensor | Sequence[int]): Number of images that each class
+                occurs in, (C,), in the order of the labels.
+            num_images (int): Number of images that carry an annotation.
+
+        Raises:
+            ValueError: If the number of classes does not fit, a count is
+                negative or greater than ``num_images``, or that is not
+                positive.
+        """
+        counts = torch.as_tensor(counts).to(torch.int64).cpu()
+        if counts.shape != (self.num_classes, ):
+            raise ValueError(
+                f'GOLLoss has num_classes={self.num_classes}, but got counts '
+                f'of shape {tuple(counts.shape)}; set num_classes in the box '
+                'head and in its loss_cls to the number of classes')
+        if num_images < 1:
+            raise ValueError('num_images must be positive, but got '
+                             f'{num_images}; count the annotated images')
+        low, high = counts.min().item(), counts.max().item()
+        if low < 0 or high > num_images:
+            raise ValueError(
+                f'counts must be numbers of images in [0, num_images='
+                f'{num_images}], but they range from {low} to {high}; count '
+                'every image once per class, not every instance')
+        self.class_counts.copy_(counts)
+        self.num_images.fill_(num_images)
+        self.has_frequency.fill_(True)
+        self._refresh()
+
+    def forward(self,
+                cls_score: Tensor,
+                labels: Tensor,
+                weight: Optional[Tensor] = None,
+                avg_factor: Optional[Union[float, Tensor]] = None,
+                reduction_override: Optional[str] = None) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            cls_score (Tensor): Scores without background column, (N, C).
+            labels (Tensor): int64 in [0, C], C for background, or
+                ``ignore_index``, (N,).
+            weight (Tensor, optional): Weight per RoI, (N,).
+            avg_factor (float | Tensor, optional): Divisor of the sum for
+                reduction 'mean'; N if not given.
+            reduction_override (str, optional): Replaces ``reduction``.
+
+        Returns:
+            Tensor: (N,) for reduction 'none', otherwise 0-d; float32, or
+            float64 for float64 scores. Finite for N = 0.
+
+        Raises:
+            RuntimeError: If the frequencies are not known in training.
+            TypeError: If ``labels`` is not int64.
+            ValueError: If the scores do not have C columns, or an argument
+                does not fit another.
+        """
+        reduction = reduction_override or self.reduction
+        check_choice('reduction_override', reduction, REDUCTIONS)
+        self._check_columns(cls_score)
+        if self.training and self._needs_frequency:
+            raise RuntimeError(
+                'GOLLoss needs the image frequencies of the training set, but '
+                'was not given them; add dict(type='
+                "'apa_mm.ClassFrequencyHook') to custom_hooks, call "
+                'set_class_frequency, or load a checkpoint that holds '
+                'class_counts')
+        rare = ratio = None
+        if self._any_rare:
+            rare = self.rare
+            counts = count_foreground(labels, rare, self.ignore_index)
+            if self.sync_rare_ratio:
+                all_reduce(counts)
+            ratio = rare_ratio(counts)
+        losses = gol_loss(
+            cls_score,
+            labels,
+            rare=rare,
+            ratio=ratio,
+            activation=self.activation,
+            clamp=self.clamp,
+            ignore_index=self.ignore_index)
+        return self.loss_weight * weight_reduce_loss(losses, weight, reduction,
+                                                     avg_factor)
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """Return the number of columns of the classifier, C.
+
+        Raises:
+            ValueError: If the box head has another number of classes.
+        """
+        if num_classes != self.num_classes:
+            raise ValueError(
+                f'loss_cls has num_classes={self.num_classes}, but the box '
+                f'head has num_classes={num_classes}; set both to the number '
+                'of classes of the dataset')
+        return num_classes
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """Turn scores into probabilities.
+
+        Args:
+            cls_score (Tensor): Scores, (..., C), not clamped here.
+
+        Returns:
+            Tensor: (..., C + 1); the last column, background, is 0 and is
+            ignored by mmdet's NMS.
+        """
+        self._check_columns(cls_score)
+        activate = gumbel if self.activation == 'gumbel' else torch.sigmoid
+        background = cls_score.new_zeros((*cls_score.shape[:-1], 1))
+        return torch.cat([activate(cls_score), background], dim=-1)
+
+    def get_accuracy(self, cls_score: Tensor,
+                     labels: Tensor) -> Dict[str, Tensor]:
+        """Return the top-1 accuracy over foreground RoIs.
+
+        Args:
+            cls_score (Tensor): Scores, (N, C).
+            labels (Tensor): See :meth:`forward`, (N,).
+
+        Returns:
+            dict[str, Tensor]: ``acc_classes`` in percent, 0-d; 0 without
+            foreground.
+        """
+        foreground = (labels != self.num_classes) & (
+            labels != self.ignore_index)
+        correct = (cls_score.detach().argmax(1) == labels) & foreground
+        percent = 100 * correct.sum() / foreground.sum().clamp(min=1)
+        return dict(acc_classes=percent)
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``print(module)``."""
+        return (f'num_classes={self.num_classes}, '
+                f'rare_threshold={self.rare_threshold}, '
+                f'activation={self.activation!r}, clamp={self.clamp}, '
+                f'ignore_index={self.ignore_index}, '
+                f'sync_rare_ratio={self.sync_rare_ratio}, '
+                f'reduction={self.reduction!r}, '
+                f'loss_weight={self.loss_weight}')
+
+    def _check_columns(self, cls_score: Tensor) -> None:
+        if cls_score.size(-1) != self.num_classes:
+            raise ValueError(
+                f'GOLLoss has num_classes={self.num_classes}, but got scores '
+                f'of shape {tuple(cls_score.shape)}; it takes no background '
+                'column, so the classifier must have num_classes outputs')
+
+    def _refresh(self) -> None:
+        """Bring up to date what the buffers imply.
+
+        Plain attributes answer "known?" and "any rare?", since a look at a
+        buffer would make every step wait for the device.
+        """
+        counts = self.class_counts.cpu().double()
+        rare = counts < self.rare_threshold * self.num_images.cpu()
+        self.rare.copy_(rare)
+        self._any_rare = bool(rare.any())
+        self._needs_frequency = (
+            self.rare_threshold > 0 and not bool(self.has_frequency))
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Tensor], prefix: str,
+                              *args: Any, **kwargs: Any) -> None:
+        own = {
+            prefix + name: getattr(self, name)
+            for name in FREQUENCY_BUFFERS
+        }
+        if not own.keys() & state_dict.keys():
+            state_dict.update(own)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._refresh()

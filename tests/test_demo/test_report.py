@@ -1,0 +1,112 @@
+"""The demo's numbers: where they come from and how they are printed."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from apa_mm import __version__
+from apa_mm.demo.report import (format_table, read_metrics, run_record,
+                                write_json)
+
+ROOT = Path(__file__).parents[2]
+TWO_RUNS = {
+    'apa-gol':
+    dict(
+        metrics={
+            'lvis/bbox_AP': 0.5,
+            'lvis/bbox_APr': 0.25,
+            'lvis/segm_AP': 0.375
+        },
+        seconds=dict(data=4.6, train=300.0)),
+    'baseline':
+    dict(metrics={'lvis/bbox_AP': 0.125}, seconds=dict(train=200.0)),
+}
+
+
+def log_test_run(folder, stamp='20260101_000000', **metrics):
+    (folder / stamp / 'vis_data').mkdir(parents=True)
+    (folder / stamp / 'vis_data' / f'{stamp}.json').write_text('{}')
+    (folder / stamp / f'{stamp}.json').write_text(json.dumps(metrics))
+
+
+def test_reads_the_metrics_of_the_one_test_run(tmp_path):
+    log_test_run(tmp_path, **{'lvis/bbox_AP': 0.4, 'data_time': 0.1})
+    assert read_metrics(str(tmp_path)) == {'lvis/bbox_AP': 0.4}
+
+
+@pytest.mark.parametrize('stamps', [(), ('20260101_000000',
+                                         '20260102_000000')])
+def test_none_or_two_test_runs(tmp_path, stamps):
+    for stamp in stamps:
+        log_test_run(tmp_path, stamp)
+    with pytest.raises(ValueError, match=f'but has {len(stamps)}; run'):
+        read_metrics(str(tmp_path))
+
+
+def test_record_holds_what_a_reader_asks_for(tmp_path):
+    path = tmp_path / 'my_config.py'
+    path.write_text('randomness = dict(seed=7)\n'
+                    'train_cfg = dict(max_iters=12)\n')
+    record = run_record(
+        Config.fromfile(str(path)), {'lvis/bbox_AP': 0.4}, 25,
+        dict(train=1.26))
+    assert json.loads(json.dumps(record)) == record
+    assert record['config'] == 'my_config.py'
+    assert record['seed'] == 7 and record['iterations'] == 12
+    assert record['num_kappa_lambda_pairs'] == 25
+    assert record['seconds'] == dict(train=1.3)
+    assert record['versions']['apa_mm'] == __version__
+    assert record['versions']['torch'].startswith('2.')
+    assert record['cpu_cores'] >= 1
+
+
+def test_table():
+    rows = [line.split() for line in format_table(TWO_RUNS).splitlines()]
+    heading = 'run box AP box APr box APc box APf mask AP mask APr mask APc'
+    assert rows[0] == (heading + ' mask APf').split()
+    assert rows[1] == 'apa-gol 0.500 0.250 - - 0.375 - - -'.split()
+    assert rows[2] == 'baseline 0.125 - - - - - - -'.split()
+    assert rows[4] == 'seconds data train all'.split()
+    assert rows[5] == 'apa-gol 5 300 305'.split()
+    assert rows[6] == 'baseline - 200 200'.split()
+    widths = {len(line) for line in format_table(TWO_RUNS).splitlines()[:3]}
+    assert len(widths) == 1
+
+
+def test_json_is_whole_or_not_there(tmp_path):
+    path = tmp_path / 'metrics.json'
+    write_json(dict(a=1), str(path))
+    with pytest.raises(TypeError):
+        write_json(dict(a=object()), str(path))
+    assert json.loads(path.read_text()) == dict(a=1)
+
+
+def test_join_prints_and_writes_all_runs(tmp_path):
+    for name, record in TWO_RUNS.items():
+        (tmp_path / name).mkdir()
+        write_json(record, str(tmp_path / name / 'metrics.json'))
+    done = subprocess.run([
+        sys.executable, 'tools/demo_report.py', 'join',
+        *(str(tmp_path / name) for name in TWO_RUNS), '--out',
+        str(tmp_path / 'metrics.json')
+    ], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == format_table(TWO_RUNS).strip()
+    assert json.loads((tmp_path / 'metrics.json').read_text()) == TWO_RUNS
+
+
+def test_unknown_option_of_the_demo_is_one_clear_sentence():
+    done = subprocess.run(['bash', 'tools/demo.sh', '--comprae'], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ''
+    assert done.stderr == ("[demo] ERROR: unknown option '--comprae'; use "
+                           '--compare, --help or none.\n')
+
+
+def test_help_of_the_demo_names_its_option():
+    done = subprocess.run(['bash', 'tools/demo.sh', '--help'], cwd=ROOT,
+                          capture_output=True, text=True, check=True)
+    assert '--compare  also' in done.stdout
+    assert 'set -euo' not in done.stdout

@@ -1,0 +1,31 @@
+"""Running a function in two gloo processes."""
+import os
+from pathlib import Path
+from typing import Callable
+
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+WORLD_SIZE = 2
+
+
+def _process(rank: int, folder: str, function: Callable) -> None:
+    # mmengine gathers results through a folder below the working directory.
+    os.chdir(folder)
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{folder}/store',
+        rank=rank,
+        world_size=WORLD_SIZE)
+    try:
+        function(rank, Path(folder))
+    finally:
+        dist.destroy_process_group()
+
+
+def run_two(function: Callable, folder: Path) -> None:
+    """Call ``function(rank, folder)`` in two processes of one group.
+
+    The function must be importable; an exception in it fails the caller.
+    """
+    mp.spawn(_process, (str(folder), function), nprocs=WORLD_SIZE)

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Train and evaluate a small APA* Mask R-CNN with GOL on Digits-LVIS, on a CPU.
+#
+#   bash tools/demo.sh            the APA* detector
+#   bash tools/demo.sh --compare  also the SE, ReLU and softmax baseline
+#
+# Sets up .venv first if need be (see tools/setup_env.sh for its variables),
+# makes the data in data/digits_lvis, and starts over whatever an earlier demo
+# left in work_dirs/demo. There it leaves predictions.png, kappa_lambda.png,
+# metrics.json and a folder with log and checkpoint for each detector.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+data=data/digits_lvis
+out=work_dirs/demo
+
+say() { printf '[demo] %s\n' "$*"; }
+die() { printf '[demo] ERROR: %s\n' "$*" >&2; exit 1; }
+
+runs=(apa-gol)
+for option in "$@"; do
+  case $option in
+  --compare) runs=(apa-gol baseline) ;;
+  -h | --help)
+    sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+  *) die "unknown option '$option'; use --compare, --help or none." ;;
+  esac
+done
+
+config_of() {
+  case $1 in
+  apa-gol) echo configs/demo/mask-rcnn_apa-seresnet18_fpn_gol_digits-lvis.py ;;
+  baseline) echo configs/demo/mask-rcnn_seresnet18_fpn_digits-lvis.py ;;
+  esac
+}
+
+# logged LOG COMMAND...: keep all output, show the progress lines of it
+logged() {
+  local log=$1
+  shift
+  "$@" 2>&1 | tee "$log" | { grep --line-buffered -o 'Iter(.*' || true; } || {
+    tail -n 15 "$log" >&2
+    die "'$*' failed; its last words are above, all of them are in $root/$log."
+  }
+}
+
+cd "$root"
+python=$(bash tools/setup_env.sh)
+# An environment that the user names need not have this package installed.
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
+say "set-up took $SECONDS s"
+
+mkdir -p "$out"
+rm -rf "$out"/{apa-gol,baseline} "$out"/{metrics.json,predictions.png,kappa_lambda.png}{,.partial}
+
+SECONDS=0
+say "data: $data"
+"$python" tools/make_digits_lvis.py --out "$data"
+data_seconds=$SECONDS
+
+for run in "${runs[@]}"; do
+  config=$(config_of "$run")
+  folder=$out/$run
+  mkdir -p "$folder/train" "$folder/eval"
+
+  SECONDS=0
+  say "training $run: $config"
+  # Evaluation is a step of its own below, so training does not end with one.
+  logged "$folder/train.log" "$python" tools/train.py "$config" \
+    --work-dir "$folder/train" --cfg-options train_cfg.val_begin=1000000
+  train_seconds=$SECONDS
+  checkpoint=$(cat "$folder/train/last_checkpoint")
+
+  SECONDS=0
+  say "evaluating $run"
+  logged "$folder/eval.log" "$python" tools/test.py "$config" "$checkpoint" \
+    --work-dir "$folder/eval"
+  eval_seconds=$SECONDS
+
+  say "drawing $run"
+  "$python" tools/demo_report.py run "$config" "$checkpoint" \
+    --eval-dir "$folder/eval" --out "$folder" --seconds \
+    "data=$data_seconds" "train=$train_seconds" "evaluate=$eval_seconds"
+done
+
+cp "$out"/apa-gol/{predictions,kappa_lambda}.png "$out"
+say "results in $root/$out (seed, versions and more in metrics.json):"
+"$python" tools/demo_report.py join "${runs[@]/#/$out/}" \
+  --out "$out/metrics.json"
