@@ -328,9 +328,10 @@ def _draw_values(axis: object, sites: Sequence[Site], field: str,
                     rotation=90, fontsize=8)
     axis.set_xlabel('layer, from input to output')
     axis.set_ylabel('lambda' if field == 'lambd' else field)
-    axis.set_title(title)
+    axis.set_title(title, loc='left')
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    # Beside the title, where it hides no value.
+    axis.legend(fontsize=8, ncols=2, loc='lower right', bbox_to_anchor=(1, 1))
 
 
 def _short(name: str) -> str:

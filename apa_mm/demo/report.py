@@ -32,10 +32,7 @@ def read_metrics(eval_dir: str) -> Dict[str, float]:
     Raises:
         ValueError: If there is not exactly one finished test run.
     """
-    files = [
-        path for path in Path(eval_dir).glob('*/*.json')
-        if path.stem == path.parent.name
-    ]
+    files = list(Path(eval_dir).glob('*/*.json'))
     if len(files) != 1:
         raise ValueError(
             f'{eval_dir} must hold the log of one finished test run '

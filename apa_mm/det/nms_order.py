@@ -11,10 +11,10 @@ from torch import Tensor
 __all__ = ['ScoredPairs', 'best']
 
 #: RoIs per block of the search. More blocks cost more to compare, larger ones
-#: more to look into; 16 to 64 take the same time at 1.2 million pairs.
-BLOCK_ROWS = 32
+#: more to look into (1.2 million pairs: 1.6 ms at 16, 2.2 at 32, 2.4 at 8).
+BLOCK_ROWS = 16
 #: The search pays from this many pairs per entry wanted.
-PAIRS_PER_ENTRY = 4 * BLOCK_ROWS
+PAIRS_PER_ENTRY = 128
 
 
 def best(scores: Tensor, count: int) -> Tensor:
@@ -32,8 +32,8 @@ def best(scores: Tensor, count: int) -> Tensor:
         >>> best(torch.tensor([.1, .5, .9, .5, .5]), 3)
         tensor([2, 1, 3])
     """
-    if count >= scores.numel():
-        return scores.sort(descending=True, stable=True).indices
+    if 2 * count >= scores.numel():
+        return scores.sort(descending=True, stable=True).indices[:count]
     # topk may pick any of several equal scores; take all that reach its least
     # and let the stable sort choose.
     floor = scores.topk(count, sorted=False).values.min()
@@ -69,6 +69,7 @@ class ScoredPairs:
                  score_factors: Optional[Tensor] = None,
                  final_thr: float = 0.0) -> None:
         self.scores = multi_scores
+        self.flat = multi_scores.flatten()
         self.score_thr = score_thr
         self.factors = score_factors
         self.final_thr = final_thr
@@ -81,11 +82,10 @@ class ScoredPairs:
 
     def at(self, places: Tensor) -> Tensor:
         """Return the scores (k,), times the factors, at places (k,)."""
-        rows, labels = self.split(places)
-        scores = self.scores[rows, labels]
+        scores = self.flat[places]
         if self.factors is None:
             return scores
-        return scores * self.factors.flatten()[rows]
+        return scores * self.factors.flatten()[self.split(places)[0]]
 
     def first(self, count: int) -> Tuple[Tensor, bool]:
         """Return the best pairs.
@@ -150,6 +150,6 @@ class ScoredPairs:
         rows = starts * BLOCK_ROWS + rows  # (number of blocks, BLOCK_ROWS)
         inside = rows < len(scores)
         rows = rows.clamp(max=len(scores) - 1)
-        inside &= scores[rows, labels] >= floor
         places = rows * self.scores.size(1) + labels
+        inside &= self.flat[places] >= floor
         return places[inside].sort().values

@@ -78,7 +78,7 @@ class LargeVocabTTAModel(DetTTAModel):
                 'test-time augmentation merges boxes only, but the '
                 'predictions have masks; test without augmentation or use a '
                 'detector without mask head')
-        if not self.exact or not any(len(view) for view in views):
+        if not self.exact:
             return super()._merge_single_sample(data_samples)
         boxes, scores = self.merge_aug_bboxes(
             [view.bboxes for view in views], [view.scores for view in views],

@@ -3,6 +3,7 @@
 mmengine loads with ``strict=False``: from a file in another layout it takes
 nothing, warns once, and training goes on from random weights.
 """
+import pickle
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
 
@@ -108,7 +109,13 @@ def _read_state_dict(path: str) -> Dict[str, Tensor]:
             f'pretrained checkpoint {path} does not exist; make it with '
             'tools/convert_checkpoint.py, name another in init_cfg, or train '
             'from scratch with --cfg-options model.backbone.init_cfg=None')
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except pickle.UnpicklingError:
+        # Raw files of the authors hold their command line beside the weights.
+        raise ValueError(
+            f'checkpoint {path} holds more than weights, and torch refuses to '
+            'load it; convert it with tools/convert_checkpoint.py') from None
     if isinstance(checkpoint, dict) and 'state_dict' in checkpoint:
         checkpoint = checkpoint['state_dict']
     if not isinstance(checkpoint, dict) or not all(

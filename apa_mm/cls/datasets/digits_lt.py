@@ -29,7 +29,8 @@ class DigitsLT(BaseDataset):
 
     Images are grey, repeated in three channels: (S, S, 3), uint8, S being
     ``image_size``. The meta information of both splits holds
-    ``train_class_counts``.
+    ``train_class_counts``, so that both need the same ``imbalance_factor``
+    and ``profile``.
 
     Args:
         split (str): 'train' or 'test'. Defaults to 'train'.

@@ -1,0 +1,377 @@
+"""The two checkpoint tools, from files to files."""
+import argparse
+import importlib.util
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from apa_mm.registry import MODELS
+from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / 'tests' / 'test_checkpoint'))
+import checkpoint_layouts as layouts  # noqa: E402
+import checkpoint_networks as networks  # noqa: E402
+
+
+def load_tool(name):
+    spec = importlib.util.spec_from_file_location(
+        name, ROOT / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Call a tool's main in a folder of its own; code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(tool, *args):
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
+        code = load_tool(tool).main()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def cifar(seed=0):
+    return layouts.random({
+        **layouts.authors_cifar(blocks=3),
+        **layouts.classifier('cosine', 100, 64, 'linear')
+    }, seed)
+
+
+def save_authors(path='src.pth', tensors=None, **extra):
+    content = dict(
+        model=tensors or cifar(),
+        epoch=499,
+        args=argparse.Namespace(dset_name='cifar100', classif_norm='cosine'),
+        **extra)
+    torch.save(content, path)
+    return path
+
+
+# --- from a downloaded file to a running config, in one command ---
+@pytest.mark.skipif(not HAS_MMPRETRAIN, reason='needs mmpretrain')
+def test_one_command_gives_a_classifier_that_computes_the_same(run):
+    source = cifar()
+    save_authors(tensors=source)
+    code, out, err = run('convert_checkpoint', 'src.pth', 'dst.pth', '--to',
+                         'mmpretrain', '--write-config', 'cfg.py')
+    assert code == 0 and not err
+    assert 'missing: none\nunexpected: none\nreshaped: none' in out
+    assert 'wrote dst.pth' in out and "type='apa_mm.APAResNetCIFAR'" in out
+    assert sorted(os.listdir()) == ['cfg.py', 'dst.pth', 'src.pth']
+
+    cfg = Config.fromfile('cfg.py')
+    assert cfg.load_from == 'dst.pth'
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(cfg.model).double().eval()
+    checkpoint = torch.load('dst.pth', weights_only=True)
+    model.load_state_dict(checkpoint['state_dict'], strict=True)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    features = networks.Network(source).features(x)[-1]
+    wanted = networks.logits(features, source, 'cosine', 'linear')
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(x, mode='tensor'), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_meta_says_where_the_weights_are_from(run):
+    import hashlib
+    save_authors()
+    code, _, _ = run('convert_checkpoint', 'src.pth', 'dst.pth', '--to',
+                     'mmpretrain')
+    meta = torch.load('dst.pth', weights_only=True)['meta']
+    digest = hashlib.sha256(Path('src.pth').read_bytes()).hexdigest()
+    assert code == 0
+    assert meta['source_sha256'] == digest
+    assert meta['source'] == "the authors' CIFAR classification code"
+    assert (meta['table'], meta['source_file'], meta['source_entry']) == (
+        'authors-cifar', 'src.pth', 'model')
+    assert meta['source_epoch'] == 499 and meta['head'] == 'cosine'
+    assert meta['class_order'] == 'native'
+    assert meta['backbone_cfg'] == dict(
+        type='apa_mm.APAResNetCIFAR', depth=20)
+    assert meta['report']['missing'] == 0
+    assert meta['tool_version']
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_backbones_load_by_pretrained_and_carry_a_digest(run, suffix):
+    save_authors()
+    code, out, _ = run('convert_checkpoint', 'src.pth', f'dst{suffix}', '--to',
+                       'mmdet-backbone', '--hash-suffix')
+    assert code == 0
+    name, = [n for n in os.listdir() if n.startswith('dst-')]
+    assert name.endswith(suffix) and f'wrote {name}' in out
+    if suffix == '.safetensors':  # and safetensors in: the way back
+        code, _, _ = run('convert_checkpoint', name, 'again.pth', '--to',
+                         'mmdet-backbone')
+        assert code == 0
+        name = 'again.pth'
+    scope = {}
+    exec(out.split('config:\n')[1], scope)
+    cfg = dict(scope['model']['backbone'])
+    assert cfg.pop('_delete_') is True
+    cfg['init_cfg'] = dict(type='Pretrained', checkpoint=name)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    source = cifar()
+    assert torch.equal(model.layer3[2].conv2.weight,
+                       source['layer3.2.conv2.weight'])
+    assert torch.equal(model.act1.kappa, source['unirect.kappa_param'])
+
+
+def test_a_raw_authors_file_as_pretrained_names_this_tool(run):
+    # With the command line torch refuses the file, without it mmengine would
+    # find no weights: both stop here.
+    save_authors()
+    torch.save(dict(model=cifar()), 'plain.pth')
+    for path in ('src.pth', 'plain.pth'):
+        model = MODELS.build(
+            dict(
+                type='apa_mm.APAResNetCIFAR',
+                depth=20,
+                init_cfg=dict(type='Pretrained', checkpoint=path)))
+        with pytest.raises(ValueError,
+                           match=r'tools/convert_checkpoint\.py'):
+            model.init_weights()
+
+
+def test_the_average_and_random_values_are_options(run):
+    averaged = {f'module.{k}': v for k, v in cifar(seed=5).items()}
+    save_authors(model_ema={'n_averaged': torch.tensor(3), **averaged})
+    code, out, _ = run('convert_checkpoint', 'src.pth', 'ema.pth', '--to',
+                       'mmdet-backbone', '--ema')
+    assert code == 0 and '1 x counter of the moving average' in out
+    state = torch.load('ema.pth', weights_only=True)['state_dict']
+    assert torch.equal(state['conv1.weight'], averaged['module.conv1.weight'])
+
+    torch.save(layouts.random(layouts.resnet(18)), 'plain.pth')
+    values = []
+    for extra in ([], ['--relu-kappa', '50'], ['--act', 'silu'],
+                  ['--init', 'random', '--seed', '3'], ['--init', 'plain']):
+        code, _, _ = run('convert_checkpoint', 'plain.pth', 'out.pth', '--to',
+                         'mmdet-backbone', *extra)
+        assert code == 0
+        state = torch.load('out.pth', weights_only=True)['state_dict']
+        kappa = state.get('act1.kappa')
+        values.append(None if kappa is None else kappa.item())
+    assert values[:3] == [10000.0, 50.0, 1.0] and values[4] is None
+    assert 1 < values[3] < 1.3
+
+
+# --- against a config ---
+@pytest.mark.skipif(not HAS_MMDET, reason='needs mmdet with mmcv.ops')
+def test_a_config_is_held_against_every_tensor(run):
+    Path('det.py').write_text("""
+default_scope = 'mmdet'
+model = dict(
+    type='RetinaNet',
+    backbone=dict(type='apa_mm.APAResNet', depth=18),
+    neck=dict(type='FPN', in_channels=[64, 128, 256, 512], out_channels=8,
+              num_outs=5),
+    bbox_head=dict(type='RetinaHead', num_classes=3, in_channels=8,
+                   stacked_convs=1, feat_channels=8))
+""")
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(Config.fromfile('det.py').model)
+    state = model.state_dict()
+    torch.save(dict(meta={}, state_dict=state), 'src.pth')
+    code, out, _ = run('convert_checkpoint', 'src.pth', 'dst.pth', '--to',
+                       'mmdet', '--config', 'det.py')
+    assert code == 0 and 'missing: none' in out
+
+    lacking = dict(state)
+    del lacking['bbox_head.retina_cls.bias']
+    lacking['bbox_head.extra'] = torch.ones(1)
+    torch.save(dict(meta={}, state_dict=lacking), 'src.pth')
+    code, out, err = run('convert_checkpoint', 'src.pth', 'no.pth', '--to',
+                         'mmdet', '--config', 'det.py')
+    assert code == 2 and not os.path.exists('no.pth')
+    assert 'missing (1):\n  bbox_head.retina_cls.bias' in out
+    assert 'unexpected (1):\n  bbox_head.extra' in out
+    assert '1 tensors are missing, 1 unexpected' in err
+    code, out, _ = run('convert_checkpoint', 'src.pth', 'yes.pth', '--to',
+                       'mmdet', '--config', 'det.py', '--allow-missing')
+    assert code == 0 and 'missing (1)' in out
+    written = torch.load('yes.pth', weights_only=True)['state_dict']
+    assert 'bbox_head.extra' not in written
+    assert len(written) == len(state) - 1
+
+    lacking['bbox_head.retina_cls.bias'] = torch.ones(5)
+    torch.save(dict(meta={}, state_dict=lacking), 'src.pth')
+    code, out, err = run('convert_checkpoint', 'src.pth', 'no.pth', '--to',
+                         'mmdet', '--config', 'det.py', '--allow-missing')
+    assert code == 2 and 'shapes must fit' in err
+    assert '(5,), expected (27,)' in out
+
+
+def test_configs_that_cannot_be_used(run):
+    save_authors()
+    Path('empty.py').write_text('a = 1\n')
+    Path('bad.py').write_text("model = dict(type='apa_mm.APAResNet', "
+                              'depth=7)\n')
+    for name, words in (('absent.py', 'is not there'),
+                        ('empty.py', 'has no model'),
+                        ('bad.py', 'depth must be one of')):
+        code, _, err = run('convert_checkpoint', 'src.pth', 'dst.pth', '--to',
+                           'mmdet-backbone', '--config', name)
+        assert code == 2 and words in err
+    assert not os.path.exists('dst.pth')
+
+
+def test_other_networks_need_a_config(run):
+    torch.save({'model.0.act.kappa': torch.ones(1),
+                'model.0.act.lambd': torch.ones(1)}, 'src.pth')
+    code, _, err = run('convert_checkpoint', 'src.pth', 'dst.pth', '--to',
+                       'mmdet')
+    assert code == 2 and 'no ResNet' in err and '--config' in err
+
+
+# --- refused: one sentence, exit code 2, no output file, no code run ---
+class Runs:
+
+    def __reduce__(self):
+        return os.system, ('touch it-ran', )
+
+
+def archive_of(compression):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, 'w', compression) as archive:
+        archive.writestr('archive/data.pkl', bytes(10**7))
+    return stream.getvalue()
+
+
+def pickled(content, **kwargs):
+    stream = io.BytesIO()
+    torch.save(content, stream, **kwargs)
+    return stream.getvalue()
+
+
+def changed(**tensors):
+    return pickled(dict(model={**cifar(), **tensors}))
+
+
+LEGACY = dict(_use_new_zipfile_serialization=False)
+REFUSED = {
+    'code': lambda: pickled(Runs()),
+    'code in args': lambda: pickled(
+        dict(model=cifar(), args=argparse.Namespace(x=Runs()))),
+    'code in message_hub': lambda: pickled(
+        dict(state_dict=cifar(), message_hub=[Runs()])),
+    'code in the legacy form': lambda: pickled(
+        dict(model=cifar(), args=Runs()), **LEGACY),
+    'code in a bare pickle': lambda: pickle.dumps(Runs(), 2),
+    'truncated': lambda: pickled(dict(model=cifar()))[:50000],
+    'truncated legacy': lambda: pickled(dict(model=cifar()), **LEGACY)[:50000],
+    'zip bomb': lambda: archive_of(zipfile.ZIP_DEFLATED),
+    'header of terabytes': lambda: (10**13).to_bytes(8, 'little') + b'{}',
+    'wrong shape': lambda: changed(**{'bn1.weight': torch.ones(17)}),
+    'wrong shape of the stem': lambda: changed(
+        **{'conv1.weight': torch.ones(16)}),
+    'NaN': lambda: changed(**{'bn1.weight': torch.full((16, ), torch.nan)}),
+    'infinity': lambda: changed(
+        **{'unirect.kappa_param': torch.tensor([torch.inf])}),
+    'duplicate prefix': lambda: changed(
+        **{'module.bn1.weight': torch.ones(16)}),
+    'missing': lambda: pickled(dict(model={
+        k: v for k, v in cifar().items() if k != 'bn1.bias'})),
+    'unexpected': lambda: changed(**{'layer1.0.extra': torch.ones(1)}),
+    'empty dict': lambda: pickled({}),
+    'empty state dict': lambda: pickled(dict(model={})),
+    'no state dict': lambda: pickled(dict(epoch=3)),
+    'text': lambda: b'<html>404: not found</html>\n',
+    'nothing': lambda: b'',
+}
+
+
+@pytest.mark.parametrize('kind', REFUSED)
+def test_bad_files_leave_nothing_behind(run, kind):
+    Path('src.pth').write_bytes(REFUSED[kind]())
+    code, out, err = run('convert_checkpoint', 'src.pth', 'dst.pth', '--to',
+                         'mmpretrain')
+    assert code == 2
+    assert err.startswith('error: src.pth cannot be') and err.count('\n') == 1
+    assert os.listdir() == ['src.pth']
+    assert 'Traceback' not in out + err
+
+
+@pytest.mark.parametrize('kind', [
+    k for k in REFUSED if k not in (
+        'wrong shape', 'wrong shape of the stem', 'NaN', 'infinity',
+        'missing', 'unexpected')
+])
+def test_the_inspector_refuses_what_it_cannot_read(run, kind):
+    Path('src.pth').write_bytes(REFUSED[kind]())
+    code, out, err = run('inspect_checkpoint', 'src.pth', '--plot', 'p.png')
+    assert code == 2 and not out
+    assert err.startswith('error: src.pth cannot be') and err.count('\n') == 1
+    assert os.listdir() == ['src.pth']
+
+
+def test_places_to_write_to_are_checked_first(run):
+    save_authors()
+    for args, words in (
+        (['src.pth'], 'is the source itself'),
+        (['no/dst.pth'], 'folder no is not there'),
+        (['dst.pth', '--write-config', 'no/c.py'], 'folder no is not there')):
+        code, _, err = run('convert_checkpoint', 'src.pth', *args, '--to',
+                           'mmpretrain')
+        assert code == 2 and words in err
+    assert os.listdir() == ['src.pth']
+    code, _, err = run('convert_checkpoint', 'absent.pth', 'dst.pth', '--to',
+                       'mmpretrain')
+    assert code == 2 and 'absent.pth is not there' in err
+
+
+def test_the_exit_code_is_that_of_the_process(tmp_path):
+    (tmp_path / 'src.pth').write_bytes(REFUSED['code in args']())
+    result = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / 'convert_checkpoint.py'),
+         'src.pth', 'dst.pth', '--to', 'mmpretrain'],
+        cwd=tmp_path, capture_output=True, text=True,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    assert result.returncode == 2 and not result.stdout
+    assert 'posix.system' in result.stderr
+    assert os.listdir(tmp_path) == ['src.pth']
+
+
+# --- inspection ---
+def test_the_inspector_prints_what_a_file_is_and_draws_several(run):
+    save_authors('one.pth')
+    save_authors('two.pth', cifar(seed=1))
+    code, out, err = run('inspect_checkpoint', 'one.pth', 'two.pth', '--plot',
+                         'p.png')
+    assert code == 0 and not err
+    assert out.count('28 pairs (19 units, 9 gates)') == 2
+    assert 'cosine classifier, 100 classes' in out
+    assert 'backbone.layer3.2.attention.gate' in out
+    assert Path('p.png').read_bytes()[:4] == b'\x89PNG'
+    code, out, _ = run('inspect_checkpoint', 'one.pth', '--no-table')
+    assert code == 0 and 'attention.gate' not in out
+
+
+def test_a_converted_safetensors_file_keeps_its_meta(run):
+    save_authors()
+    run('convert_checkpoint', 'src.pth', 'dst.safetensors', '--to',
+        'mmpretrain')
+    from safetensors import safe_open
+    with safe_open('dst.safetensors', 'pt') as file:
+        meta = json.loads(file.metadata()['meta'])
+    assert meta['table'] == 'authors-cifar'
+    code, out, _ = run('inspect_checkpoint', 'dst.safetensors', '--no-table')
+    assert "converted from the authors' CIFAR" in out
