@@ -6,10 +6,16 @@ from collections import OrderedDict
 
 import numpy as np
 import pycocotools.mask as mask_utils
+import pytest
 import torch
 
 #: Room for objects of all three sizes (borders 32 ** 2 and 96 ** 2).
 HEIGHT, WIDTH = 120, 140
+#: An object of category 3 and a box that hits it.
+CUP = (3, [10, 10, 20, 20])
+HIT = [10., 10., 30., 30.]
+# Both sides add the same float64 numbers in the same order.
+TOLERANCE = 1e-9
 COCO_NAMES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'AR@100',
               'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')
 
@@ -253,3 +259,62 @@ def run(metric, case, samples=None, batch=3):
         metric.process(None, samples[start:start + batch])
     numbers = metric.evaluate(len(case.images))
     return {key.split('/', 1)[1]: value for key, value in numbers.items()}
+
+
+def assert_same(got, want):
+    """Compare every number of ``got`` with its namesake."""
+    for key in got:
+        assert got[key] == pytest.approx(
+            want[key], abs=TOLERANCE, rel=0, nan_ok=True), key
+
+
+def one_image(folder, objects=(), found=(), image=(), **changes):
+    """Write a file with one image and categories 3 (label 0) and 1 (label 1).
+
+    Objects are (category id, xywh) with further keys; found are
+    (label, score, xyxy).
+    """
+    entry = dict(
+        id=changes.get('image_id', 1),
+        height=100,
+        width=100,
+        neg_category_ids=[1, 3],
+        not_exhaustive_category_ids=[])
+    entry.update(image)
+    truth = dict(
+        images=[entry],
+        categories=[
+            dict(id=3, name='cup', frequency='f'),
+            dict(id=1, name='pan', frequency='r')
+        ],
+        annotations=[])
+    for k, (category, box, *more) in enumerate(objects):
+        annotation = dict(
+            id=k + 1,
+            image_id=entry['id'],
+            category_id=category,
+            bbox=box,
+            area=box[2] * box[3])
+        annotation.update(*more)
+        truth['annotations'].append(annotation)
+    path = folder / 'one.json'
+    path.write_text(json.dumps(truth))
+    sample = dict(
+        img_id=entry['id'],
+        ori_shape=(100, 100),
+        pred_instances=dict(
+            bboxes=torch.tensor([f[2] for f in found]).reshape(-1, 4).float(),
+            scores=torch.tensor([f[1] for f in found]),
+            labels=torch.tensor([f[0] for f in found], dtype=torch.int64)))
+    return str(path), sample
+
+
+def evaluate_one(metric_class, folder, objects, found, **kwargs):
+    """Evaluate one image; see :func:`one_image`."""
+    image = kwargs.pop('image', {})
+    image_id = kwargs.pop('image_id', 1)
+    path, sample = one_image(folder, objects, found, image, image_id=image_id)
+    metric = metric_class(path, **kwargs)
+    metric.dataset_meta = dict(classes=('cup', 'pan'))
+    metric.process(None, [sample])
+    return metric.evaluate(1)

@@ -119,6 +119,6 @@ def table(headers: Sequence[str],
     """Return an ASCII table, ``repeat`` rows side by side on each line."""
     cells = list(chain(*rows))
     width = len(headers) * max(1, min(repeat, len(rows)))
-    lines = zip_longest(*[cells[i::width] for i in range(width)])
+    lines = zip_longest(*[cells[i::width] for i in range(width)], fillvalue='')
     titles = list(headers) * (width // len(headers))
     return AsciiTable([titles, *lines]).table

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.runner import Runner
 from torch import nn
@@ -27,12 +30,13 @@ class SharedReLU(BaseModel):
         self.relu = nn.ReLU()
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
-        x = torch.stack(inputs) if isinstance(inputs, (list, tuple)) else inputs
+        x = torch.stack(list(inputs))
         x = self.relu(self.fc1(x))
         x = self.fc2(self.relu(x - 0.5))
         return dict(loss=x.square().mean()) if mode == 'loss' else x
 
 
+@ROOT_DATASETS.register_module(name='PointsForSwaps', force=True)
 class Points(torch.utils.data.Dataset):
 
     def __len__(self):
@@ -49,7 +53,7 @@ def config(work_dir, hook=None, model=None, max_iters=3, **extra):
             model=model or dict(type='SharedReLU'),
             work_dir=str(work_dir),
             train_dataloader=dict(
-                dataset=Points(),
+                dataset=dict(type='PointsForSwaps'),
                 batch_size=4,
                 num_workers=0,
                 sampler=dict(type='InfiniteSampler', shuffle=False)),
@@ -104,9 +108,6 @@ def test_a_run_is_resumed_with_its_learned_values(tmp_path):
     second = Runner.from_cfg(
         config(tmp_path, HOOK, max_iters=3, resume=True))
     seen = []
-    second.register_hook_from_cfg = None
-    from mmengine.hooks import Hook
-
     class Look(Hook):
 
         def before_train(self, runner):
@@ -160,7 +161,6 @@ def test_testing_swaps_before_the_checkpoint_is_loaded(tmp_path):
 
 def test_an_optimizer_object_cannot_be_built_anew(tmp_path):
     model = SharedReLU()
-    from mmengine.optim import OptimWrapper
     optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     cfg = config(tmp_path)
     runner = Runner(
@@ -196,9 +196,13 @@ DISTRIBUTED = """
 import os, sys
 sys.path[:0] = [{root!r}, {tests!r}]
 import torch
+torch.distributed.init_process_group(
+    'gloo', init_method='file://' + {work_dir!r} + '/meet', rank=0,
+    world_size=1)
 from test_replace_activations_hook import HOOK, Runner, config, units
 cfg = config({work_dir!r}, HOOK, launcher='pytorch',
-             env_cfg=dict(dist_cfg=dict(backend='gloo')))
+             model_wrapper_cfg=dict(
+                 type='MMDistributedDataParallel', device_ids=None))
 runner = Runner.from_cfg(cfg)
 runner.train()
 wrapped = type(runner.model).__name__
@@ -215,7 +219,7 @@ def test_a_distributed_model_is_wrapped_again(tmp_path):
         work_dir=str(tmp_path))
     env = dict(
         os.environ, RANK='0', LOCAL_RANK='0', WORLD_SIZE='1',
-        MASTER_ADDR='127.0.0.1', MASTER_PORT='0', CUDA_VISIBLE_DEVICES='')
+        CUDA_VISIBLE_DEVICES='')
     result = subprocess.run([sys.executable, '-c', code],
                             capture_output=True, text=True, env=env)
     assert result.returncode == 0, result.stderr[-2000:]
