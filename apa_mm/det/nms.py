@@ -253,8 +253,7 @@ def _select(first: Callable, look_up: Callable, hard: HardNMS,
             boxes = boxes + boxes.new_tensor([0, 0, hard.offset, hard.offset])
         if hard.class_agnostic:
             groups = torch.zeros_like(groups)
-        if len(kept) > 0:
-            kept = kept[grouped_nms(boxes, groups, hard.iou_threshold)]
+        kept = kept[grouped_nms(boxes, groups, hard.iou_threshold)]
         if not more or 0 < limit <= len(kept):
             return kept[:limit] if limit > 0 else kept
         done, width = len(best), width * PREFIX_FACTOR

@@ -13,5 +13,6 @@ __all__ = [
     'AGLU', 'APA', 'CBAM', 'ChannelAttention', 'CosineClassifier',
     'CosineConv2d', 'CosineLinear', 'Gumbel', 'SiteActivations',
     'SpatialAttention', 'TemperedGumbel', 'TemperedSigmoid',
-    'WrappedCauchyLinear', 'build_site_activation', 'replace_activations'
+    'WrappedCauchyLinear', 'build_site_activation', 'can_fuse',
+    'fused_block_end', 'fused_norm_act', 'replace_activations'
 ]

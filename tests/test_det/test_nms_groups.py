@@ -27,9 +27,9 @@ def greedy(boxes, groups, iou_threshold):
 
 @given(
     seed=st.integers(0, 10**6),
-    count=st.integers(1, 40),
+    count=st.integers(0, 40),
     num_groups=st.integers(1, 12),
-    iou_threshold=st.sampled_from([0.0, 0.2, 0.6]),
+    iou_threshold=st.sampled_from([-0.5, 0.0, 0.2, 0.6]),
     call_size=st.sampled_from([1, 4, 256]))
 def test_equals_greedy_loop(seed, count, num_groups, iou_threshold,
                             call_size):

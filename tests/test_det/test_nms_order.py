@@ -41,13 +41,13 @@ def test_best_is_a_prefix_of_the_sorted(seed, size, count, levels):
 
 @given(
     seed=st.integers(0, 10**6),
-    num_rois=st.integers(0, 12),
+    num_rois=st.sampled_from([0, 1, 2, 7, 12]),
     num_classes=st.integers(1, 6),
     levels=st.sampled_from([None, 1, 3]),
     score_thr=st.sampled_from([-1.0, 0.0, 0.4, 0.99]),
     final_thr=st.sampled_from([0.0, 0.5]),
     with_factors=st.booleans(),
-    count=st.sampled_from([0, 1, 3, 9, 100]),
+    count=st.sampled_from([0, 1, 3, 9, 30, 100]),
     block=st.sampled_from([1, 3, 16]),
     pairs_per_entry=st.sampled_from([1, 10**6]))
 def test_first_is_a_prefix_of_the_sorted(seed, num_rois, num_classes, levels,
@@ -79,6 +79,21 @@ def test_search_looks_into_few_scores():
     top = scores[:, :-1].flatten().topk(50).values
     assert torch.equal(pairs.at(places), top)
     assert pairs.split(places)[1].max() < 2000
+
+
+def test_search_orders_equal_scores_by_place():
+    scores = torch.full((20, 6), 0.5)
+    with patch.multiple(nms_order, PAIRS_PER_ENTRY=1):
+        places, _ = ScoredPairs(scores, 0.1).first(8)
+    # five classes per RoI, then the column of the background
+    assert places.tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
+
+
+def test_search_heeds_the_final_threshold():
+    scores = torch.linspace(0.9, 0.1, 40)[:, None].repeat(1, 2)
+    with patch.multiple(nms_order, PAIRS_PER_ENTRY=1, BLOCK_ROWS=1):
+        places, more = ScoredPairs(scores, 0.0, final_thr=0.5).first(30)
+    assert not more and len(places) == 20
 
 
 def test_search_leaves_the_rest_to_the_full_list():

@@ -48,7 +48,7 @@ class Probe(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
-        Probe.losses.append(float(outputs['loss']))
+        Probe.losses.append(outputs['loss'].item())
 
 
 def resize_options(dataset, prefix):
@@ -166,7 +166,8 @@ def check_training(model, losses):
     assert trainable - Probe.seen == set()
     moved = 0
     for name, parameter in model.named_parameters():
-        if name.split('.')[-1] in ('kappa', 'lambd') and parameter.requires_grad:
+        ours = name.split('.')[-1] in ('kappa', 'lambd')
+        if ours and parameter.requires_grad:
             assert not torch.equal(parameter, Probe.before[name]), name
             moved += 1
     assert moved == 0 or moved > 50

@@ -26,8 +26,8 @@ class CIFAR10LT(CIFAR10):
     Nothing is downloaded. Images are RGB, (32, 32, 3), uint8, as MMPretrain's
     ``CIFAR10`` gives them.
 
-    The meta information of both splits holds ``train_class_counts``, so that both need
-    the same ``imbalance_factor`` and ``profile``.
+    The meta information of both splits holds ``train_class_counts``, so
+    that both need the same ``imbalance_factor`` and ``profile``.
 
     Args:
         data_root (str): Folder that holds the folder of the batches,

@@ -1,0 +1,21 @@
+"""Conversion, inspection and surgery of checkpoints."""
+from apa_mm.layers.surgery import SwapReport, replace_activations
+
+from .convert import TARGETS, Conversion, convert, convert_back
+from .errors import CheckpointError
+from .files import ConversionError, Converted, convert_file
+from .inspection import Inspection, Pair, inspect_file, parameter_pairs
+from .reading import RawCheckpoint, read_checkpoint
+from .recognition import recognise
+from .report import LoadReport
+from .tables import TABLES
+from .values import Start
+from .writing import write_checkpoint
+
+__all__ = [
+    'TABLES', 'TARGETS', 'CheckpointError', 'Conversion', 'ConversionError',
+    'Converted', 'Inspection', 'LoadReport', 'Pair', 'RawCheckpoint', 'Start',
+    'SwapReport', 'convert', 'convert_back', 'convert_file', 'inspect_file',
+    'parameter_pairs', 'read_checkpoint', 'recognise', 'replace_activations',
+    'write_checkpoint'
+]

@@ -1,0 +1,352 @@
+"""Read a ResNet's architecture off the names and shapes of its tensors."""
+import re
+from typing import (Dict, Iterator, List, Mapping, NamedTuple, Optional, Set,
+                    Tuple)
+
+from torch import Tensor
+
+from apa_mm.backbones.resnet_blocks import ARCHITECTURES, BasicBlock
+
+from .errors import CheckpointError
+
+__all__ = ['Architecture', 'Attention', 'read_architecture']
+
+Shape = Tuple[int, ...]
+_STAGE = re.compile('layer[1-9]')
+#: Stage widths before a bottleneck's expansion: ImageNet and CIFAR networks.
+WIDTHS = {'imagenet': (64, 128, 256, 512), 'cifar': (16, 32, 64)}
+
+
+class Attention(NamedTuple):
+    """Attention at the end of every block.
+
+    Attributes:
+        kind (str): 'se', 'cbam' or 'spatial'.
+        reduction (int): Channels over hidden width; 1 for 'spatial'.
+        norm (bool): Whether the pooled vector is normalised.
+        bias (bool): Whether the linear layers have biases.
+        gate (str): Gate of the channels (of the places for 'spatial'):
+            'sigmoid', 'apa', or 'apa-channels' with one value per channel.
+        spatial_gate (str): Gate of CBAM's places, 'sigmoid' or 'apa'.
+    """
+
+    kind: str
+    reduction: int = 1
+    norm: bool = False
+    bias: bool = False
+    gate: str = 'sigmoid'
+    spatial_gate: str = 'sigmoid'
+
+    def cfg(self) -> dict:
+        """Return the ``attention_cfg`` that builds it."""
+        gate = _gate_cfg(self.gate)
+        if self.kind == 'spatial':
+            cfg = dict(type='apa_mm.SpatialAttention')
+            return cfg if gate is None else dict(cfg, gate_cfg=gate)
+        cbam = self.kind == 'cbam'
+        cfg = dict(type='apa_mm.CBAM' if cbam else 'apa_mm.ChannelAttention')
+        if self.reduction != 16:
+            cfg['reduction'] = self.reduction
+        if not self.norm:
+            # Every source without the norm is without the dropout too.
+            cfg.update(norm_cfg=None, dropout=0.0)
+        if self.bias != cbam:
+            cfg['bias'] = self.bias
+        if gate is not None:
+            cfg['gate_cfg'] = gate
+        if cbam and self.spatial_gate != self.gate:
+            cfg['spatial_gate_cfg'] = _gate_cfg(
+                self.spatial_gate) or dict(type='apa_mm.APA')
+        return cfg
+
+    def shapes(self, channels: int) -> Iterator[Tuple[str, Shape]]:
+        """Yield names and shapes in a block of so many channels."""
+        if self.kind == 'spatial':
+            yield from self._spatial('', self.gate)
+            return
+        prefix = 'channel.' if self.kind == 'cbam' else ''
+        hidden = channels // self.reduction
+        if self.norm:
+            yield f'{prefix}norm.weight', (channels, )
+            yield f'{prefix}norm.bias', (channels, )
+        for name, size in (('fc1', (hidden, channels)),
+                           ('fc2', (channels, hidden))):
+            yield f'{prefix}{name}.weight', size
+            if self.bias:
+                yield f'{prefix}{name}.bias', size[:1]
+        yield from _gate_shapes(f'{prefix}gate', self.gate, channels)
+        if self.kind == 'cbam':
+            yield from self._spatial('spatial.', self.spatial_gate)
+
+    @staticmethod
+    def _spatial(prefix: str, gate: str) -> Iterator[Tuple[str, Shape]]:
+        yield f'{prefix}conv.weight', (1, 2, 7, 7)
+        yield from _norm_shapes(f'{prefix}bn', 1)
+        yield from _gate_shapes(f'{prefix}gate', gate, 1)
+
+
+class Architecture(NamedTuple):
+    """What a backbone config needs to build the network of a file.
+
+    Attributes:
+        type (str): Our class.
+        depth (int): Depth in its name, as in ResNet-50.
+        stages (tuple[int]): Blocks per stage.
+        bottleneck (bool): Whether blocks have three convolutions.
+        in_channels (int): Channels of the image.
+        groups (int): Groups of the 3x3 convolutions.
+        base_width (int): Width per group, 64 for a ResNet.
+        deep_stem (bool): Whether it is a ResNet-D.
+        units (str): 'plain', 'aglu', or 'aglu-channels'.
+        attention (Attention, optional): None for a plain ResNet.
+        style (str): Where the stride is; 'pytorch' unless the source's code
+            is known to differ.
+    """
+
+    type: str
+    depth: int
+    stages: Tuple[int, ...]
+    bottleneck: bool
+    in_channels: int = 3
+    groups: int = 1
+    base_width: int = 64
+    deep_stem: bool = False
+    units: str = 'aglu'
+    attention: Optional[Attention] = None
+    style: str = 'pytorch'
+
+    @property
+    def widths(self) -> Tuple[int, ...]:
+        """tuple[int]: Width of each stage before the expansion."""
+        return WIDTHS['cifar' if self.type.endswith('CIFAR') else 'imagenet']
+
+    @property
+    def feat_dim(self) -> int:
+        """int: Channels of the last stage."""
+        return self.widths[-1] * (4 if self.bottleneck else 1)
+
+    def cfg(self) -> dict:
+        """Return the backbone config that builds the network."""
+        cfg: dict = dict(type=self.type, depth=self.depth)
+        defaults = Architecture('', 0, (), True)
+        for key in ('in_channels', 'groups', 'base_width', 'style'):
+            if getattr(self, key) != getattr(defaults, key):
+                cfg[key] = getattr(self, key)
+        if self.units == 'plain':
+            cfg['act_cfg'] = dict(type='ReLU')
+        elif self.units == 'aglu-channels':
+            cfg['act_cfg'] = dict(
+                type='apa_mm.AGLU', num_parameters='channels')
+        usual = 4 if self.type.endswith('CIFAR') else 16
+        if self.attention is None:
+            cfg['attention_cfg'] = None
+        elif self.attention != Attention(
+                'se', usual, norm=True, gate='apa'):
+            cfg['attention_cfg'] = self.attention.cfg()
+        return cfg
+
+    def shapes(self) -> Dict[str, Shape]:
+        """Return name and shape of every tensor of the backbone."""
+        shapes = dict(self._stem_shapes())
+        channels = self.widths[0]
+        for s, (count, width) in enumerate(
+                zip(self.stages, self.widths, strict=True), start=1):
+            out = width * (4 if self.bottleneck else 1)
+            for b in range(count):
+                prefix = f'layer{s}.{b}.'
+                for name, shape in self._block_shapes(channels, width, out):
+                    shapes[prefix + name] = shape
+                projected = channels != out and not self.type.endswith('CIFAR')
+                if projected or (b == 0 and s > 1
+                                 and not self.type.endswith('CIFAR')):
+                    first = 1 if self.deep_stem else 0
+                    shapes[f'{prefix}downsample.{first}.weight'] = (out,
+                                                                    channels,
+                                                                    1, 1)
+                    shapes.update(
+                        _norm_shapes(f'{prefix}downsample.{first + 1}', out))
+                channels = out
+        return shapes
+
+    def _stem_shapes(self) -> Iterator[Tuple[str, Shape]]:
+        width, image = self.widths[0], self.in_channels
+        if self.deep_stem:
+            half = width // 2
+            for i, size in ((0, (half, image)), (3, (half, half)),
+                            (6, (width, half))):
+                yield f'conv1.{i}.weight', (*size, 3, 3)
+                if i < 6:
+                    yield from _norm_shapes(f'conv1.{i + 1}', half)
+                    yield from self._unit_shapes(f'conv1.{i + 2}', half)
+        else:
+            kernel = 3 if self.type.endswith('CIFAR') else 7
+            yield 'conv1.weight', (width, image, kernel, kernel)
+        yield from _norm_shapes('bn1', width)
+        yield from self._unit_shapes('act1', width)
+
+    def _block_shapes(self, channels: int, width: int,
+                      out: int) -> Iterator[Tuple[str, Shape]]:
+        inner = int(width * self.base_width / 64) * self.groups
+        convs: List[Shape] = [(out, channels, 3, 3), (out, out, 3, 3)]
+        if self.bottleneck:
+            convs = [(inner, channels, 1, 1),
+                     (inner, inner // self.groups, 3, 3), (out, inner, 1, 1)]
+        for j, shape in enumerate(convs, start=1):
+            yield f'conv{j}.weight', shape
+            yield from _norm_shapes(f'bn{j}', shape[0])
+            yield from self._unit_shapes(f'act{j}', shape[0])
+        if self.attention is not None:
+            for name, shape in self.attention.shapes(out):
+                yield f'attention.{name}', shape
+
+    def _unit_shapes(self, name: str,
+                     channels: int) -> Iterator[Tuple[str, Shape]]:
+        if self.units != 'plain':
+            size = channels if self.units == 'aglu-channels' else 1
+            yield f'{name}.kappa', (size, )
+            yield f'{name}.lambd', (size, )
+
+
+def read_architecture(tensors: Mapping[str, Tensor],
+                      backbone_type: str = '') -> Architecture:
+    """Read the architecture off a backbone's tensors under our names.
+
+    Args:
+        tensors (Mapping[str, Tensor]): Tensors without a prefix.
+        backbone_type (str): Our class, where the source decides it.
+
+    Returns:
+        Architecture: The network that the file's names and shapes describe.
+
+    Raises:
+        CheckpointError: If they describe no network that can be built here.
+    """
+    stages = _count_blocks(tensors)
+    deep_stem = 'conv1.0.weight' in tensors
+    stem = tensors.get('conv1.0.weight' if deep_stem else 'conv1.weight')
+    if stem is None or stem.dim() != 4 or not stages:
+        raise CheckpointError('its backbone has no ResNet stem and stages; '
+                              'only ResNets can be converted by name')
+    bottleneck = any(name.endswith('.conv3.weight') for name in tensors)
+    cifar = len(stages) == 3 and stem.shape[0] == WIDTHS['cifar'][0]
+    depth = _depth(stages, bottleneck, cifar)
+    groups, base_width = _width(tensors) if bottleneck else (1, 64)
+    kind = backbone_type or 'apa_mm.APAResNet'
+    if cifar:
+        kind = 'apa_mm.APAResNetCIFAR'
+    elif deep_stem:
+        kind = 'apa_mm.APAResNetD'
+    legacy = kind.endswith('Legacy')
+    if legacy and not bottleneck:
+        raise CheckpointError(
+            'legacy SE-ResNet-18 and -34 have an activation before their '
+            'attention that no block here has; use a bottleneck network')
+    units = _units(tensors.get('act1.kappa'))
+    return Architecture(kind, depth, stages, bottleneck, stem.shape[1], groups,
+                        base_width, deep_stem, units,
+                        _read_attention(tensors),
+                        'caffe' if legacy and groups == 1 else 'pytorch')
+
+
+def _count_blocks(tensors: Mapping[str, Tensor]) -> Tuple[int, ...]:
+    blocks: Dict[str, Set[str]] = {}
+    for name in tensors:
+        stage, _, rest = name.partition('.')
+        if _STAGE.fullmatch(stage) and rest[:1].isdigit():
+            blocks.setdefault(stage, set()).add(rest.split('.')[0])
+    return tuple(len(blocks[stage]) for stage in sorted(blocks))
+
+
+def _depth(stages: Tuple[int, ...], bottleneck: bool, cifar: bool) -> int:
+    if cifar and len(set(stages)) == 1 and not bottleneck:
+        return 6 * stages[0] + 2
+    for depth, (block, counts) in ARCHITECTURES.items():
+        if counts == stages and (block is not BasicBlock) == bottleneck:
+            return depth
+    kind = 'bottleneck' if bottleneck else 'basic'
+    raise CheckpointError(
+        f'its stages have {stages} {kind} blocks, which is no depth that '
+        f'APAResNet builds ({", ".join(map(str, ARCHITECTURES))})')
+
+
+def _width(tensors: Mapping[str, Tensor]) -> Tuple[int, int]:
+    """Return groups and base width of the first bottleneck."""
+    first, second = (
+        tensors.get(f'layer1.0.conv{j}.weight') for j in (1, 2))
+    if first is None or second is None or {first.dim(), second.dim()} != {4}:
+        raise CheckpointError('it lacks the first two convolutions of '
+                              'layer1.0, or they have not four axes; the '
+                              'width of the network is read off them')
+    groups = max(1, first.shape[0] // max(1, second.shape[1]))
+    return groups, first.shape[0] // groups
+
+
+def _units(kappa: Optional[Tensor]) -> str:
+    if kappa is None:
+        return 'plain'
+    return 'aglu' if kappa.numel() == 1 else 'aglu-channels'
+
+
+def _read_attention(tensors: Mapping[str, Tensor]) -> Optional[Attention]:
+    block = 'layer1.0.attention.'
+    names = {n[len(block):] for n in tensors if n.startswith(block)}
+    if not names:
+        return None
+    if 'conv.weight' in names:
+        return Attention(
+            'spatial', gate=_gate(tensors.get(f'{block}gate.kappa')))
+    cbam = 'spatial.conv.weight' in names
+    prefix = 'channel.' if cbam else ''
+    return Attention(
+        'cbam' if cbam else 'se',
+        _reduction(tensors, prefix),
+        norm=f'{prefix}norm.weight' in names,
+        bias=f'{prefix}fc1.bias' in names,
+        gate=_gate(tensors.get(f'{block}{prefix}gate.kappa')),
+        spatial_gate=_gate(tensors.get(f'{block}spatial.gate.kappa')))
+
+
+def _reduction(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    hidden = {
+        name: weight.shape
+        for name, weight in tensors.items()
+        if name.endswith(f'.attention.{prefix}fc1.weight')
+    }
+    ratios = {
+        shape[1] / max(1, shape[0])
+        for shape in hidden.values() if len(shape) == 2
+    }
+    if len(ratios) != 1 or not min(ratios).is_integer():
+        raise CheckpointError(
+            'the hidden widths of its attention have no common reduction '
+            f'(channels over width: {sorted(ratios)}); ChannelAttention '
+            'takes one for all blocks')
+    return int(ratios.pop())
+
+
+def _gate(kappa: Optional[Tensor]) -> str:
+    if kappa is None:
+        return 'sigmoid'
+    return 'apa' if kappa.numel() == 1 else 'apa-channels'
+
+
+def _gate_cfg(gate: str) -> Optional[dict]:
+    if gate == 'apa':
+        return None  # the default
+    if gate == 'sigmoid':
+        return dict(type='Sigmoid')
+    return dict(type='apa_mm.APA', num_parameters='channels')
+
+
+def _gate_shapes(name: str, gate: str,
+                 channels: int) -> Iterator[Tuple[str, Shape]]:
+    if gate != 'sigmoid':
+        size = channels if gate == 'apa-channels' else 1
+        yield f'{name}.kappa', (size, )
+        yield f'{name}.lambd', (size, )
+
+
+def _norm_shapes(name: str, channels: int) -> Iterator[Tuple[str, Shape]]:
+    for leaf in ('weight', 'bias', 'running_mean', 'running_var'):
+        yield f'{name}.{leaf}', (channels, )
+    yield f'{name}.num_batches_tracked', ()

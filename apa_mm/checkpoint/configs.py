@@ -1,0 +1,95 @@
+"""The config that a converted checkpoint needs."""
+from typing import Any, Dict, Optional
+
+from .architecture import Architecture
+
+__all__ = ['config_text', 'head_cfg']
+
+_HEADS: Dict[str, Dict[str, Any]] = {
+    'linear': dict(type='LinearClsHead'),
+    'inv': dict(type='LinearClsHead'),
+    'cosine': dict(type='apa_mm.CosineClsHead'),
+    'lr_cosine': dict(type='apa_mm.CosineClsHead', learnable_scale=True),
+    'norm': dict(type='apa_mm.NormalizedLinearClsHead'),
+}
+
+
+def head_cfg(head: str, num_classes: int, in_channels: int) -> dict:
+    """Return the config of MMPretrain's head for a kind of classifier.
+
+    Args:
+        head (str): Kind, as :func:`~apa_mm.checkpoint.convert.convert` says.
+        num_classes (int): K.
+        in_channels (int): Channels of the features.
+
+    Returns:
+        dict: The config.
+
+    Example:
+        >>> head_cfg('cosine', 10, 64)['type']
+        'apa_mm.CosineClsHead'
+    """
+    return dict(
+        _HEADS[head], num_classes=num_classes, in_channels=in_channels)
+
+
+def config_text(to: str,
+                checkpoint: str,
+                architecture: Architecture,
+                head: Optional[str] = None,
+                num_classes: Optional[int] = None) -> str:
+    """Return a config file that builds the network and loads the weights.
+
+    Use it as one of the files in ``_base_``, or copy its lines.
+
+    Args:
+        to (str): Target of the conversion.
+        checkpoint (str): The converted file.
+        architecture (Architecture): Its backbone.
+        head (str, optional): Kind of its classifier, for 'mmpretrain'.
+        num_classes (int, optional): Rows of the classifier.
+
+    Returns:
+        str: Python source.
+
+    Example:
+        >>> net = Architecture('apa_mm.APAResNet', 50, (3, 4, 6, 3), True)
+        >>> print(config_text('mmdet', 'a.pth', net))
+        model = dict(
+            backbone=dict(
+                _delete_=True,
+                type='apa_mm.APAResNet',
+                depth=50,
+                attention_cfg=None))
+        load_from = 'a.pth'
+        <BLANKLINE>
+    """
+    backbone = architecture.cfg()
+    if to == 'mmpretrain':
+        if not architecture.type.endswith('CIFAR'):
+            backbone['out_indices'] = (3, )
+        model = dict(
+            type='ImageClassifier',
+            backbone=backbone,
+            neck=dict(type='GlobalAveragePooling'))
+        if head is not None and num_classes is not None:
+            model['head'] = head_cfg(head, num_classes, architecture.feat_dim)
+    else:
+        backbone = dict(_delete_=True, **backbone)
+        model = dict(backbone=backbone)
+    if to == 'mmdet-backbone':
+        backbone['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
+        return f'model = {_render(model)}\n'
+    return f'model = {_render(model)}\nload_from = {checkpoint!r}\n'
+
+
+def _render(value: Any, indent: int = 0) -> str:
+    """Write nested dicts as OpenMMLab's configs do."""
+    if not isinstance(value, dict):
+        return repr(value)
+    inner = ' ' * (indent + 4)
+    items = [
+        f'{inner}{key}={_render(item, indent + 4)}'
+        for key, item in value.items()
+    ]
+    return 'dict(\n' + ',\n'.join(items) + ')'

@@ -1,0 +1,211 @@
+"""Find the weights in a checkpoint's content, and what it says of itself."""
+import argparse
+import json
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError
+
+__all__ = ['Facts', 'Weights', 'check_finite', 'find_weights']
+
+#: Entries that hold a state dict, the trained weights before their average.
+ENTRIES = ('state_dict', 'model', 'ema_state_dict', 'model_ema',
+           'state_dict_ema')
+AVERAGED = ENTRIES[2:]
+#: Put before every name by DDP, EMA and torch.compile.
+WRAPPERS = ('module.', '_orig_mod.')
+#: Counters of averaged models.
+COUNTERS = ('n_averaged', 'steps')
+
+
+class Facts(NamedTuple):
+    """What a file says besides its weights.
+
+    Attributes:
+        entry (str): Where the weights were, '' for a bare state dict.
+        form (str): 'authors', 'mmengine', 'mmdet-2', 'safetensors' or ''.
+        head (str, optional): The authors' ``classif_norm``: 'linear',
+            'cosine', 'lr_cosine', 'norm' or 'inv'.
+        dataset (str, optional): The authors' ``dset_name``.
+        offset (str, optional): The authors' logit correction ``iif``.
+        epoch (int, optional): Epoch at which it was saved.
+        classes (tuple[str], optional): Class names.
+        meta (dict): ``meta`` of an mmengine file, or of our own.
+    """
+
+    entry: str = ''
+    form: str = ''
+    head: Optional[str] = None
+    dataset: Optional[str] = None
+    offset: Optional[str] = None
+    epoch: Optional[int] = None
+    classes: Optional[Tuple[str, ...]] = None
+    meta: Dict[str, Any] = {}
+
+
+class Weights(NamedTuple):
+    """Tensors of a file under its own names, without wrappers' prefixes.
+
+    Attributes:
+        tensors (dict[str, Tensor]): The weights.
+        dropped (dict[str, str]): Entries left out and why.
+        facts (Facts): What else the file says.
+    """
+
+    tensors: Dict[str, Tensor]
+    dropped: Dict[str, str]
+    facts: Facts
+
+
+def find_weights(content: Dict[str, Any],
+                 averaged: bool = False,
+                 metadata: Optional[Dict[str, str]] = None) -> Weights:
+    """Find the state dict among the entries of a file.
+
+    Args:
+        content (dict): What the file holds.
+        averaged (bool): Take the exponential moving average, if there is one
+            beside the weights.
+        metadata (dict[str, str], optional): Header of a safetensors file.
+
+    Returns:
+        Weights: The tensors and the facts.
+
+    Raises:
+        CheckpointError: If there is no state dict, no average where one is
+            wanted, two names become one, or a value is no plain tensor.
+
+    Example:
+        >>> found = find_weights({'model': {'module.a': torch.ones(1)}})
+        >>> list(found.tensors), found.facts.entry
+        (['a'], 'model')
+    """
+    entry = _choose(content, averaged)
+    state = content[entry] if entry else content
+    tensors: Dict[str, Tensor] = {}
+    dropped: Dict[str, str] = {}
+    for name, value in state.items():
+        short = _strip(name)
+        if short in COUNTERS and entry in AVERAGED:
+            dropped[name] = 'counter of the moving average'
+            continue
+        if short in tensors:
+            raise CheckpointError(
+                f'{short!r} is in the file twice, with and without the prefix '
+                f"{' or '.join(WRAPPERS)}; keep one of the two")
+        tensors[short] = _plain(short, value)
+    if not tensors:
+        raise CheckpointError('its state dict is empty; name a file that '
+                              'holds weights')
+    facts = _facts(content, entry)
+    if metadata:
+        meta = _parse(metadata.get('meta', '{}'))
+        facts = facts._replace(
+            form='safetensors', meta=meta, classes=_classes(meta))
+    return Weights(tensors, dropped, facts)
+
+
+def check_finite(tensors: Dict[str, Tensor]) -> List[str]:
+    """Return the names of tensors that hold NaN or infinity.
+
+    Example:
+        >>> check_finite({'a': torch.ones(1), 'b': torch.tensor(torch.nan)})
+        ['b']
+    """
+    return [
+        name for name, value in tensors.items()
+        if value.is_floating_point() and not torch.isfinite(value).all()
+    ]
+
+
+def _choose(content: Dict[str, Any], averaged: bool) -> str:
+    found = [key for key in ENTRIES if isinstance(content.get(key), dict)]
+    if averaged:
+        found = [key for key in found if key in AVERAGED]
+        if not found:
+            raise CheckpointError(
+                'it holds no moving average (expected one of '
+                f'{", ".join(AVERAGED)}); leave out --ema')
+    if found:
+        return found[0]
+    if not any(isinstance(value, Tensor) for value in content.values()):
+        keys = ', '.join(sorted(map(str, content))[:6])
+        raise CheckpointError(
+            f'it holds no state dict (its entries: {keys}); expected one of '
+            f'{", ".join(ENTRIES)}, or tensors by name')
+    return ''
+
+
+def _strip(name: Any) -> str:
+    if not isinstance(name, str):
+        raise CheckpointError(f'its state dict has the name {name!r}, which '
+                              'is no text; save the state dict anew')
+    while name.startswith(WRAPPERS):
+        name = name[len(next(w for w in WRAPPERS if name.startswith(w))):]
+    return name
+
+
+def _plain(name: str, value: Any) -> Tensor:
+    """Return a tensor that owns its memory."""
+    if not isinstance(value, Tensor):
+        raise CheckpointError(
+            f'{name!r} is a {type(value).__name__}, not a tensor; name a file '
+            'that holds a state dict')
+    if (value.layout != torch.strided or value.is_quantized or value.is_meta
+            or value.is_complex()):
+        raise CheckpointError(
+            f'{name!r} is a {value.dtype} tensor of a special kind (sparse, '
+            'quantized, complex or without data); expected dense floats or '
+            'integers')
+    return value.detach()
+
+
+def _facts(content: Dict[str, Any], entry: str) -> Facts:
+    meta = content.get('meta')
+    meta = meta if isinstance(meta, dict) and entry else {}
+    form = ''
+    if entry and 'message_hub' in content:
+        form = 'mmengine'
+    elif entry and meta:
+        form = 'mmdet-2' if 'mmdet_version' in meta else 'mmengine'
+    args = content.get('args') if entry else None
+    values = vars(args) if isinstance(args, argparse.Namespace) else {}
+    if values:
+        form = 'authors'
+    epoch = content.get('epoch') if entry else None
+    return Facts(
+        entry=entry,
+        form=form,
+        head=_text(values.get('classif_norm')) or
+        ('linear' if 'classif_norm' in values else None),
+        dataset=_text(values.get('dset_name')),
+        offset=_text(values.get('iif')),
+        epoch=epoch if isinstance(epoch, int) else None,
+        classes=_classes(meta),
+        meta=meta)
+
+
+def _parse(text: str) -> Dict[str, Any]:
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return meta if isinstance(meta, dict) else {}
+
+
+def _text(value: Any) -> Optional[str]:
+    return value if isinstance(value, str) and value else None
+
+
+def _classes(meta: Dict[str, Any]) -> Optional[Tuple[str, ...]]:
+    """Return class names from mmengine's or mmdet 2's meta."""
+    dataset = meta.get('dataset_meta')
+    names = None
+    if isinstance(dataset, dict):
+        names = dataset.get('classes', dataset.get('CLASSES'))
+    names = meta.get('CLASSES') if names is None else names
+    if not isinstance(names, (list, tuple)):
+        return None
+    return tuple(names) if all(isinstance(n, str) for n in names) else None

@@ -1,0 +1,319 @@
+"""Conversion of state dicts: pure functions, no files.
+
+A state dict goes from the source's names to ours by the source's key table,
+gets what it lacks, and is cut to the target. The report accounts for every
+tensor.
+"""
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from apa_mm.utils.checks import check_choice
+
+from .architecture import Architecture, read_architecture
+from .contents import Facts
+from .errors import CheckpointError
+from .expected import detector_shapes, head_shapes
+from .notes import notes_of
+from .recognition import (BACKBONE, Names, change, recognise, strip_backbone,
+                          translate, translate_back)
+from .report import LoadReport
+from .tables import TABLES
+from .values import Start, starting_values
+
+__all__ = ['TARGETS', 'Conversion', 'convert', 'convert_back']
+
+TARGETS = ('mmpretrain', 'mmdet-backbone', 'mmdet')
+#: Parts that a target takes, by the first part of our names.
+_PARTS = {
+    'mmpretrain': ('backbone', 'head'),
+    'mmdet-backbone': ('backbone', ),
+    'mmdet': ('backbone', 'neck', 'rpn_head', 'roi_head'),
+}
+
+
+class Conversion(NamedTuple):
+    """Result of :func:`convert`.
+
+    Attributes:
+        tensors (dict[str, Tensor]): The weights under the target's names.
+        report (LoadReport): What became of every tensor.
+        source (Names): Where they came from.
+        architecture (Architecture, optional): The backbone; None for a
+            network that is no ResNet.
+        head (str, optional): Kind of the classifier, if there is one.
+    """
+
+    tensors: Dict[str, Tensor]
+    report: LoadReport
+    source: Names
+    architecture: Optional[Architecture]
+    head: Optional[str]
+
+
+def convert(tensors: Mapping[str, Tensor],
+            to: str,
+            facts: Facts = Facts(),
+            start: Start = Start()) -> Conversion:
+    """Convert a state dict of any known source.
+
+    Args:
+        tensors (Mapping[str, Tensor]): The source's state dict, without
+            wrappers' prefixes; it is not changed.
+        to (str): 'mmpretrain' for a classifier, 'mmdet-backbone' for
+            ``init_cfg=dict(type='Pretrained')`` of a backbone, 'mmdet' for a
+            whole detector.
+        facts (Facts): What else the file says.
+        start (Start): Values of kappa and lambda where the source has none.
+
+    Returns:
+        Conversion: The weights and the report. Missing and unexpected tensors
+        are in the report and raise nothing.
+
+    Raises:
+        CheckpointError: If the source is unknown, its backbone cannot be
+            built here, or two of its tensors would get one name.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> result = convert(resnet18().state_dict(), 'mmpretrain')
+        >>> len(result.tensors), result.report.ok
+        (156, True)
+    """
+    check_choice('to', to, TARGETS)
+    source = recognise(tensors)
+    report = LoadReport(source.table.name, to)
+    ours = _rename(tensors, source, report)
+    head = _settle_head(ours, facts, report)
+    architecture = _architecture(ours, source)
+    if architecture is not None:
+        architecture = _complete(ours, architecture, source, start, report)
+    if to == 'mmdet' and all(
+            name.split('.')[0] in ('backbone', 'head') for name in ours):
+        raise CheckpointError('it holds a classifier or backbone and no '
+                              'detector; use --to mmdet-backbone')
+    _cut(ours, to, report)
+    if architecture is not None:
+        _compare(ours, to, architecture, head, source, report)
+        ours = {n: v for n, v in ours.items() if n not in report.mismatched}
+    report.notes += notes_of(source, architecture, head, facts, ours, to)
+    if to == 'mmdet-backbone':
+        ours = strip_backbone(ours)
+        _strip_report(report)
+    return Conversion(ours, report, source, architecture, head)
+
+
+def convert_back(
+        tensors: Mapping[str, Tensor],
+        source: str,
+        added: Sequence[str] = (),
+        head: Optional[str] = None) -> Tuple[Dict[str, Tensor], List[str]]:
+    """Give our tensors the names and shapes of a source again.
+
+    Args:
+        tensors (Mapping[str, Tensor]): Result of :func:`convert`.
+        source (str): Name of the key table.
+        added (Sequence[str]): Our names to leave out, as in
+            ``LoadReport.added``.
+        head (str, optional): 'norm' for the authors' transposed classifier.
+
+    Returns:
+        tuple[dict[str, Tensor], list[str]]: The source's state dict, and our
+        names that it has no place for.
+
+    Raises:
+        CheckpointError: If there is no such table.
+
+    Example:
+        >>> weight = dict(weight=torch.ones(2))
+        >>> convert_back({'head.fc.weight': torch.ones(2, 3)}, 'torchvision')
+        ({'fc.weight': tensor([[1., 1., 1.],
+                [1., 1., 1.]])}, [])
+    """
+    if source not in TABLES:
+        raise CheckpointError(f'there is no key table {source!r}; expected '
+                              f'one of {", ".join(TABLES)}')
+    table = TABLES[source]
+    names = Names(table, table.prefixed is not False)
+    bare = not any(n.startswith((BACKBONE, 'head.', 'neck.')) for n in tensors)
+    result: Dict[str, Tensor] = {}
+    left: List[str] = []
+    for name, value in tensors.items():
+        if name in added:
+            continue
+        place = translate_back(BACKBONE + name if bare else name, names)
+        if place is None:
+            left.append(name)
+            continue
+        if head == 'norm' and name == 'head.fc.weight':
+            value = value.t()
+        result[place.name] = change(value, place.rule, back=True)
+    return result, left
+
+
+def _rename(tensors: Mapping[str, Tensor], source: Names,
+            report: LoadReport) -> Dict[str, Tensor]:
+    ours: Dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        place = translate(name, source)
+        if place is None:
+            report.unexpected.append(name)
+            continue
+        if place.name in ours:
+            twin = next(k for k, v in report.mapped.items() if v == place.name)
+            raise CheckpointError(
+                f'{name} and {twin} would both become {place.name}; the file '
+                'holds two networks or one twice, so keep one of them')
+        changed = change(value, place.rule)
+        if changed.shape != value.shape:
+            report.reshaped[place.name] = (tuple(value.shape),
+                                           tuple(changed.shape))
+        ours[place.name] = changed
+        report.mapped[name] = place.name
+    return ours
+
+
+def _settle_head(ours: Dict[str, Tensor], facts: Facts,
+                 report: LoadReport) -> Optional[str]:
+    """Find the kind of the classifier; turn the authors' transposed one."""
+    weight = ours.get('head.fc.weight')
+    if weight is None:
+        return None
+    features = _feature_size(ours)
+    transposed = (
+        weight.dim() == 2 and features == weight.shape[0] != weight.shape[1])
+    if transposed:
+        ours['head.fc.weight'] = weight.t()
+        report.reshaped['head.fc.weight'] = (tuple(weight.shape),
+                                             tuple(weight.shape[::-1]))
+        if 'head.fc.bias' in ours:
+            _drop(ours, 'head.fc.bias', report,
+                  'bias that the normalised classifier never uses')
+        return 'norm'
+    if 'head.fc.temperature' in ours:
+        return 'lr_cosine'
+    if 'head.fc.bias' not in ours:
+        return 'cosine'
+    return 'inv' if facts.head == 'inv' else 'linear'
+
+
+def _feature_size(ours: Mapping[str, Tensor]) -> Optional[int]:
+    """Return the channels of the last stage, from its last norm."""
+    norms = sorted(
+        (name for name in ours if name.startswith('backbone.layer')
+         and name.endswith('.weight') and '.bn' in name
+         and '.attention.' not in name),
+        key=lambda name: [p.zfill(4) for p in name.split('.')])
+    return len(ours[norms[-1]]) if norms and ours[norms[-1]].dim() else None
+
+
+def _architecture(ours: Mapping[str, Tensor],
+                  source: Names) -> Optional[Architecture]:
+    backbone = strip_backbone(ours)
+    try:
+        return read_architecture(backbone, source.table.backbone_type)
+    except CheckpointError:
+        # Networks of other makes pass under their own names.
+        if source.table.name in ('apa_mm', 'ultralytics') and not any(
+                name.startswith('layer1.') for name in backbone):
+            return None
+        raise
+
+
+def _complete(ours: Dict[str, Tensor], architecture: Architecture,
+              source: Names, start: Start,
+              report: LoadReport) -> Architecture:
+    """Add what old files and other libraries' networks do not have."""
+    for name, shape in architecture.shapes().items():
+        if (name.endswith('num_batches_tracked')
+                and BACKBONE + name not in ours):
+            ours[BACKBONE + name] = torch.zeros(shape, dtype=torch.int64)
+            report.added[BACKBONE + name] = (
+                'num_batches_tracked = 0, which old files do not have')
+    has_any = any(n.endswith(('.kappa', '.lambd')) for n in ours)
+    # Our own networks without kappa and lambda are so on purpose.
+    if has_any or start.init == 'plain' or source.table.name == 'apa_mm':
+        return architecture
+    attention = architecture.attention
+    if attention is not None:
+        spatial = 'apa' if attention.kind == 'cbam' else 'sigmoid'
+        attention = attention._replace(gate='apa', spatial_gate=spatial)
+    adaptive = architecture._replace(units='aglu', attention=attention)
+    lacking = {
+        BACKBONE + name: shape
+        for name, shape in adaptive.shapes().items()
+        if name.endswith(('.kappa', '.lambd'))
+    }
+    values, notes = starting_values(lacking, start)
+    ours.update(values)
+    reason = 'kappa and lambda, ' + (
+        'random' if start.init == 'random' else f'equal to {start.act} (units)'
+        ' and sigmoid (gates)')
+    report.added.update(dict.fromkeys(values, reason))
+    report.notes += notes
+    return adaptive
+
+
+def _cut(ours: Dict[str, Tensor], to: str, report: LoadReport) -> None:
+    parts = _PARTS[to]
+    if any(name.startswith('head.') for name in ours):
+        parts += ('neck', )  # a classifier's, not a detector's
+    for name in list(ours):
+        part = name.split('.')[0]
+        known = part in ('backbone', 'neck', 'head', 'rpn_head', 'roi_head')
+        # A detector may have parts of any name, other targets have not.
+        if part not in parts and (known or to != 'mmdet'):
+            _drop(ours, name, report, f'{part} is not part of --to {to}')
+
+
+def _drop(ours: Dict[str, Tensor], name: str, report: LoadReport,
+          reason: str) -> None:
+    del ours[name]
+    old = next((k for k, v in report.mapped.items() if v == name), None)
+    report.reshaped.pop(name, None)
+    if old is None:
+        report.added.pop(name, None)
+    else:
+        del report.mapped[old]
+        report.dropped[old] = reason
+
+
+def _strip_report(report: LoadReport) -> None:
+    """Let the report speak of names without the prefix, as the result."""
+
+    def short(name: str) -> str:
+        return name[len(BACKBONE):] if name.startswith(BACKBONE) else name
+
+    report.mapped = {old: short(new) for old, new in report.mapped.items()}
+    report.missing = [short(name) for name in report.missing]
+    for part in ('reshaped', 'added', 'mismatched'):
+        entries = getattr(report, part)
+        setattr(report, part, {short(k): v for k, v in entries.items()})
+
+
+def _compare(ours: Mapping[str, Tensor], to: str, architecture: Architecture,
+             head: Optional[str], source: Names, report: LoadReport) -> None:
+    """Hold the tensors against those of the network they describe."""
+    wanted = {
+        BACKBONE + name: shape
+        for name, shape in architecture.shapes().items()
+    }
+    checked = ['backbone']
+    if to == 'mmpretrain' and source.table.name != 'apa_mm':
+        weight = ours.get('head.fc.weight')
+        classes = 1 if weight is None or not weight.dim() else len(weight)
+        wanted.update(
+            head_shapes(head or 'linear', classes, architecture.feat_dim))
+        checked.append('head')
+    elif to == 'mmdet' and source.table.name == 'authors-detection':
+        wanted.update(detector_shapes(ours, architecture))
+        checked += ['neck', 'rpn_head', 'roi_head']
+    report.missing += [name for name in wanted if name not in ours]
+    old_names = {new: old for old, new in report.mapped.items()}
+    for name, value in ours.items():
+        if name in wanted:
+            if tuple(value.shape) != wanted[name]:
+                report.mismatched[name] = (tuple(value.shape), wanted[name])
+        elif name.split('.')[0] in checked:
+            report.unexpected.append(old_names.get(name, name))

@@ -1,0 +1,338 @@
+"""Say what a checkpoint is, and what its kappa and lambda are."""
+import re
+from typing import Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
+
+from torch import Tensor
+
+from apa_mm.layers.activation import LAMBDA_FLOOR
+
+from .architecture import Architecture, read_architecture
+from .contents import Facts, check_finite, find_weights
+from .errors import CheckpointError
+from .notes import class_order
+from .reading import RawCheckpoint, read_checkpoint
+from .recognition import (Names, change, recognise, strip_backbone, translate)
+
+__all__ = ['Inspection', 'Pair', 'inspect_file', 'parameter_pairs']
+
+_LEAVES = {'kappa': 'kappa', 'kappa_param': 'kappa', 'lambd': 'lambd',
+           'lambda_param': 'lambd'}
+_SITE = re.compile(
+    r'(?:backbone\.)?(?:layer(?P<stage>\d+)\.(?P<block>\d+)\.'
+    r'(?P<site>act\d|attention\..*gate|attention\.gate)'
+    r'|conv1\.(?P<stem>\d)|act1)')
+
+
+class Pair(NamedTuple):
+    """kappa and lambda of one unit or gate.
+
+    Attributes:
+        name (str): Where it is, by our names.
+        kind (str): 'unit' (AGLU) or 'gate' (APA).
+        kappa (Tensor): (1,) or (C,).
+        lambd (Tensor): (1,) or (C,).
+    """
+
+    name: str
+    kind: str
+    kappa: Tensor
+    lambd: Tensor
+
+    def dead(self, clamp: str) -> bool:
+        """Return whether the source's clamp gives some lambda no gradient."""
+        floor = 0.0 if clamp == 'shifted' else LAMBDA_FLOOR
+        low = self.lambd <= floor if clamp == 'shifted' else (
+            self.lambd < floor)
+        return bool(low.any())
+
+
+class Inspection(NamedTuple):
+    """What is known of a file.
+
+    Attributes:
+        path (str): The file.
+        num_bytes (int): Its size.
+        sha256 (str): Its digest.
+        num_tensors (int): Tensors of the state dict.
+        num_parameters (int): Numbers in it, without counters and running
+            statistics.
+        source (Names, optional): Whose code it is of; None if unknown.
+        architecture (Architecture, optional): Its backbone, if a ResNet.
+        head (str): The classifier or detector, in words.
+        facts (Facts): What the file says.
+        pairs (list[Pair]): kappa and lambda, in the network's order.
+        broken (list[str]): Tensors with NaN or infinity.
+        notes (list[str]): What could not be told.
+    """
+
+    path: str
+    num_bytes: int
+    sha256: str
+    num_tensors: int
+    num_parameters: int
+    source: Optional[Names]
+    architecture: Optional[Architecture]
+    head: str
+    facts: Facts
+    pairs: List[Pair]
+    broken: List[str]
+    notes: List[str]
+
+    @property
+    def unit_clamp(self) -> str:
+        """str: How the source keeps the units' lambda positive."""
+        return 'floor' if self.source is None else self.source.table.unit_clamp
+
+    @property
+    def dead(self) -> List[str]:
+        """list[str]: Pairs whose lambda gets no gradient in the source."""
+        return [
+            pair.name for pair in self.pairs
+            if pair.dead(self.unit_clamp if pair.kind == 'unit' else 'floor')
+        ]
+
+    def __str__(self) -> str:
+        source = 'unknown' if self.source is None else self.source.table.title
+        if isinstance(self.facts.meta.get('source_sha256'), str):
+            source += (f", converted from {self.facts.meta.get('source')} "
+                       f"({self.facts.meta['source_sha256'][:8]})")
+        units = sum(pair.kind == 'unit' for pair in self.pairs)
+        lines = [
+            self.path,
+            f'  size          {self.num_bytes:,} bytes, sha256 '
+            f'{self.sha256[:8]}',
+            f'  source        {source}',
+            f'  architecture  {_describe(self.architecture)}',
+            f'  head          {self.head}',
+            f'  state dict    {self.num_tensors} tensors, '
+            f'{self.num_parameters:,} parameters',
+            f'  kappa/lambda  {len(self.pairs)} pairs ({units} units, '
+            f'{len(self.pairs) - units} gates)',
+            f'  dead lambdas  {_names(self.dead)}',
+            f'  NaN or inf    {_names(self.broken)}',
+        ]
+        return '\n'.join(lines + [f'  note: {note}' for note in self.notes])
+
+    def table(self) -> str:
+        """Return kappa and lambda per layer as a table."""
+        if not self.pairs:
+            return 'no kappa and lambda in this file'
+        width = max(len(pair.name) for pair in self.pairs)
+        dead = set(self.dead)
+        lines = [f'{"":{width}}  kind        kappa      lambda']
+        for pair in self.pairs:
+            mark = '  dead' if pair.name in dead else ''
+            lines.append(f'{pair.name:{width}}  {pair.kind}  '
+                         f'{_value(pair.kappa)} {_value(pair.lambd)}{mark}')
+        return '\n'.join(lines)
+
+
+def inspect_file(path: str, averaged: bool = False) -> Inspection:
+    """Read a file and work out what it is.
+
+    Unlike conversion this takes files of unknown networks and with NaN.
+
+    Args:
+        path (str): Checkpoint of torch or safetensors.
+        averaged (bool): Look at the moving average of the weights.
+
+    Returns:
+        Inspection: What is known.
+
+    Raises:
+        CheckpointError: If it cannot be read or holds no state dict.
+    """
+    raw = read_checkpoint(path)
+    try:
+        weights = find_weights(raw.content, averaged, raw.metadata)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path} cannot be used: {error}') from None
+    tensors = weights.tensors
+    notes: List[str] = []
+    source: Optional[Names] = None
+    architecture: Optional[Architecture] = None
+    try:
+        source = recognise(tensors)
+        architecture = read_architecture(
+            strip_backbone(_translated(tensors, source)),
+            source.table.backbone_type)
+    except CheckpointError as error:
+        notes.append(str(error))
+    return _assemble(raw, tensors, weights.facts, source, architecture, notes)
+
+
+def _assemble(raw: RawCheckpoint, tensors: Dict[str, Tensor], facts: Facts,
+              source: Optional[Names], architecture: Optional[Architecture],
+              notes: List[str]) -> Inspection:
+    ours = tensors if source is None else _translated(tensors, source)
+    pairs = parameter_pairs(ours)
+    if source is not None and source.table.name == 'ultralytics':
+        # Its class named AGLU is the gate alone.
+        pairs = [pair._replace(kind='gate') for pair in pairs]
+    weight = ours.get('head.fc.weight')
+    if source is not None and weight is not None and weight.dim():
+        rows = max(weight.shape) if architecture is None else weight.numel(
+        ) // max(1, architecture.feat_dim)
+        order, note = class_order(source, facts, rows)
+        notes += [f'class order: {order}' if note is None else note]
+    stored = [
+        value for name, value in tensors.items() if not name.endswith((
+            'running_mean', 'running_var', 'num_batches_tracked'))
+    ]
+    return Inspection(
+        path=raw.path,
+        num_bytes=raw.num_bytes,
+        sha256=raw.sha256,
+        num_tensors=len(tensors),
+        num_parameters=sum(value.numel() for value in stored),
+        source=source,
+        architecture=architecture,
+        head=_head(ours, architecture),
+        facts=facts,
+        pairs=pairs,
+        broken=check_finite(tensors),
+        notes=notes)
+
+
+def parameter_pairs(tensors: Mapping[str, Tensor]) -> List[Pair]:
+    """Find kappa and lambda, under our names or the authors'.
+
+    Args:
+        tensors (Mapping[str, Tensor]): A state dict.
+
+    Returns:
+        list[Pair]: In the order of the network: the stem, then by stage,
+        block and site; other networks in their own order.
+
+    Example:
+        >>> import torch
+        >>> one = torch.ones(1)
+        >>> [(p.name, p.kind) for p in parameter_pairs({
+        ...     'layer1.0.attention.gate.kappa': one,
+        ...     'layer1.0.attention.gate.lambd': one,
+        ...     'act1.kappa': one, 'act1.lambd': one})]
+        [('act1', 'unit'), ('layer1.0.attention.gate', 'gate')]
+    """
+    found: Dict[str, Dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        owner, _, leaf = name.rpartition('.')
+        if leaf in _LEAVES:
+            found.setdefault(owner, {})[_LEAVES[leaf]] = value
+    pairs = [
+        Pair(owner, _kind(owner), values['kappa'].flatten(),
+             values['lambd'].flatten()) for owner, values in found.items()
+        if len(values) == 2
+    ]
+    owners = {pair.name for pair in pairs}
+    ranked = [(_place_of(pair.name, owners), pair) for pair in pairs]
+    ordered = sorted((rank, i) for i, (rank, _) in enumerate(ranked) if rank)
+    # Other networks than ResNets keep the order of the file.
+    return ([pairs[i] for _, i in ordered] +
+            [pair for rank, pair in ranked if not rank])
+
+
+def _kind(owner: str) -> str:
+    gates = ('gate', 'uniact', 'unact')
+    return 'gate' if any(part in gates for part in owner.split('.')) else (
+        'unit')
+
+
+def _place_of(name: str, owners: Set[str]) -> Tuple[int, ...]:
+    """Return stage, block and site in a ResNet, or () for other names."""
+    found = _SITE.fullmatch(name)
+    if found is None:
+        return ()
+    if found['stage'] is None:  # in the stem; a ResNet-D has three units
+        return 0, int(found['stem'] or 99)
+    site = found['site']
+    if site.startswith('attention'):
+        rank = 51 if 'spatial' in site else 50
+    else:
+        index = int(site[3:])
+        # The last unit of a block comes after the attention.
+        after = name[:-len(site)] + f'act{index + 1}'
+        rank = index if after in owners else 60
+    return int(found['stage']), int(found['block']), rank
+
+
+def _translated(tensors: Mapping[str, Tensor],
+                source: Names) -> Dict[str, Tensor]:
+    ours = {}
+    for name, value in tensors.items():
+        place = translate(name, source)
+        if place is None:
+            ours[name] = value
+        else:
+            ours[place.name] = change(value, place.rule)
+    return ours
+
+
+def _head(ours: Mapping[str, Tensor],
+          architecture: Optional[Architecture]) -> str:
+    weight = ours.get('head.fc.weight')
+    if weight is not None and weight.dim() == 2:
+        rows, columns = weight.shape
+        feat_dim = columns if architecture is None else architecture.feat_dim
+        if rows == feat_dim != columns:
+            return f'normalised classifier, {columns} classes'
+        kind = 'linear' if 'head.fc.bias' in ours else 'cosine'
+        if 'head.fc.temperature' in ours:
+            kind = 'cosine with learned scale'
+        return f'{kind} classifier, {rows} classes'
+    names = ' '.join(ours)
+    if 'roi_head.' not in names:
+        return 'none'
+    parts = ['Cascade R-CNN' if 'bbox_head.0.' in names else (
+        'Mask R-CNN' if 'mask_head.' in names else 'Faster R-CNN')]
+    scores = next((v for n, v in ours.items()
+                   if n.endswith('fc_cls.weight')), None)
+    if scores is not None and scores.dim():
+        parts.append(f'{len(scores)} scores')
+    if '.fc_cls.g' in names:
+        parts.append('wrapped Cauchy')
+    if 'conv_logits.temperature' in names:
+        parts.append('learned mask temperature')
+    if 'channel_compressor' in names:
+        parts.append('CARAFE')
+    return ', '.join(parts)
+
+
+def _describe(architecture: Optional[Architecture]) -> str:
+    if architecture is None:
+        return 'no ResNet that is known here'
+    name = 'ResNeXt' if architecture.groups > 1 else 'ResNet'
+    text = f'{name}-{architecture.depth}'
+    if architecture.deep_stem:
+        text += '-D'
+    attention = architecture.attention
+    if attention is None:
+        return f'{text}, {_unit_word(architecture)}, no attention'
+    gates = attention.gate if attention.kind != 'cbam' else (
+        f'{attention.gate} and {attention.spatial_gate} gates')
+    word = dict(se='SE', cbam='CBAM', spatial='spatial')[attention.kind]
+    extras = [f'reduction {attention.reduction}'] * (attention.reduction > 1)
+    extras += ['LayerNorm'] * attention.norm + ['biases'] * attention.bias
+    return (f'{text}, {_unit_word(architecture)}, {word} attention '
+            f'({", ".join([gates, *extras])})')
+
+
+def _unit_word(architecture: Architecture) -> str:
+    return dict(
+        plain='no AGLU units',
+        aglu='AGLU units')[architecture.units.split('-')[0]]
+
+
+def _names(names: List[str]) -> str:
+    if not names:
+        return 'none'
+    shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+    return f'{len(names)} ({shown})'
+
+
+def _value(values: Tensor) -> str:
+    """Return a number, or the range of several."""
+    if values.numel() == 1:
+        return f'{values.item():11.5f}'
+    if values.numel() == 0:
+        return '      empty'
+    return f'{values.min().item():.4f}..{values.max().item():.4f}'

@@ -1,0 +1,92 @@
+"""What a conversion did to every tensor, and what it could not explain."""
+from dataclasses import dataclass, field
+from typing import Dict, List, Tuple
+
+__all__ = ['LoadReport']
+
+Shape = Tuple[int, ...]
+
+
+@dataclass
+class LoadReport:
+    """Account of a conversion: every tensor of the file is in it once.
+
+    Attributes:
+        source (str): Name of the key table.
+        target (str): What was asked for.
+        mapped (dict[str, str]): Name in the file -> name in the result.
+        reshaped (dict[str, tuple]): Name in the result -> (shape in the
+            file, shape in the result).
+        added (dict[str, str]): Name in the result -> what it was set to.
+        dropped (dict[str, str]): Name in the file -> why it was left out.
+        missing (list[str]): What the target has and the file lacks.
+        unexpected (list[str]): Names in the file that nothing explains.
+        mismatched (dict[str, tuple]): Name in the result -> (shape found,
+            shape that the target has).
+        notes (list[str]): What a user should know, one sentence each.
+
+    Example:
+        >>> report = LoadReport('torchvision', 'mmpretrain', missing=['a'])
+        >>> report.ok
+        False
+    """
+
+    source: str
+    target: str
+    mapped: Dict[str, str] = field(default_factory=dict)
+    reshaped: Dict[str, Tuple[Shape, Shape]] = field(default_factory=dict)
+    added: Dict[str, str] = field(default_factory=dict)
+    dropped: Dict[str, str] = field(default_factory=dict)
+    missing: List[str] = field(default_factory=list)
+    unexpected: List[str] = field(default_factory=list)
+    mismatched: Dict[str, Tuple[Shape, Shape]] = field(default_factory=dict)
+    notes: List[str] = field(default_factory=list)
+
+    @property
+    def renamed(self) -> Dict[str, str]:
+        """dict[str, str]: The entries of ``mapped`` whose name changed."""
+        return {old: new for old, new in self.mapped.items() if old != new}
+
+    @property
+    def ok(self) -> bool:
+        """bool: Whether nothing is missing, left over or of another shape."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def summary(self) -> Dict[str, int]:
+        """Return the length of each list, for ``meta``."""
+        return {
+            name: len(getattr(self, name))
+            for name in ('mapped', 'renamed', 'reshaped', 'added', 'dropped',
+                         'missing', 'unexpected')
+        }
+
+    def __str__(self) -> str:
+        counts = ', '.join(
+            f'{number} {name}' for name, number in self.summary().items())
+        lines = [f'{self.source} -> {self.target}: {counts}']
+        for title, names in (('missing', self.missing),
+                             ('unexpected', self.unexpected)):
+            lines += _section(title, names)
+        lines += _section('reshaped', [
+            f'{name}: {old} -> {new}'
+            for name, (old, new) in self.reshaped.items()
+        ])
+        lines += _section('of another shape', [
+            f'{name}: {found}, expected {wanted}'
+            for name, (found, wanted) in self.mismatched.items()
+        ], always=False)
+        for title, entries in (('added', self.added),
+                               ('dropped', self.dropped)):
+            reasons: Dict[str, int] = {}
+            for reason in entries.values():
+                reasons[reason] = reasons.get(reason, 0) + 1
+            lines += _section(
+                title, [f'{n} x {reason}' for reason, n in reasons.items()],
+                always=False)
+        return '\n'.join(lines + [f'note: {note}' for note in self.notes])
+
+
+def _section(title: str, entries: List[str], always: bool = True) -> List[str]:
+    if not entries:
+        return [f'{title}: none'] if always else []
+    return [f'{title} ({len(entries)}):'] + [f'  {e}' for e in entries]

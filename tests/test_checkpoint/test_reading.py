@@ -1,0 +1,326 @@
+"""Files from the open web: nothing of theirs runs, nothing is made of them."""
+import argparse
+import collections
+import io
+import json
+import os
+import pickle
+import random
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from apa_mm.checkpoint import CheckpointError, read_checkpoint
+from apa_mm.checkpoint.contents import check_finite, find_weights
+
+WEIGHTS = {'conv1.weight': torch.arange(12.).reshape(3, 4)}
+
+
+class Runs:
+    """A pickle that runs a shell command when it is loaded."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.marker}', )
+
+
+def torch_bytes(content, legacy=False):
+    stream = io.BytesIO()
+    torch.save(content, stream, _use_new_zipfile_serialization=not legacy)
+    return stream.getvalue()
+
+
+def rewrite(data, change, compress=zipfile.ZIP_STORED):
+    """Return a torch archive with its entries changed."""
+    source = zipfile.ZipFile(io.BytesIO(data))
+    entries = {i.filename: source.read(i) for i in source.infolist()}
+    entries = change(entries)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, 'w', compress) as target:
+        for name, value in entries.items():
+            target.writestr(name, value)
+    return stream.getvalue()
+
+
+def claim(data, old, new):
+    """Change a number in the pickle of a torch archive."""
+
+    def change(entries):
+        name = next(n for n in entries if n.endswith('data.pkl'))
+        assert old in entries[name]
+        return {**entries, name: entries[name].replace(old, new)}
+
+    return rewrite(data, change)
+
+
+def long_int(number):
+    """Pickle a number as LONG1 with 8 bytes."""
+    return b'\x8a\x08' + struct.pack('<q', number)
+
+
+def safetensors_bytes(header, body=b''):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack('<Q', len(text)) + text + body
+
+
+def write(tmp_path, data):
+    path = tmp_path / 'file.pth'
+    path.write_bytes(data)
+    return str(path)
+
+
+# --- what must be readable ---
+@pytest.mark.parametrize('legacy', [False, True])
+def test_everything_that_real_files_hold_is_read(tmp_path, legacy):
+    content = dict(
+        model=WEIGHTS,
+        args=argparse.Namespace(lr=0.2, classif_norm=None, gpu=0),
+        message_hub=dict(loss=HistoryBuffer([1.0, 2.0], [1, 1])),
+        lr_scheduler=dict(_milestones=collections.Counter([3, 5])),
+        best=np.float64(0.5),
+        counts=np.arange(3),
+        epoch=99)
+    raw = read_checkpoint(
+        write(tmp_path, torch_bytes(content, legacy=legacy)))
+    assert torch.equal(raw.content['model']['conv1.weight'],
+                       WEIGHTS['conv1.weight'])
+    assert raw.content['args'].lr == 0.2
+    assert len(raw.sha256) == 64 and raw.num_bytes > 500
+
+
+def test_namespaces_are_allowed_only_while_a_file_is_read_here(tmp_path):
+    path = write(tmp_path, torch_bytes(dict(args=argparse.Namespace(a=1),
+                                            model=WEIGHTS)))
+    read_checkpoint(path)
+    with pytest.raises(pickle.UnpicklingError, match='argparse.Namespace'):
+        torch.load(path, weights_only=True)
+
+
+def test_safetensors_are_read_with_their_header(tmp_path):
+    from safetensors.torch import save_file
+    path = str(tmp_path / 'a.safetensors')
+    save_file(WEIGHTS, path, metadata={'meta': json.dumps(dict(a=1))})
+    raw = read_checkpoint(path)
+    assert torch.equal(raw.content['conv1.weight'], WEIGHTS['conv1.weight'])
+    weights = find_weights(raw.content, metadata=raw.metadata)
+    assert weights.facts.meta == dict(a=1)
+    assert weights.facts.form == 'safetensors'
+
+
+# --- pickles that would run code ---
+@pytest.mark.parametrize('place', ['top', 'args', 'message_hub', 'reduce',
+                                   'bare'])
+@pytest.mark.parametrize('legacy', [False, True])
+def test_no_code_of_a_file_runs(tmp_path, place, legacy):
+    marker = tmp_path / 'it-ran'
+    bad = Runs(marker)
+    content = {
+        'top': lambda: bad,
+        'args': lambda: dict(model=WEIGHTS, args=argparse.Namespace(x=bad)),
+        'message_hub': lambda: dict(
+            state_dict=WEIGHTS, message_hub=dict(h=[bad])),
+        'reduce': lambda: dict(model={'conv1.weight': bad}),
+        'bare': lambda: dict(model=WEIGHTS, args=bad),
+    }[place]()
+    data = torch_bytes(content, legacy)
+    if place == 'bare':
+        data = pickle.dumps(content, protocol=2)
+    path = write(tmp_path, data)
+    with pytest.raises(CheckpointError, match='system') as error:
+        read_checkpoint(path)
+    assert '\n' not in str(error.value)
+    assert 'weights_only' not in str(error.value)
+    assert not marker.exists()
+    # The proof that the file is what it says.
+    if place == 'bare':
+        pickle.loads(data)
+        assert marker.exists()
+
+
+def test_a_pickled_module_names_its_class(tmp_path):
+    path = write(tmp_path, torch_bytes(torch.nn.Linear(2, 2)))
+    with pytest.raises(CheckpointError, match=r'wants torch\.nn.*Linear.*'
+                       r'save dict\(state_dict=model.state_dict\(\)\)'):
+        read_checkpoint(path)
+
+
+# --- claims of more than there is ---
+BIG = 10**13
+
+
+def test_a_tensor_that_claims_terabytes(tmp_path):
+    data = torch_bytes(dict(model={'a': torch.zeros(7).expand(7)}))
+    # Size (7,) of stride 1 becomes (10^13,): K\x07 is pickle's small integer.
+    path = write(tmp_path, claim(data, b'K\x07\x85', long_int(BIG) + b'\x85'))
+    with pytest.raises(CheckpointError, match='header claims 4e.13 bytes'):
+        read_checkpoint(path)
+
+
+def test_a_storage_that_claims_more_than_its_entry(tmp_path):
+    data = torch_bytes(dict(model={'a': torch.zeros(7)}))
+    # The last item of a persistent id, ('storage', type, key, place, 7).
+    path = write(tmp_path, claim(data, b'K\x07tq\tQ', b'K\x09tq\tQ'))
+    with pytest.raises(CheckpointError,
+                       match='storage 0 claims 36 bytes, but holds 28'):
+        read_checkpoint(path)
+    path = write(
+        tmp_path, claim(data, b'K\x07tq\tQ', long_int(BIG) + b'tq\tQ'))
+    with pytest.raises(CheckpointError, match='header claims 4e.13 bytes'):
+        read_checkpoint(path)
+
+
+def test_a_legacy_file_that_claims_terabytes(tmp_path):
+    data = torch_bytes(dict(model={'a': torch.zeros(7)}), legacy=True)
+    index = data.index(b'cpu') + 3
+    assert data[index + 2:index + 4] == b'K\x07'
+    data = data[:index + 2] + long_int(BIG) + data[index + 4:]
+    with pytest.raises(CheckpointError, match='header claims 4e.13 bytes'):
+        read_checkpoint(write(tmp_path, data))
+
+
+def test_arrays_and_buffers_that_claim_terabytes(tmp_path):
+    array = b'cnumpy\nndarray\n' + long_int(BIG) + b'\x85R.'
+    data = torch_bytes(dict(model=WEIGHTS, counts=1))
+    name = b'\x80\x02}(X\x05\x00\x00\x00modelq\x00' + array[:-1] + b'u.'
+
+    def change(entries):
+        key = next(n for n in entries if n.endswith('data.pkl'))
+        return {**entries, key: name}
+
+    with pytest.raises(CheckpointError, match='header claims 1e.13 bytes'):
+        read_checkpoint(write(tmp_path, rewrite(data, change)))
+
+
+def test_a_compressed_archive_is_refused_unopened(tmp_path):
+    data = rewrite(
+        torch_bytes(dict(model=WEIGHTS)), lambda e: {
+            **e, 'archive/data/0': bytes(50 * 2**20)
+        }, zipfile.ZIP_DEFLATED)
+    assert len(data) < 2**20  # fifty times smaller than its content
+    with pytest.raises(CheckpointError, match='is compressed, which torch'):
+        read_checkpoint(write(tmp_path, data))
+
+
+def test_a_zip_directory_that_claims_terabytes(tmp_path):
+    data = bytearray(torch_bytes(dict(model=WEIGHTS)))
+    entry = data.rindex(b'PK\x01\x02')
+    data[entry + 24:entry + 28] = struct.pack('<I', 2**32 - 2)
+    with pytest.raises(CheckpointError, match='entries claim 4.29e.09 bytes'):
+        read_checkpoint(write(tmp_path, bytes(data)))
+
+
+def test_many_views_of_one_storage_are_counted(tmp_path):
+    one = torch.zeros(1000)
+    path = write(tmp_path, torch_bytes(
+        dict(model={f'{i}': one[:] for i in range(2000)})))
+    with pytest.raises(CheckpointError, match='made to fill the memory'):
+        read_checkpoint(path)
+
+
+def test_safetensors_headers_are_held_against_the_file(tmp_path):
+    huge = struct.pack('<Q', 10**15) + b'{"a": 1}'
+    with pytest.raises(CheckpointError, match='header claims 1e.15 bytes'):
+        read_checkpoint(write(tmp_path, huge))
+    entry = dict(dtype='F32', shape=[BIG], data_offsets=[0, 4 * BIG])
+    with pytest.raises(CheckpointError, match='truncated or damaged'):
+        read_checkpoint(write(tmp_path, safetensors_bytes(dict(a=entry))))
+    twins = (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+             b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}')
+    with pytest.raises(CheckpointError, match='names a tensor twice'):
+        read_checkpoint(
+            write(tmp_path, safetensors_bytes(twins, b'\0\0\0\0')))
+    with pytest.raises(CheckpointError, match='header is no JSON'):
+        read_checkpoint(write(tmp_path, safetensors_bytes(b'{"a": nonsense')))
+
+
+# --- damaged and other files ---
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('share', [0.02, 0.3, 0.7, 0.999])
+def test_truncated_files(tmp_path, legacy, share):
+    data = torch_bytes(dict(model=WEIGHTS), legacy)
+    path = write(tmp_path, data[:int(len(data) * share)])
+    with pytest.raises(CheckpointError,
+                       match='truncated or damaged|no checkpoint'):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize('data, match', [
+    (b'', 'which no checkpoint does'),
+    (b'Dear reader, this is a letter.\n', "starts with b'Dear rea'"),
+    (torch_bytes({}), 'holds nothing instead of a dict'),
+    (torch_bytes([1, 2]), 'holds a list instead of a dict'),
+    (torch_bytes(torch.ones(2)), 'holds a Tensor instead of a dict'),
+])
+def test_other_content(tmp_path, data, match):
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, data))
+
+
+def test_other_archives(tmp_path):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, 'w') as archive:
+        archive.writestr('report.txt', 'hello')
+    with pytest.raises(CheckpointError, match='not of the form'):
+        read_checkpoint(write(tmp_path, stream.getvalue()))
+    stream = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.ReLU()), stream)
+    with pytest.raises(CheckpointError, match='TorchScript|compressed'):
+        read_checkpoint(write(tmp_path, stream.getvalue()))
+
+
+def test_files_that_are_not_there(tmp_path):
+    for path in (tmp_path / 'absent.pth', tmp_path):
+        with pytest.raises(CheckpointError, match='not there or no file'):
+            read_checkpoint(path)
+
+
+def test_mutated_files_end_in_an_error_or_load(tmp_path):
+    # Every byte of the format is someone else's: any failure must be ours.
+    rng = random.Random(0)
+    sources = [torch_bytes(dict(model=WEIGHTS, args=argparse.Namespace(a=1)),
+                           legacy) for legacy in (False, True)]
+    refused = 0
+    for _ in range(150):
+        data = bytearray(rng.choice(sources))
+        for _ in range(rng.choice([1, 3])):
+            place = rng.randrange(len(data))
+            if rng.random() < 0.7:
+                data[place] = rng.randrange(256)
+            else:
+                del data[place:place + rng.randrange(1, 9)]
+        try:
+            read_checkpoint(write(tmp_path, bytes(data)))
+        except CheckpointError:
+            refused += 1
+    assert 50 < refused
+
+
+# --- the state dict in it ---
+@pytest.mark.parametrize('content, match', [
+    (dict(epoch=3, lr=0.1), 'holds no state dict .its entries: epoch, lr'),
+    (dict(model={}), 'state dict is empty'),
+    (dict(model={3: torch.ones(1)}), 'the name 3, which is no text'),
+    (dict(model={'a': [1.0]}), "'a' is a list, not a tensor"),
+    (dict(model={'a': torch.ones(2, dtype=torch.complex64)}), 'special kind'),
+    (dict(model={'a': torch.ones(2, 2).to_sparse()}), 'special kind'),
+    (dict(model={'a': torch.ones(1), 'module.a': torch.ones(1)}),
+     "'a' is in the file twice"),
+    (dict(model={'module.module._orig_mod.a': torch.ones(1),
+                 'a': torch.ones(1)}), "'a' is in the file twice"),
+])
+def test_state_dicts_that_are_none(content, match):
+    with pytest.raises(CheckpointError, match=match):
+        find_weights(content)
+
+
+def test_nan_and_infinity_are_found():
+    tensors = dict(
+        a=torch.ones(3), b=torch.tensor([0, torch.nan]), c=torch.tensor(3),
+        d=torch.tensor([-torch.inf]))
+    assert check_finite(tensors) == ['b', 'd']
