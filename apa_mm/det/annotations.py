@@ -43,6 +43,8 @@ class AnnotationFile:
 
     Example:
         >>> import json, tempfile
+        >>> from mmengine.logging import MMLogger
+        >>> logger = MMLogger.get_instance('quiet', log_level='ERROR')
         >>> box = dict(id=5, image_id=1, category_id=2, bbox=[0, 0, 4, 3],
         ...            area=12)
         >>> with tempfile.NamedTemporaryFile('w', suffix='.json') as file:

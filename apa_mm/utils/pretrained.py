@@ -114,8 +114,8 @@ def _read_state_dict(path: str) -> Dict[str, Tensor]:
     except pickle.UnpicklingError:
         # Raw files of the authors hold their command line beside the weights.
         raise ValueError(
-            f'checkpoint {path} holds more than weights, and torch refuses to '
-            'load it; convert it with tools/convert_checkpoint.py') from None
+            f'torch refuses to load checkpoint {path} as plain weights; '
+            'convert it with tools/convert_checkpoint.py') from None
     if isinstance(checkpoint, dict) and 'state_dict' in checkpoint:
         checkpoint = checkpoint['state_dict']
     if not isinstance(checkpoint, dict) or not all(

@@ -9,6 +9,7 @@ model = dict(
         mask_head=dict(
             upsample_cfg=dict(
                 type='carafe',
+                scale_factor=2,
                 up_kernel=5,
                 up_group=1,
                 encoder_kernel=3,

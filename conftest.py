@@ -1,0 +1,36 @@
+"""Settings for every test: repeatable runs, few threads, no leftovers."""
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
+
+sys.path.insert(0, str(Path(__file__).parent / 'tests'))
+
+settings.register_profile('repeatable', deadline=None, derandomize=True)
+settings.load_profile('repeatable')
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Seed torch for every test."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers():
+    """Forget what a Runner leaves in mmengine's global managers.
+
+    A default scope would change what later tests build, and a logger would
+    go on writing into a folder that is gone.
+    """
+    yield
+    for manager in (DefaultScope, MMLogger, MessageHub, Visualizer):
+        manager._instance_dict.clear()
