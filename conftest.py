@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
+from mmengine.utils import ManagerMixin
 
 sys.path.insert(0, str(Path(__file__).parent / 'tests'))
 
@@ -24,13 +22,20 @@ def seed():
     torch.manual_seed(0)
 
 
+def managers(kind=ManagerMixin):
+    """Yield every class that keeps its instances by name."""
+    for child in kind.__subclasses__():
+        yield child
+        yield from managers(child)
+
+
 @pytest.fixture(autouse=True)
 def no_leftovers():
     """Forget what a Runner leaves in mmengine's global managers.
 
-    A default scope would change what later tests build, and a logger would
-    go on writing into a folder that is gone.
+    A default scope would change what later tests build, and a logger or a
+    visualizer would go on writing into a folder that is gone.
     """
     yield
-    for manager in (DefaultScope, MMLogger, MessageHub, Visualizer):
+    for manager in managers():
         manager._instance_dict.clear()

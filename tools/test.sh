@@ -15,6 +15,7 @@ if "$python" -c 'import ruff' 2>/dev/null; then
 fi
 workers=()
 if "$python" -c 'import xdist' 2>/dev/null; then
-  workers=(-n "$(nproc)" --dist worksteal)
+  # nproc would answer with OMP_NUM_THREADS.
+  workers=(-n "$(getconf _NPROCESSORS_ONLN)" --dist worksteal)
 fi
 exec "$python" -m pytest "${workers[@]}" "$@"
