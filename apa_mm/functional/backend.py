@@ -3,17 +3,14 @@
 ``APA_MM_BACKEND`` overrides the choice for the whole process:
 
 ========  ==================================================================
-auto      'native' on the CPU, 'triton' on CUDA; 'eager' where those are not
-          available, and for float64 (the default)
+auto      'native' on the CPU; 'eager' on other devices, for float64 and
+          where no compiler is found (the default)
 eager     torch operations; every device and dtype, and the only form that
           ``torch.compile`` and ``torch.export`` see
 native    the compiled CPU form (:mod:`apa_mm.functional.native`)
-triton    the GPU kernel (:mod:`apa_mm.functional.apa_triton`)
 ========  ==================================================================
 """
-import functools
 import os
-from importlib.util import find_spec
 from typing import Optional
 
 import torch
@@ -23,12 +20,12 @@ from . import native
 
 __all__ = ['BACKENDS', 'choose_backend']
 
-BACKENDS = ('auto', 'eager', 'native', 'triton')
+BACKENDS = ('auto', 'eager', 'native')
 VARIABLE = 'APA_MM_BACKEND'
 
 
 def choose_backend(x: Tensor, wanted: Optional[str] = None) -> str:
-    """Return 'eager', 'native' or 'triton' for a tensor.
+    """Return 'eager' or 'native' for a tensor.
 
     Args:
         x (Tensor): Input of the activation.
@@ -55,18 +52,7 @@ def choose_backend(x: Tensor, wanted: Optional[str] = None) -> str:
         source = 'backend' if wanted else f'environment variable {VARIABLE}'
         raise ValueError(
             f'{source} must be one of {BACKENDS}, but got {name!r}')
-    if name == 'auto':
-        name = {'cpu': 'native', 'cuda': 'triton'}.get(x.device.type, 'eager')
-    if name == 'native':
-        usable = x.device.type == 'cpu' and x.dtype in native.DTYPES
-        return 'native' if usable and native.library() else 'eager'
-    if name == 'triton':
-        return 'triton' if _triton_runs(x.device.type) else 'eager'
-    return name
-
-
-@functools.lru_cache(maxsize=None)
-def _triton_runs(device_type: str) -> bool:
-    interpreted = os.environ.get('TRITON_INTERPRET') == '1'
-    return find_spec('triton') is not None and (device_type == 'cuda'
-                                                or interpreted)
+    usable = x.device.type == 'cpu' and x.dtype in native.DTYPES
+    if name == 'eager' or not usable or native.library() is None:
+        return 'eager'
+    return 'native'
