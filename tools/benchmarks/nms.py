@@ -16,7 +16,7 @@ NMS = dict(type='nms', iou_threshold=0.5)
 #: Calls of ours per call of mmdet's: they are short, so noise weighs more.
 OUR_CALLS = 5
 #: mmdet's calls end after this many seconds altogether.
-SINGLE_S = 15.0
+BUDGET_S = 15.0
 
 
 class Case(NamedTuple):
@@ -92,7 +92,7 @@ def measure(case: Case, repeats: int, quick: bool) -> dict:
     mine, other = [], []
     for _ in range(repeats):
         mine += [seconds(ours) for _ in range(OUR_CALLS)]
-        if not (quick and case.slow) and sum(other) < SINGLE_S:
+        if not (quick and case.slow) and sum(other) < BUDGET_S:
             other.append(seconds(theirs))
     if not other:
         notes.append('mmdet skipped (--quick)')
