@@ -1,18 +1,21 @@
 """Swap the activations of a built model for AGLU units."""
 import re
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (Dict, Iterator, List, NamedTuple, Optional, Sequence,
+                    Tuple)
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 
 from apa_mm.layers.activation import AGLU
-from apa_mm.layers.call_sites import CONTAINERS, count_calls
+from apa_mm.layers.call_sites import (CONTAINERS, CallSites,
+                                       find_call_sites)
 from apa_mm.layers.equivalents import RELU_KAPPA, equivalent_of, kind_of
+from apa_mm.layers.site_splitting import class_with_sites
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 
-__all__ = ['SiteActivations', 'Swap', 'SwapReport', 'replace_activations']
+__all__ = ['Swap', 'SwapReport', 'replace_activations']
 
 #: What ``types`` names, beside class names -> kinds of ``kind_of``.
 FAMILIES: Dict[str, Tuple[str, ...]] = {
@@ -24,58 +27,6 @@ FAMILIES: Dict[str, Tuple[str, ...]] = {
 #: stages.3 (ConvNeXt, Swin), layers.3 (ViT), blocks.3 (timm), h.3 (GPT-2).
 STAGE_NAME = re.compile(
     r'(?:^|\.)(?:layers?|stages?|blocks|h)\.?(\d+)(?:\.|$)')
-
-
-class SiteActivations(nn.ModuleList):
-    """One activation per call site of a block that calls them by one name.
-
-    Stands where the block had its one ``self.relu``: the first call in a
-    forward pass of the block uses the first module, the second the second.
-    The count starts again with every forward pass of the block, and, for
-    blocks recomputed by gradient checkpointing, after the last site.
-
-    Args:
-        modules (Sequence[nn.Module]): The activations, in calling order.
-
-    Raises:
-        RuntimeError: In ``forward``, if the block calls more often than there
-            are modules.
-    """
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        super().__init__(modules)
-        self._next = 0
-        self._inside = False
-
-    def restart(self, inside: bool) -> None:
-        """Begin again at the first site."""
-        self._next = 0
-        self._inside = inside
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the activation of the current call site to ``x``."""
-        if self._next == len(self):
-            if self._inside:
-                raise RuntimeError(
-                    f'a block called its activation more than the {len(self)} '
-                    'times that its source code shows; name the number of '
-                    "calls, as in sites={'Bottleneck.relu': 4}")
-            self._next = 0
-        site = self[self._next]
-        self._next += 1
-        return site(x)
-
-
-def _enter(block: nn.Module, args: tuple) -> None:
-    for child in block.children():
-        if isinstance(child, SiteActivations):
-            child.restart(inside=True)
-
-
-def _leave(block: nn.Module, args: tuple, output: object) -> None:
-    for child in block.children():
-        if isinstance(child, SiteActivations):
-            child.restart(inside=False)
 
 
 class Swap(NamedTuple):
@@ -148,17 +99,18 @@ def replace_activations(model: nn.Module,
                         stages: Optional[Sequence[int]] = None,
                         init: str = 'equivalent',
                         relu_kappa: float = RELU_KAPPA,
-                        sites: Optional[Dict[str, int]] = None,
+                        shared: Sequence[str] = (),
                         act_cfg: Optional[dict] = None) -> SwapReport:
     r"""Swap activation modules for AGLU units, in place.
 
-    A block that calls one module several times gets one unit per call
-    (:class:`SiteActivations`), since kappa and lambda must not be shared by
-    accident. With ``init='equivalent'`` the model computes the same function
-    as before: exactly for SiLU, within the stated deviation per unit for ReLU
-    and GELU (see :mod:`apa_mm.layers.equivalents`). Call it before the
-    optimizer is built and before the model is wrapped for distributed
-    training, or use ``apa_mm.ReplacedActivations`` in the config.
+    A block that calls one module several times gets one unit per call, in an
+    ``nn.ModuleList`` (see :mod:`apa_mm.layers.site_splitting`), since kappa
+    and lambda must not be shared by accident. With ``init='equivalent'`` the
+    model computes the same function as before: exactly for SiLU, within the
+    stated deviation per unit for ReLU and GELU (see
+    :mod:`apa_mm.layers.equivalents`). Call it before the optimizer is built
+    and before the model is wrapped for distributed training, or use
+    ``apa_mm.ReplacedActivations`` in the config.
 
     Activations called as functions (``F.relu``) are no modules and stay.
 
@@ -174,8 +126,8 @@ def replace_activations(model: nn.Module,
         init (str): 'equivalent', or 'random' for AGLU's own ranges.
         relu_kappa (float): kappa that stands for ReLU; a smaller one lets
             kappa learn sooner and starts further from ReLU.
-        sites (dict[str, int], optional): Number of calls per forward pass by
-            ``'BlockClass.attribute'``, where the source does not show it.
+        shared (Sequence[str]): ``'BlockClass.attribute'`` of activations
+            whose calls may all use one unit, such as calls in a loop.
         act_cfg (dict, optional): Further arguments of
             :class:`~apa_mm.layers.AGLU`: ``lambd_min``, ``lambda_grad``.
 
@@ -183,9 +135,9 @@ def replace_activations(model: nn.Module,
         SwapReport: What was swapped and what stayed; print it.
 
     Raises:
-        ValueError: If nothing matches, an option is unknown, or a block
-            calls its activation a number of times that cannot be read off
-            its source. The model is unchanged then.
+        ValueError: If nothing matches, an option is unknown, or the calls
+            of a block cannot be told apart in its source. The model is
+            unchanged then.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.SiLU())
@@ -202,17 +154,20 @@ def replace_activations(model: nn.Module,
         raise ValueError(
             f'no activation matches types={tuple(types)}, pattern='
             f'{pattern!r}, stages={stages}; the model has {_describe(found)}')
-    # All counts before the first change: an error must leave the model whole.
-    counts = [_count_sites(place, sites or {}) for place in chosen]
+    # All before the first change: an error must leave the model whole.
+    sites = [_sites_of(place, shared) for place in chosen]
+    classes = _new_classes(chosen, sites)
     report = SwapReport([], [])
-    for place, count in zip(chosen, counts, strict=True):
-        if count == 0:
+    for place, found_sites in zip(chosen, sites, strict=True):
+        if found_sites.count == 0:
             report.kept.append(
                 (place.name, f'{type(place.block).__name__} never calls it'))
             continue
-        swap = _describe_swap(place, count, init, relu_kappa)
+        swap = _describe_swap(place, found_sites.count, init, relu_kappa)
         _put(model, place, swap, dict(act_cfg or {}))
         report.swapped.append(swap)
+    for block, cls in classes:
+        block.__class__ = cls
     return report
 
 
@@ -247,22 +202,40 @@ def _describe(found: Sequence[_Place]) -> str:
             f'{found[0].name}')
 
 
-def _count_sites(place: _Place, sites: Dict[str, int]) -> int:
+def _sites_of(place: _Place, shared: Sequence[str]) -> CallSites:
     block = type(place.block).__name__
     key = f'{block}.{place.attribute}'
-    if key in sites:
-        return sites[key]
-    count = None
-    if isinstance(place.block, CONTAINERS):
-        count = count_calls(place.block, place.attribute) or 1
-    else:
-        count = count_calls(place.block, place.attribute)
-    if count is None:
+    if key in shared:
+        return CallSites(1, {})
+    sites = find_call_sites(place.block, place.attribute)
+    if sites.count == 0 and isinstance(place.block, CONTAINERS):
+        return CallSites(1, {})
+    if sites.count is None:
         raise ValueError(
-            f'cannot tell how often {block} calls {place.name} in one forward '
-            "pass, and its calls must not share kappa and lambda; name the "
-            f"number, as in sites={{'{key}': 2}}")
-    return count
+            f'the calls of {place.name} cannot be told apart in the source of '
+            f'{block}, and they must not share kappa and lambda by accident; '
+            f"name it in shared=['{key}'] to let all of them use one unit, or "
+            'leave it out by pattern')
+    return sites
+
+
+def _new_classes(places: Sequence[_Place], sites: Sequence[CallSites]
+                 ) -> List[Tuple[nn.Module, type]]:
+    """Return blocks that need a class with indices, and that class."""
+    shared: Dict[int, Dict[str, CallSites]] = {}
+    blocks = {id(place.block): place.block for place in places}
+    for place, found in zip(places, sites, strict=True):
+        if found.count is not None and found.count > 1:
+            shared.setdefault(id(place.block), {})[place.attribute] = found
+    made: Dict[tuple, type] = {}
+    result = []
+    for number, by_name in shared.items():
+        block = blocks[number]
+        key = (type(block), *sorted(by_name))
+        if key not in made:
+            made[key] = class_with_sites(type(block), by_name)
+        result.append((block, made[key]))
+    return result
 
 
 def _describe_swap(place: _Place, count: int, init: str,
@@ -278,11 +251,7 @@ def _put(model: nn.Module, place: _Place, swap: Swap, options: dict) -> None:
     if swap.kappa is not None:
         options.update(kappa_init=swap.kappa, lambd_init=swap.lambd)
     units = [AGLU(**options) for _ in range(swap.sites)]
-    new = units[0]
-    if len(units) > 1:
-        new = SiteActivations(units)
-        place.block.register_forward_pre_hook(_enter)
-        place.block.register_forward_hook(_leave)
+    new = units[0] if len(units) == 1 else nn.ModuleList(units)
     # Its own device: a model may lie on several.
     anchor = next(place.block.parameters(), next(model.parameters(), None))
     if anchor is not None:
