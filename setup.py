@@ -32,7 +32,7 @@ setup(
     install_requires=read_requirements('runtime'),
     extras_require={
         name: read_requirements(name)
-        for name in ('det', 'cls', 'tests')
+        for name in ('det', 'cls', 'analysis', 'tests')
     },
     zip_safe=False,
 )

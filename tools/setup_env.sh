@@ -16,6 +16,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${APA_VENV:-$root/.venv}
 cache=${APA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/apa_mm}
 lock_file=$root/requirements/lock.txt
+no_deps_file=$root/requirements/lock-no-deps.txt
 mmcv_version=2.1.0
 stamp=$venv/.apa_mm_ready
 owned=$venv/.made_by_apa_mm
@@ -43,7 +44,7 @@ fi
 
 fingerprint() {
   {
-    cat "$lock_file" "${BASH_SOURCE[0]}" "$root/setup.py"
+    cat "$lock_file" "$no_deps_file" "${BASH_SOURCE[0]}" "$root/setup.py"
     printf '%s' "${MMCV_WHEEL:-}" "$root"
   } | sha256sum | cut -d' ' -f1
 }
@@ -144,6 +145,8 @@ pip_install() {
 heartbeat 'installing the locked requirements (PyTorch is large)' \
   pip_install -r "$lock_file" ||
   die "pip could not install requirements/lock.txt (its last words are above); check the network and the disk, then run this again."
+pip_install --no-deps -r "$no_deps_file" >>"$log" 2>&1 ||
+  die "pip could not install requirements/lock-no-deps.txt: $(tail -n 1 "$log")"
 
 # --- mmcv with its ops -------------------------------------------------------
 # pip's own wheel cache does not know for which torch a wheel was built, so
