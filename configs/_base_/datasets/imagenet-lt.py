@@ -1,0 +1,59 @@
+# ImageNet-LT: images of ImageNet-1K, lists ImageNet_LT_{train,test}.txt.
+dataset_type = 'apa_mm.ImageNetLT'
+data_root = 'data/imagenet/'
+data_preprocessor = dict(
+    num_classes=1000,
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True)
+
+bgr_mean = data_preprocessor['mean'][::-1]
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=224, backend='pillow'),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(
+        type='AutoAugment',
+        policies='imagenet',
+        hparams=dict(
+            pad_val=[round(x) for x in bgr_mean], interpolation='bilinear')),
+    dict(type='PackInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs')
+]
+
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=5,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file='ImageNet_LT_train.txt',
+        num_images=115846,
+        pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=64,
+    num_workers=5,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        ann_file='ImageNet_LT_test.txt',
+        # Its counts tell many-, medium- and few-shot classes apart.
+        train_ann_file='ImageNet_LT_train.txt',
+        num_images=50000,
+        test_mode=True,
+        pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+val_evaluator = [
+    dict(type='Accuracy', topk=(1, 5)),
+    dict(type='apa_mm.ShotAccuracy'),
+    dict(type='apa_mm.CalibrationError')
+]
+test_evaluator = val_evaluator

@@ -1,0 +1,4 @@
+# SE-R50 with Gumbel gates, ReLU units (Table 4a).
+_base_ = '../imagenet_lt/seresnet50_4xb64-mixup-200e_imagenet-lt.py'
+gate_cfg = dict(type='apa_mm.Gumbel')
+model = dict(backbone=dict(attention_cfg=dict(gate_cfg=gate_cfg)))

@@ -1,0 +1,3 @@
+# APA* gates, ReLU units, depth 152.
+_base_ = './apa-seresnet50_relu_4xb64-mixup-100e_in1k.py'
+model = dict(backbone=dict(depth=152))

@@ -1,0 +1,3 @@
+# SE baseline, depth 152.
+_base_ = './seresnet50_4xb64-mixup-200e_imagenet-lt.py'
+model = dict(backbone=dict(depth=152))
