@@ -88,26 +88,49 @@ class ClassCounts:
 
     def _compare(self, counts: Tensor) -> None:
         """Refuse the same counts in another order; note other counts."""
-        old = self.class_counts.cpu()
-        if not self.has_class_counts or torch.equal(old, counts):
+        if not self.has_class_counts or torch.equal(self.class_counts.cpu(),
+                                                    counts):
             return
-        differing = (old != counts).nonzero().flatten().tolist()
-        first = differing[0]
-        found = (f'{len(differing)} of {len(counts)} classes differ, class '
-                 f'{first} had {old[first]} images and now has '
-                 f'{counts[first]}')
-        if torch.equal(old.sort().values, counts.sort().values):
-            raise ValueError(
-                f'{type(self).__name__} was loaded with the class counts of '
-                f'this training set in another class order: {found}; give the '
-                'data set the label order of the checkpoint, or load only the '
-                "backbone by init_cfg=dict(type='Pretrained', "
-                "checkpoint=..., prefix='backbone.')")
+        self.refuse_other_order(counts)
         print_log(
             f'{type(self).__name__}: the class counts of the checkpoint are '
-            f'replaced by those of another training set: {found}',
+            'replaced by those of another training set: '
+            f'{self._difference(counts)}',
             logger='current',
             level=logging.WARNING)
+
+    def _difference(self, counts: Tensor) -> str:
+        old = self.class_counts.cpu()
+        differing = (old != counts).nonzero().flatten().tolist()
+        first = differing[0]
+        return (f'{len(differing)} of {len(counts)} classes differ, class '
+                f'{first} had {old[first]} images and now has '
+                f'{counts[first]}')
+
+    def refuse_other_order(self, counts: Union[Tensor,
+                                               Sequence[int]]) -> None:
+        """Compare the counts that a checkpoint brought with those of the data.
+
+        Args:
+            counts (Tensor | Sequence[int]): Training images per class (C,),
+                in the order of the labels.
+
+        Raises:
+            ValueError: If they are the same counts in another order.
+        """
+        counts = torch.as_tensor(counts).to(torch.int64).cpu()
+        old = self.class_counts.cpu()
+        if torch.equal(old, counts) or not torch.equal(
+                old.sort().values,
+                counts.sort().values):
+            return
+        raise ValueError(
+            f'{type(self).__name__} was loaded with the class counts of '
+            'this training set in another class order: '
+            f'{self._difference(counts)}; give the '
+            'data set the label order of the checkpoint, or load only the '
+            "backbone by init_cfg=dict(type='Pretrained', "
+            "checkpoint=..., prefix='backbone.')")
 
     def require_class_counts(self) -> Tensor:
         """Return the counts (C,), or say how to get them.

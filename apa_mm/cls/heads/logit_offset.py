@@ -54,6 +54,11 @@ class LogitOffset(ClassCounts):
         self.every_class_needs_images = variant != 'smooth'
         self.init_class_counts(self.num_classes)
 
+    @property
+    def predicts_with_class_counts(self) -> bool:
+        """Whether predictions need the class counts."""
+        return self.logit_offset is not None
+
     def set_class_frequency(self, counts: Union[Tensor, Sequence[int]],
                             num_images: int) -> None:
         """Take the class counts; does nothing for a head without offsets."""

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from apa_mm.registry import HOOKS
+from apa_mm.utils.class_order import class_order_problem
 from apa_mm.utils.load_check import rehearse_loading, unwrap
 from apa_mm.utils.preflight import InputError
 from apa_mm.utils.pretrained import MIN_MATCHED, Comparison
@@ -26,7 +27,10 @@ class CheckpointCheckHook(Hook):
     - testing, validating and resuming need every tensor of the model, in its
       shape;
     - ``load_from`` for a new training needs a given fraction of them and
-      logs one line with the counts.
+      logs one line with the counts;
+    - a classifier that is taken over must have its classes in the order of
+      the data sets, as far as the file says
+      (:mod:`apa_mm.utils.class_order`).
 
     Tensors that only the file has are counted in the log line and never an
     error. ``tools/train.py`` and ``tools/test.py`` add the hook by
@@ -62,7 +66,8 @@ class CheckpointCheckHook(Hook):
             checkpoint (dict): Content of the file.
 
         Raises:
-            InputError: If the file has no state dict, or does not fit.
+            InputError: If the file has no state dict, does not fit, or has
+                its classes in another order.
         """
         found = rehearse_loading(
             unwrap(runner.model), _state_dict_of(checkpoint))
@@ -71,6 +76,7 @@ class CheckpointCheckHook(Hook):
         # The runner has no public word for it; mmengine's own hooks ask so.
         if training and not runner._resume:
             self._check_fraction(found)
+            _check_class_order(runner, checkpoint, found)
             runner.logger.info(f'load_from: {found}')
             return
         if training:
@@ -79,7 +85,9 @@ class CheckpointCheckHook(Hook):
             what = 'resume' if training else 'evaluate'
             raise InputError(
                 f'the checkpoint is not of this model: {found}; {what} with '
-                'the config that it was trained with, or name another file')
+                'the config that it was trained with, or name another file' +
+                _hint(found))
+        _check_class_order(runner, checkpoint, found)
         runner.logger.info(f'checkpoint: {found}')
 
     def _check_fraction(self, found: Comparison) -> None:
@@ -90,6 +98,13 @@ class CheckpointCheckHook(Hook):
                 f'{self.min_matched:.0%} must match; name a checkpoint of '
                 'the same architecture, or set custom_hooks=[dict(type='
                 "'apa_mm.CheckpointCheckHook', min_matched=...)]")
+
+
+def _hint(found: Comparison) -> str:
+    if not any('.fc_cls' in name for name in found.reshaped):
+        return ''
+    return (' (the classifier of another loss differs by a row: softmax has '
+            'one more than apa_mm.GOLLoss, the background)')
 
 
 def _state_dict_of(checkpoint: Any) -> Dict[str, Tensor]:
@@ -111,6 +126,24 @@ def _state_dict_of(checkpoint: Any) -> Dict[str, Tensor]:
     if hasattr(tensors, '_metadata'):
         stripped._metadata = tensors._metadata
     return stripped
+
+
+def _check_class_order(runner: Runner, checkpoint: dict,
+                       found: Comparison) -> None:
+    """Compare the classes of the file with those of the built loops."""
+    tensors = _state_dict_of(checkpoint)
+    # Class counts match without the file: it need not hold them.
+    if not any(
+            name in tensors and name.split('.')[0].endswith('head')
+            for name in found.matched):
+        return
+    # The public properties would build the loops that do not run.
+    for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+        dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
+        metainfo = getattr(dataset, 'metainfo', None) or {}
+        problem = class_order_problem(checkpoint.get('meta') or {}, metainfo)
+        if problem is not None and dataset is not None:
+            raise InputError(problem)
 
 
 def _check_resumable(checkpoint: dict) -> None:

@@ -1,13 +1,14 @@
 """Give the image frequencies of the training set to whoever asks."""
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from apa_mm.registry import HOOKS
+from apa_mm.registry import DATASETS, HOOKS
+from apa_mm.utils.load_check import unwrap
+from apa_mm.utils.preflight import InputError
 
 from ..class_frequency import (ClassFrequency, class_frequency,
                                class_frequency_from_file, plain_datasets)
@@ -29,6 +30,13 @@ class ClassFrequencyHook(Hook):
     has made anyway. This happens after a checkpoint was loaded or resumed, so
     that the frequencies are those of the set that is trained on. Ranks read
     the same files and need not talk.
+
+    A head that corrects its predictions for the counts, such as
+    :class:`apa_mm.CosineClsHead` with ``logit_offset``, finds them in the
+    checkpoint it is tested with. If they are not there, as in a converted
+    file, it gets them before testing, from the first of ``ann_file``, the
+    ``train_class_counts`` that the tested dataset knows, and the training
+    dataset of the config.
 
     Args:
         ann_file (str, optional): Count a COCO- or LVIS-style file instead of
@@ -59,11 +67,7 @@ class ClassFrequencyHook(Hook):
             ValueError: If a class has no image, or the numbers of classes of
                 dataset and model differ.
         """
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
-        users = [(name, module) for name, module in model.named_modules()
-                 if callable(getattr(module, 'set_class_frequency', None))]
+        users = _users(runner.model)
         if not users:
             runner.logger.info('ClassFrequencyHook: no module of the model '
                                'asks for class frequencies')
@@ -79,10 +83,65 @@ class ClassFrequencyHook(Hook):
             f'{found.counts.max()} images per class) from {found.source} for '
             + ', '.join(name or 'the model' for name, _ in users))
 
+    def before_val(self, runner: Runner) -> None:
+        """Make sure that predictions can be corrected, as before testing.
+
+        Args:
+            runner (Runner): The runner that validates.
+        """
+        self._before_predictions(runner, runner.val_dataloader.dataset)
+
+    def before_test(self, runner: Runner) -> None:
+        """Make sure that predictions can be corrected.
+
+        Args:
+            runner (Runner): The runner that tests.
+
+        Raises:
+            InputError: If the counts are neither in the checkpoint nor to be
+                found elsewhere.
+            ValueError: If the checkpoint has the counts of the tested
+                dataset in another order of classes.
+        """
+        self._before_predictions(runner, runner.test_dataloader.dataset)
+
+    def _before_predictions(self, runner: Runner, dataset: object) -> None:
+        heads = [(name, module) for name, module in _users(runner.model)
+                 if getattr(module, 'predicts_with_class_counts', False)]
+        if not heads:
+            return
+        metainfo = getattr(next(plain_datasets(dataset)), 'metainfo', {})
+        known = metainfo.get('train_class_counts')
+        for name, head in heads:
+            if not head.has_class_counts:
+                counts = self._counts_for_test(runner, known, name)
+                head.set_class_frequency(counts, sum(counts))
+            elif known is not None:
+                head.refuse_other_order(known)
+
+    def _counts_for_test(self, runner: Runner, known: Optional[Sequence[int]],
+                         name: str) -> List[int]:
+        """Return training images per class for a head without them."""
+        source = "the tested dataset's train_class_counts"
+        cfg = (runner.cfg.get('train_dataloader') or {}).get('dataset')
+        if known is None and self.ann_file is None and cfg is None:
+            raise InputError(
+                f'{name} corrects its predictions for the training images per '
+                'class, but neither the checkpoint nor the tested dataset nor '
+                'the config tells them; set train_dataloader, test on a '
+                'dataset with train_ann_file, or set logit_offset=None')
+        if known is None or self.ann_file is not None:
+            found = self._count(DATASETS.build(cfg) if cfg else None)
+            self._check_empty(found)
+            known, source = found.counts.tolist(), found.source
+        runner.logger.info(f'the checkpoint has no class counts for {name}; '
+                           f'they are taken from {source}')
+        return list(known)
+
     def _count(self, dataset: object) -> ClassFrequency:
         if self.ann_file is None:
             return class_frequency(dataset)
-        first = next(plain_datasets(dataset))
+        first = None if dataset is None else next(plain_datasets(dataset))
         metainfo = getattr(first, 'metainfo', None) or {}
         return class_frequency_from_file(
             self.ann_file,
@@ -100,6 +159,12 @@ class ClassFrequencyHook(Hook):
             f'image in {found.source}: {names}{more}; remove them from the '
             "dataset's classes, or set allow_empty=True in "
             "dict(type='apa_mm.ClassFrequencyHook')")
+
+
+def _users(model: nn.Module) -> List[Tuple[str, nn.Module]]:
+    """Return the modules that ask for class frequencies, with names."""
+    return [(name, module) for name, module in unwrap(model).named_modules()
+            if callable(getattr(module, 'set_class_frequency', None))]
 
 
 def _check_num_classes(found: ClassFrequency,
