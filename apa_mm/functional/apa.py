@@ -6,8 +6,9 @@ from torch import Tensor
 
 from .apa_autograd import APAFunction
 from .backend import choose_backend
+from .formulas import GATE, UNIT
 
-__all__ = ['aglu', 'apa']
+__all__ = ['aglu', 'apa', 'as_parameter', 'check_floating']
 
 LAMBDA_GRADS = ('exact', 'paper')
 
@@ -50,7 +51,7 @@ def apa(x: Tensor,
         >>> apa(torch.zeros(2), kappa=1.0, lambd=1.0)
         tensor([0.5000, 0.5000])
     """
-    return _apply(x, kappa, lambd, False, False, backend)
+    return _apply(x, kappa, lambd, GATE, False, backend)
 
 
 def aglu(x: Tensor,
@@ -91,23 +92,28 @@ def aglu(x: Tensor,
     if lambda_grad not in LAMBDA_GRADS:
         raise ValueError(f'lambda_grad must be one of {LAMBDA_GRADS}, but got '
                          f'{lambda_grad!r}')
-    return _apply(x, kappa, lambd, True, lambda_grad == 'paper', backend)
+    return _apply(x, kappa, lambd, UNIT, lambda_grad == 'paper', backend)
 
 
 def _apply(x: Tensor, kappa: Union[Tensor, float], lambd: Union[Tensor, float],
-           product: bool, paper: bool, backend: Optional[str]) -> Tensor:
-    if not torch.is_floating_point(x):
-        raise TypeError(f'x must be a floating point tensor, but got dtype '
-                        f'{x.dtype}; convert it with x.float()')
+           kind: int, paper: bool, backend: Optional[str]) -> Tensor:
+    check_floating('x', x)
     if not isinstance(lambd, Tensor) and not lambd > 0:
         raise ValueError(f'lambd must be positive, but got {lambd}')
-    kappa = _parameter('kappa', kappa, x)
-    lambd = _parameter('lambd', lambd, x)
-    return APAFunction.apply(x, kappa, lambd, product, paper,
+    kappa = as_parameter('kappa', kappa, x)
+    lambd = as_parameter('lambd', lambd, x)
+    return APAFunction.apply(x, kappa, lambd, kind, paper,
                              choose_backend(x, backend))
 
 
-def _parameter(name: str, value: Union[Tensor, float], x: Tensor) -> Tensor:
+def check_floating(name: str, x: Tensor) -> None:
+    """Raise TypeError unless the tensor is a floating one."""
+    if not torch.is_floating_point(x):
+        raise TypeError(f'{name} must be a floating point tensor, but got '
+                        f'dtype {x.dtype}; convert it with {name}.float()')
+
+
+def as_parameter(name: str, value: Union[Tensor, float], x: Tensor) -> Tensor:
     """Return the parameter as a tensor that broadcasts to ``x``'s shape."""
     if not isinstance(value, Tensor):
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32

@@ -16,6 +16,7 @@ from torch import Tensor
 from . import fused_native
 from .apa_autograd import APAFunction
 from .backend import choose_backend
+from .formulas import UNIT
 
 __all__ = ['Affine', 'batch_norm_aglu', 'residual_aglu']
 
@@ -119,14 +120,14 @@ class _ResidualAGLU(torch.autograd.Function):
 
 
 def _aglu_forward(z: Tensor, kappa: Tensor, lambd: Tensor) -> Tensor:
-    return APAFunction.apply(z, kappa, lambd, True, False, choose_backend(z))
+    return APAFunction.apply(z, kappa, lambd, UNIT, False, choose_backend(z))
 
 
 def _aglu_backward(z: Tensor, grad: Tensor, kappa: Tensor, lambd: Tensor,
                    paper: bool) -> Tuple[Tensor, Tensor, Tensor]:
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_() for t in (z, kappa, lambd)]
-        out = APAFunction.apply(*leaves, True, paper, choose_backend(z))
+        out = APAFunction.apply(*leaves, UNIT, paper, choose_backend(z))
     return torch.autograd.grad(out, leaves, grad)
 
 

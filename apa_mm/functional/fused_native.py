@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import native
 from .backend import choose_backend
+from .formulas import UNIT
 
 if TYPE_CHECKING:
     from .fused import Affine
@@ -51,7 +52,7 @@ def batch_norm_forward(affine: 'Affine', kappa: Tensor,
                        lambd: Tensor) -> Tensor:
     """Return ``aglu(scale * x + shift)``."""
     return native.forward(affine.source, flat(kappa), flat(lambd),
-                          _layout(affine.source), True,
+                          _layout(affine.source), UNIT,
                           (flat(affine.scale), flat(affine.shift)))
 
 
@@ -61,7 +62,7 @@ def batch_norm_backward(affine: 'Affine', grad: Tensor, mean: Tensor,
     """Return the gradients for x, weight, bias, kappa and lambda."""
     x, scale = affine.source, flat(affine.scale)
     grad_x, sums = native.backward(x, grad, flat(kappa), flat(lambd),
-                                   _layout(x), True, paper,
+                                   _layout(x), UNIT, paper,
                                    (scale, flat(affine.shift)), flat(mean))
     total, covariance = sums[:, 2], sums[:, 3]
     slope, offset = torch.zeros(2, len(scale))

@@ -10,8 +10,11 @@ from typing import Optional, Tuple, Union
 import torch
 from torch import Tensor
 
-from .gumbel_autograd import (GOLFunction, GOLSettings, GumbelBCEFunction,
-                              GumbelFunction)
+from .apa import as_parameter, check_floating
+from .apa_autograd import APAFunction
+from .backend import choose_backend
+from .formulas import GUMBEL
+from .gumbel_autograd import GOLFunction, GOLSettings, GumbelBCEFunction
 
 __all__ = [
     'GOL_ACTIVATIONS', 'GUMBEL_CLAMP', 'check_clamp', 'count_foreground',
@@ -32,31 +35,39 @@ GOL_ACTIVATIONS = tuple(DEFAULT_CLAMPS)
 REDUCTIONS = ('none', 'mean', 'sum')
 
 
-def gumbel(x: Tensor) -> Tensor:
+def gumbel(x: Tensor,
+           *,
+           kappa: Union[Tensor, float] = 1.0,
+           backend: Optional[str] = None) -> Tensor:
     r"""Compute the Gumbel probability.
 
-    .. math:: p(x) = e^{-e^{-x}}
+    .. math:: p(x) = e^{-e^{-\kappa x}}
 
-    The limit of :func:`apa` as ``lambd`` goes to 0, at ``kappa=1``. Value and
-    gradient are finite for every finite ``x``.
+    The limit of :func:`apa_mm.functional.apa` as ``lambd`` goes to 0. Value
+    and gradients are finite for every finite ``x`` and can be differentiated
+    again.
 
     Args:
-        x (Tensor): Any shape and floating dtype; half types are computed in
-            float32.
+        x (Tensor): See :func:`apa_mm.functional.apa`.
+        kappa (Tensor | float): See :func:`apa_mm.functional.apa`.
+        backend (str, optional): See :func:`apa_mm.functional.apa`.
 
     Returns:
         Tensor: Values in [0, 1]; shape, dtype and memory format of ``x``.
 
     Raises:
         TypeError: If ``x`` is not a floating tensor.
+        ValueError: If ``kappa`` does not broadcast to ``x``.
 
     Example:
         >>> import torch
         >>> gumbel(torch.tensor([0.0, 2.0]))
         tensor([0.3679, 0.8734])
     """
-    _check_floating('x', x)
-    return GumbelFunction.apply(x)
+    check_floating('x', x)
+    kappa = as_parameter('kappa', kappa, x)
+    return APAFunction.apply(x, kappa, kappa.detach(), GUMBEL, False,
+                             choose_backend(x, backend))
 
 
 def gumbel_bce_with_logits(
@@ -94,8 +105,8 @@ def gumbel_bce_with_logits(
         >>> gumbel_bce_with_logits(torch.zeros(2), torch.ones(2))
         tensor(1.)
     """
-    _check_floating('logits', logits)
-    _check_floating('target', target)
+    check_floating('logits', logits)
+    check_floating('target', target)
     if target.shape != logits.shape:
         raise ValueError(
             f'target must have the shape of logits, {tuple(logits.shape)}, '
@@ -257,15 +268,9 @@ def _row_ratios(background: Tensor, ratio: Union[Tensor, float]) -> Tensor:
     return torch.where(background, ratio.float(), 0.0).unsqueeze(1)
 
 
-def _check_floating(name: str, x: Tensor) -> None:
-    if not torch.is_floating_point(x):
-        raise TypeError(f'{name} must be a floating point tensor, but got '
-                        f'dtype {x.dtype}; convert it with {name}.float()')
-
-
 def _check_gol(cls_score: Tensor, labels: Tensor,
                rare: Optional[Tensor]) -> None:
-    _check_floating('cls_score', cls_score)
+    check_floating('cls_score', cls_score)
     if labels.dtype != torch.int64:
         raise TypeError(f'labels must be class indices of dtype torch.int64, '
                         f'but got {labels.dtype}; convert them with '

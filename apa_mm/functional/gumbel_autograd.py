@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ['GOLFunction', 'GOLSettings', 'GumbelBCEFunction', 'GumbelFunction']
+__all__ = ['GOLFunction', 'GOLSettings', 'GumbelBCEFunction']
 
 # Elements per chunk: on a CPU a multiple of the threads, within limits. Larger
 # buffers cost page faults and leave the cache; with smaller ones the threads
@@ -45,26 +45,6 @@ def gumbel_terms(score: Tensor) -> Tuple[Tensor, Tensor]:
     """Return ``e`` and ``r`` of the module's header for clamped scores."""
     e = torch.exp(-score)
     return e, torch.expm1(e).reciprocal_()
-
-
-class GumbelFunction(torch.autograd.Function):
-    """``exp(-exp(-x))`` that keeps nothing but ``x``."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        """Return p, in the dtype of ``x``."""
-        ctx.save_for_backward(x)
-        return torch.exp(-torch.exp(-widen(x))).to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
-        """Return the gradient of ``x``."""
-        x, = ctx.saved_tensors
-        wide = widen(x)
-        # One exponent: p * e would be 0 * inf at x = -1e4.
-        slope = torch.exp(-wide - torch.exp(-wide))
-        return (slope * grad).to(x.dtype)
 
 
 class GumbelBCEFunction(torch.autograd.Function):

@@ -4,38 +4,49 @@ from typing import NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-from . import native
+from . import inductor, native
+from .layout import Layout, find_layout
 
-__all__ = ['NativeKernel', 'find_kernel']
+__all__ = ['Kernel', 'find_kernel']
 
 
-class NativeKernel(NamedTuple):
-    """The CPU form, bound to an input and its parameters."""
+class Kernel(NamedTuple):
+    """A compiled form, bound to an input and its parameters."""
 
+    backend: str
     x: Tensor
     kappa: Tensor
     lambd: Tensor
-    layout: native.Layout
+    layout: Layout
 
-    def forward(self, product: bool) -> Tensor:
-        """Return eta(x), or x * eta(x), in the strides of x."""
-        return native.forward(self.x, _flat(self.kappa), _flat(self.lambd),
-                              self.layout, product)
+    def forward(self, kind: int) -> Tensor:
+        """Return the activation in the strides and dtype of x."""
+        return self._module().forward(self.x, _flat(self.kappa),
+                                      _flat(self.lambd), self.layout, kind)
 
-    def backward(self, grad: Tensor, product: bool,
-                 paper: bool) -> Tuple[Tensor, Tensor, Tensor]:
+    def backward(self,
+                 grad: Tensor,
+                 kind: int,
+                 paper: bool = False) -> Tuple[Tensor, Tensor, Tensor]:
         """Return the gradients for x, kappa and lambda."""
-        grad_x, sums = native.backward(self.x, grad, _flat(self.kappa),
-                                       _flat(self.lambd), self.layout, product,
-                                       paper)
+        grad_x, sums = self._module().backward(self.x, grad, _flat(self.kappa),
+                                               _flat(self.lambd), self.layout,
+                                               kind, paper)
         grads = (column.reshape(p.shape).to(p.dtype)
                  for column, p in zip((sums[:, 0], sums[:, 1]),
                                       (self.kappa, self.lambd), strict=True))
         return (grad_x, *grads)
 
+    def _module(self) -> object:
+        if self.backend == 'triton':
+            # Imported late: it defines kernels, for which triton is needed.
+            from . import apa_triton
+            return apa_triton
+        return native if self.backend == 'native' else inductor
+
 
 def find_kernel(backend: str, x: Tensor, kappa: Tensor,
-                lambd: Tensor) -> Optional[NativeKernel]:
+                lambd: Tensor) -> Optional[Kernel]:
     """Return the compiled form for these tensors, or None for the eager one.
 
     Args:
@@ -45,10 +56,10 @@ def find_kernel(backend: str, x: Tensor, kappa: Tensor,
         lambd (Tensor): Broadcastable to ``x``.
 
     Returns:
-        NativeKernel | None: None if the parameters vary along more than one
-        axis, or differ in shape, or ``x`` would have to be copied.
+        Kernel | None: None if the parameters vary along more than one axis,
+        or differ in shape, or ``x`` would have to be copied.
     """
-    if backend != 'native' or kappa.numel() != lambd.numel():
+    if backend == 'eager' or kappa.numel() != lambd.numel():
         return None
     channel_dim = None
     if kappa.numel() > 1:
@@ -61,8 +72,8 @@ def find_kernel(backend: str, x: Tensor, kappa: Tensor,
         if len(axes) > 1:
             return None
         channel_dim = axes[0]
-    layout = native.find_layout(x, channel_dim)
-    return layout and NativeKernel(x, kappa, lambd, layout)
+    layout = find_layout(x, channel_dim)
+    return layout and Kernel(backend, x, kappa, lambd, layout)
 
 
 def _flat(parameter: Tensor) -> Tensor:

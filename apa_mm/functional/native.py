@@ -1,4 +1,4 @@
-"""The compiled CPU form of APA and AGLU: building, caching and calling it.
+"""The compiled CPU forms of the activations: building, caching, calling them.
 
 The files in ``csrc`` are compiled at first use with the system's C++ compiler
 (3 s on one core) into ``${XDG_CACHE_HOME:-~/.cache}/apa_mm/native``, under
@@ -15,10 +15,12 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 from torch import Tensor
+
+from .layout import DTYPES, Layout, find_layout
 
 __all__ = [
     'Layout', 'backward', 'find_layout', 'forward', 'library', 'pointer',
@@ -26,7 +28,6 @@ __all__ = [
 ]
 
 SOURCES = Path(__file__).parent / 'csrc'
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 FLAGS = ('-O3', '-std=c++17', '-fPIC', '-shared', '-fopenmp',
          '-fno-math-errno', '-fno-trapping-math', '-ffp-contract=fast')
 #: Tried in order; the second for compilers that do not know the first.
@@ -36,75 +37,21 @@ TUNING = (('-march=native', '-mprefer-vector-width=512'),
 ELEMENTS_PER_THREAD = 16384
 
 
-class Layout(NamedTuple):
-    """How a tensor is walked: see the header of ``apa_cpu.cpp``.
-
-    Attributes:
-        rows (int): Rows of ``inner`` elements, or of ``channels`` elements.
-        inner (int): Elements per row that share their parameters.
-        channels (int): Number of different parameters.
-        channels_last (bool): Whether the parameters differ within a row.
-    """
-
-    rows: int
-    inner: int
-    channels: int
-    channels_last: bool
-
-
-def find_layout(x: Tensor, channel_dim: Optional[int]) -> Optional[Layout]:
-    """Return how to walk ``x`` without a copy, or None if that is impossible.
-
-    Args:
-        x (Tensor): Any shape and strides.
-        channel_dim (int, optional): Non-negative axis along which the
-            parameters differ; None if they are shared.
-
-    Returns:
-        Layout | None: None asks for the eager form.
-    """
-    if x.dtype not in DTYPES or x.device.type != 'cpu' or not x.numel():
-        return None
-    if channel_dim is None:
-        dense = x.is_contiguous() or _is_dense(x)
-        return Layout(1, x.numel(), 1, False) if dense else None
-    channels = x.shape[channel_dim]
-    inner = x.shape[channel_dim + 1:].numel()
-    rows = x.numel() // inner
-    if x.is_contiguous():
-        if inner == 1:
-            return Layout(rows // channels, 1, channels, True)
-        return Layout(rows, inner, channels, False)
-    last = x.dim() == 4 and channel_dim == 1 and x.is_contiguous(
-        memory_format=torch.channels_last)
-    return Layout(x.numel() // channels, 1, channels, True) if last else None
-
-
-def _is_dense(x: Tensor) -> bool:
-    """Return whether the strides are a permutation without gaps."""
-    expected = 1
-    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
-
-
 def forward(x: Tensor,
             kappa: Tensor,
             lambd: Tensor,
             layout: Layout,
-            product: bool,
+            kind: int,
             affine: Optional[Tuple[Tensor, Tensor]] = None) -> Tensor:
-    """Return eta(z) or z * eta(z), with ``z = scale * x + shift``.
+    """Return the activation of ``z = scale * x + shift``.
 
     Args:
         x (Tensor): Input that ``layout`` was found for.
         kappa (Tensor): One float32 value, or one per channel, contiguous.
-        lambd (Tensor): The same number of values, positive.
+        lambd (Tensor): The same number of values, positive; the Gumbel gate
+            does not use it.
         layout (Layout): From :func:`find_layout`.
-        product (bool): Multiply by z.
+        kind (int): GATE, UNIT or GUMBEL of ``formulas.py``.
         affine (tuple[Tensor, Tensor], optional): Scale and shift per channel,
             float32 and contiguous; None for 1 and 0.
 
@@ -114,7 +61,7 @@ def forward(x: Tensor,
     y = torch.empty_like(x)
     library().apa_forward(
         pointer(x), pointer(y), *_problem(x, kappa, lambd, layout, affine),
-        int(product), int(layout.channels_last), threads(x))
+        int(kind), int(layout.channels_last), threads(x))
     return y
 
 
@@ -124,7 +71,7 @@ def backward(
     kappa: Tensor,
     lambd: Tensor,
     layout: Layout,
-    product: bool,
+    kind: int,
     paper: bool,
     affine: Optional[Tuple[Tensor, Tensor]] = None,
     center: Optional[Tensor] = None
@@ -137,7 +84,7 @@ def backward(
         kappa (Tensor): As in :func:`forward`.
         lambd (Tensor): As in :func:`forward`.
         layout (Layout): As in :func:`forward`.
-        product (bool): As in :func:`forward`.
+        kind (int): As in :func:`forward`.
         paper (bool): Eq. 8 of the paper for lambda.
         affine (tuple[Tensor, Tensor], optional): As in :func:`forward`.
         center (Tensor, optional): One float32 value per channel.
@@ -155,7 +102,7 @@ def backward(
     library().apa_backward(
         pointer(x), pointer(grad), pointer(grad_z), pointer(sums),
         *_problem(x, kappa, lambd, layout, affine), pointer(center),
-        int(product), int(paper), int(layout.channels_last), threads(x))
+        int(kind), int(paper), int(layout.channels_last), threads(x))
     return grad_z, sums.reshape(-1, layout.channels, 4).sum(0)
 
 

@@ -265,7 +265,7 @@ class TemperedGumbel(TemperedSigmoid):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return values in [0, 1], shape and dtype of ``x``."""
-        return gumbel(self._align(self.kappa, x) * x)
+        return gumbel(x, kappa=self._align(self.kappa, x))
 
 
 def build_site_activation(cfg: dict, channels: int) -> nn.Module:

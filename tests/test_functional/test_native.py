@@ -8,9 +8,15 @@ import pytest
 import torch
 from reference import TOLERANCES
 
-from apa_mm.functional import aglu, apa, native
+from apa_mm.functional import aglu, apa, gumbel, native
 
 SHAPES = [(1, ), (1023, ), (7, 3, 5, 5), (2, 64), (5000, 3), (1, 2, 70, 71)]
+FUNCTIONS = {
+    'apa': apa,
+    'exact': aglu,
+    'paper': lambda x, **kw: aglu(x, lambda_grad='paper', **kw),
+    'gumbel': lambda x, lambd, **kw: gumbel(x, **kw)
+}
 needs_compiler = pytest.mark.skipif(
     native.library() is None, reason='no C++ compiler on this machine')
 
@@ -28,23 +34,24 @@ def run(function, x, kappa, lambd, grad, **kwargs):
 @needs_compiler
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('per_channel', [False, True])
-@pytest.mark.parametrize('name', ['apa', 'exact', 'paper'])
+@pytest.mark.parametrize('name', list(FUNCTIONS))
 def test_float32_agrees_with_float64(shape, per_channel, name):
-    function = apa if name == 'apa' else aglu
-    kwargs = {} if name == 'apa' else dict(lambda_grad=name)
+    function = FUNCTIONS[name]
     x, grad = torch.randn(shape) * 3, torch.randn(shape)
     size = (1, )
     if per_channel:
         channels = shape[1] if len(shape) > 1 else shape[0]
         size = (channels, ) + (1, ) * max(0, len(shape) - 2)
     kappa, lambd = torch.rand(size) * 2 - 0.5, torch.rand(size) + 1e-3
-    got = run(function, x, kappa, lambd, grad, backend='native', **kwargs)
+    got = run(function, x, kappa, lambd, grad, backend='native')
     want = run(
         function,
         *(t.double() for t in (x, kappa, lambd, grad)),
-        backend='eager',
-        **kwargs)
+        backend='eager')
     for a, b in zip(got, want, strict=True):
+        if b is None:  # the Gumbel gate has no lambda
+            assert a is None
+            continue
         assert a.dtype == torch.float32
         scale = 1 + b.abs().max()
         torch.testing.assert_close(
@@ -54,17 +61,33 @@ def test_float32_agrees_with_float64(shape, per_channel, name):
 @needs_compiler
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('per_channel', [False, True])
-def test_half_types_agree_with_float64(dtype, per_channel):
+@pytest.mark.parametrize('name', ['exact', 'gumbel'])
+def test_half_types_agree_with_float64(dtype, per_channel, name):
     x, grad = (torch.randn(4, 6, 7, 9).to(dtype) for _ in range(2))
     size = (6, 1, 1) if per_channel else (1, )
     kappa, lambd = torch.rand(size) + 0.5, torch.rand(size) + 0.1
-    got = run(aglu, x, kappa, lambd, grad, backend='native')
-    want = run(aglu, *(t.double() for t in (x, kappa, lambd, grad)))
+    function = FUNCTIONS[name]
+    got = run(function, x, kappa, lambd, grad, backend='native')
+    want = run(function, *(t.double() for t in (x, kappa, lambd, grad)))
     assert got[0].dtype == got[1].dtype == dtype
     for a, b in zip(got, want, strict=True):
+        if b is None:
+            continue
         tol = TOLERANCES[dtype]
         torch.testing.assert_close(
             a.double(), b, rtol=tol, atol=tol * b.abs().max().item())
+
+
+@needs_compiler
+def test_gumbel_at_the_ends_of_float32():
+    x = torch.tensor([-1e4, -5., -4.4, 0., 80., 1e4, torch.nan])
+    out, grad, *_ = run(
+        FUNCTIONS['gumbel'], x, torch.ones(1), torch.ones(1), torch.ones(7),
+        backend='native')
+    assert out[:2].tolist() == [0, 0] and 0 < out[2] < 1e-35
+    assert out[4:6].tolist() == [1, 1] and out[6].isnan()
+    assert grad[0] == grad[5] == 0 and grad[6].isnan()
+    torch.testing.assert_close(grad[3], torch.tensor(-1.).exp())
 
 
 @needs_compiler

@@ -1,4 +1,4 @@
-// APA and AGLU in one pass forward and one pass backward, for CPUs.
+// APA, AGLU and the Gumbel gate, one pass forward and one backward, for CPUs.
 //
 // Plain loops that the compiler turns into vector code; no library but the
 // C++ runtime and OpenMP. Two layouts cover every use:
@@ -37,7 +37,7 @@ struct Problem {
   }
 };
 
-template <typename T, bool kProduct>
+template <typename T, Kind kKind>
 void forward_rows(const Problem& problem, const T* x, T* y, int threads) {
   const int64_t inner = problem.inner;
   const int64_t units = (inner + kChunk - 1) / kChunk;
@@ -51,13 +51,13 @@ void forward_rows(const Problem& problem, const T* x, T* y, int threads) {
     T* out = y + row * inner + begin;
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i)
-      store(out + i, forward_one<kProduct>(load(in[i]), p));
+      store(out + i, forward_one<kKind>(load(in[i]), p));
   }
 }
 
 // Sums per row: of the gradients for kappa and lambda, of grad_z, and of
 // grad_z * (x - center).
-template <typename T, bool kProduct, bool kPaper>
+template <typename T, Kind kKind, bool kPaper>
 void backward_rows(const Problem& problem, const T* x, const T* grad,
                    T* grad_z, double* sums, int threads) {
   const int64_t inner = problem.inner;
@@ -77,7 +77,7 @@ void backward_rows(const Problem& problem, const T* x, const T* grad,
     for (int64_t i = 0; i < count; ++i) {
       const float value = load(in[i]);
       const Gradient g =
-          backward_one<kProduct, kPaper>(value, load(gin[i]), p);
+          backward_one<kKind, kPaper>(value, load(gin[i]), p);
       store(out + i, g.z);
       k += g.kappa;
       l += g.lambda;
@@ -119,7 +119,7 @@ struct ChannelTable {
   }
 };
 
-template <typename T, bool kProduct>
+template <typename T, Kind kKind>
 void forward_channels(const Problem& problem, const T* x, T* y, int threads) {
   const ChannelTable table(problem);
   const int64_t channels = problem.channels;
@@ -129,11 +129,11 @@ void forward_channels(const Problem& problem, const T* x, T* y, int threads) {
     T* out = y + row * channels;
 #pragma omp simd
     for (int64_t c = 0; c < channels; ++c)
-      store(out + c, forward_one<kProduct>(load(in[c]), table.at(c)));
+      store(out + c, forward_one<kKind>(load(in[c]), table.at(c)));
   }
 }
 
-template <typename T, bool kProduct, bool kPaper>
+template <typename T, Kind kKind, bool kPaper>
 void backward_channels(const Problem& problem, const T* x, const T* grad,
                        T* grad_z, double* sums, int threads) {
   const ChannelTable table(problem);
@@ -155,7 +155,7 @@ void backward_channels(const Problem& problem, const T* x, const T* grad,
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
         const float value = load(in[c]);
-        const Gradient g = backward_one<kProduct, kPaper>(
+        const Gradient g = backward_one<kKind, kPaper>(
             value, load(gin[c]), table.at(c));
         store(out + c, g.z);
         k[c] += g.kappa;
@@ -174,20 +174,29 @@ void backward_channels(const Problem& problem, const T* x, const T* grad,
     }
 }
 
-template <typename T>
-void forward(const Problem& problem, const void* x, void* y, bool product,
-             bool channels_last, int threads) {
+template <typename T, Kind kKind>
+void forward_layout(const Problem& problem, const void* x, void* y,
+                    bool channels_last, int threads) {
   const T* in = static_cast<const T*>(x);
   T* out = static_cast<T*>(y);
   if (channels_last)
-    product ? forward_channels<T, true>(problem, in, out, threads)
-            : forward_channels<T, false>(problem, in, out, threads);
+    forward_channels<T, kKind>(problem, in, out, threads);
   else
-    product ? forward_rows<T, true>(problem, in, out, threads)
-            : forward_rows<T, false>(problem, in, out, threads);
+    forward_rows<T, kKind>(problem, in, out, threads);
 }
 
-template <typename T, bool kProduct, bool kPaper>
+template <typename T>
+void forward(const Problem& problem, const void* x, void* y, int kind,
+             bool channels_last, int threads) {
+  if (kind == kUnit)
+    forward_layout<T, kUnit>(problem, x, y, channels_last, threads);
+  else if (kind == kGate)
+    forward_layout<T, kGate>(problem, x, y, channels_last, threads);
+  else
+    forward_layout<T, kGumbel>(problem, x, y, channels_last, threads);
+}
+
+template <typename T, Kind kKind, bool kPaper>
 void backward_layout(const Problem& problem, const void* x, const void* grad,
                      void* grad_z, double* sums, bool channels_last,
                      int threads) {
@@ -195,44 +204,48 @@ void backward_layout(const Problem& problem, const void* x, const void* grad,
   const T* gin = static_cast<const T*>(grad);
   T* out = static_cast<T*>(grad_z);
   if (channels_last)
-    backward_channels<T, kProduct, kPaper>(problem, in, gin, out, sums,
+    backward_channels<T, kKind, kPaper>(problem, in, gin, out, sums,
                                            threads);
   else
-    backward_rows<T, kProduct, kPaper>(problem, in, gin, out, sums, threads);
+    backward_rows<T, kKind, kPaper>(problem, in, gin, out, sums, threads);
 }
 
 template <typename T>
 void backward(const Problem& problem, const void* x, const void* grad,
-              void* grad_z, double* sums, bool product, bool paper,
+              void* grad_z, double* sums, int kind, bool paper,
               bool channels_last, int threads) {
-  if (!product)
-    backward_layout<T, false, false>(problem, x, grad, grad_z, sums,
+  if (kind == kGumbel)
+    backward_layout<T, kGumbel, false>(problem, x, grad, grad_z, sums,
+                                       channels_last, threads);
+  else if (kind == kGate)
+    backward_layout<T, kGate, false>(problem, x, grad, grad_z, sums,
                                      channels_last, threads);
   else if (paper)
-    backward_layout<T, true, true>(problem, x, grad, grad_z, sums,
-                                   channels_last, threads);
-  else
-    backward_layout<T, true, false>(problem, x, grad, grad_z, sums,
+    backward_layout<T, kUnit, true>(problem, x, grad, grad_z, sums,
                                     channels_last, threads);
+  else
+    backward_layout<T, kUnit, false>(problem, x, grad, grad_z, sums,
+                                     channels_last, threads);
 }
 
 }  // namespace
 
-// dtype: 0 float32, 1 bfloat16, 2 float16. scale and shift may be null.
+// dtype: 0 float32, 1 bfloat16, 2 float16; kind: see apa_math.h. scale and
+// shift may be null. The Gumbel gate reads lambda and does not use it.
 extern "C" void apa_forward(const void* x, void* y, int dtype, int64_t rows,
                             int64_t inner, int64_t channels,
                             const float* kappa, const float* lambda,
                             int64_t parameter_stride, const float* scale,
-                            const float* shift, int product,
+                            const float* shift, int kind,
                             int channels_last, int threads) {
   const Problem problem{rows,  inner, channels, kappa,  lambda,
                         scale, shift, nullptr,  parameter_stride};
   if (dtype == 0)
-    forward<float>(problem, x, y, product, channels_last, threads);
+    forward<float>(problem, x, y, kind, channels_last, threads);
   else if (dtype == 1)
-    forward<BFloat16>(problem, x, y, product, channels_last, threads);
+    forward<BFloat16>(problem, x, y, kind, channels_last, threads);
   else
-    forward<_Float16>(problem, x, y, product, channels_last, threads);
+    forward<_Float16>(problem, x, y, kind, channels_last, threads);
 }
 
 // sums: (rows, 4), or (channels, 4) for channels_last: the sums of the
@@ -243,17 +256,17 @@ extern "C" void apa_backward(const void* x, const void* grad, void* grad_z,
                              const float* kappa, const float* lambda,
                              int64_t parameter_stride, const float* scale,
                              const float* shift, const float* center,
-                             int product, int paper, int channels_last,
+                             int kind, int paper, int channels_last,
                              int threads) {
   const Problem problem{rows,  inner, channels, kappa,  lambda,
                         scale, shift, center,   parameter_stride};
   if (dtype == 0)
-    backward<float>(problem, x, grad, grad_z, sums, product, paper,
+    backward<float>(problem, x, grad, grad_z, sums, kind, paper,
                     channels_last, threads);
   else if (dtype == 1)
-    backward<BFloat16>(problem, x, grad, grad_z, sums, product, paper,
+    backward<BFloat16>(problem, x, grad, grad_z, sums, kind, paper,
                        channels_last, threads);
   else
-    backward<_Float16>(problem, x, grad, grad_z, sums, product, paper,
+    backward<_Float16>(problem, x, grad, grad_z, sums, kind, paper,
                        channels_last, threads);
 }

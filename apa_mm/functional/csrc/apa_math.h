@@ -1,4 +1,4 @@
-// The activation of one element, forward and backward, and element types.
+// The activations of one element, forward and backward, and element types.
 //
 // With t = log(lambda) - kappa * z, v = exp(-|t|) and s = v / (2 + v):
 //   log(1 + v)            = 2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...)
@@ -7,6 +7,7 @@
 //   softplus(t) - sigmoid(t), which the gradient for lambda holds, cancels
 //   for small v; for t < 0 it is 2 s^2 (1 / (1 + s) + s/3 + s^3/5 + ...),
 //   where nothing does.
+// The Gumbel gate is the limit of lambda to 0, exp(-exp(-kappa * z)).
 #pragma once
 
 #include <cmath>
@@ -28,8 +29,8 @@ inline To cast_bits(From from) {
   return to;
 }
 
-// exp(x) for x <= 0, to about one unit in the last place; below -87.3, where
-// float32 ends, it stays at 1e-38.
+// exp(x) for x <= 0 (and a little above: up to 88), to about one unit in the
+// last place; below -87.3, where float32 ends, it stays at 1e-38.
 inline float exp_negative(float x) {
   x = x < -87.3f ? -87.3f : x;
   const float shifted = x * 1.44269504f + 12582912.f;  // rounds to an integer
@@ -46,6 +47,11 @@ inline float exp_negative(float x) {
   const uint32_t power =
       (cast_bits<uint32_t>(shifted) << 23) + 0x3f800000u;
   return p * cast_bits<float>(power);
+}
+
+// The same, but 0 where float32 ends.
+inline float exp_flushed(float x) {
+  return x < -87.3f ? 0.f : exp_negative(x);
 }
 
 // sum_{k >= 1} s^(2k - 1) / (2k + 1) for s in [0, 1/3].
@@ -69,19 +75,35 @@ struct Gradient {
   float z, kappa, lambda;
 };
 
-template <bool kProduct>
+// eta(z), z * eta(z) and the Gumbel gate; the numbers are those of Python.
+enum Kind { kGate = 0, kUnit = 1, kGumbel = 2 };
+
+// -kappa * z, capped where exp(-exp(u)) < 1e-64: 0 as far as floats go.
+inline float gumbel_exponent(float z, const Parameters& p) {
+  const float u = -p.kappa * z;
+  return u > 5.f ? 5.f : u;
+}
+
+template <Kind kKind>
 inline float forward_at(float z, const Parameters& p) {
+  if (kKind == kGumbel)
+    return exp_flushed(-exp_negative(gumbel_exponent(z, p)));
   const float t = p.log_lambda - p.kappa * z;
   const float v = exp_negative(-std::fabs(t));
   const float s = v / (2.f + v);
   const float softplus =
       (t > 0.f ? t : 0.f) + 2.f * (s + s * s * atanh_tail(s));
   const float eta = exp_negative(-softplus * p.inverse_lambda);
-  return kProduct ? z * eta : eta;
+  return kKind == kUnit ? z * eta : eta;
 }
 
-template <bool kProduct, bool kPaper>
+template <Kind kKind, bool kPaper>
 inline Gradient backward_at(float z, float grad, const Parameters& p) {
+  if (kKind == kGumbel) {
+    const float u = gumbel_exponent(z, p);
+    const float slope = grad * exp_flushed(u - exp_negative(u));
+    return {slope * p.kappa, slope * z, 0.f};
+  }
   const float t = p.log_lambda - p.kappa * z;
   const float v = exp_negative(-std::fabs(t));
   const float r = 1.f / ((2.f + v) * (1.f + v));
@@ -94,9 +116,9 @@ inline Gradient backward_at(float z, float grad, const Parameters& p) {
   const float eta = exp_negative(
       -((positive ? t : 0.f) + log1p) * p.inverse_lambda);
   const float g = eta * sigmoid * p.inverse_lambda;
-  const float outer = kProduct ? grad * z : grad;
+  const float outer = kKind == kUnit ? grad * z : grad;
   Gradient out;
-  out.z = outer * g * p.kappa + (kProduct ? grad * eta : 0.f);
+  out.z = outer * g * p.kappa + (kKind == kUnit ? grad * eta : 0.f);
   out.kappa = outer * z * g;
   if (kPaper) {
     out.lambda = -outer * g * p.inverse_lambda;
@@ -111,14 +133,14 @@ inline Gradient backward_at(float z, float grad, const Parameters& p) {
   return out;
 }
 
-template <bool kProduct>
+template <Kind kKind>
 inline float forward_one(float x, const Parameters& p) {
-  return forward_at<kProduct>(p.scale * x + p.shift, p);
+  return forward_at<kKind>(p.scale * x + p.shift, p);
 }
 
-template <bool kProduct, bool kPaper>
+template <Kind kKind, bool kPaper>
 inline Gradient backward_one(float x, float grad, const Parameters& p) {
-  return backward_at<kProduct, kPaper>(p.scale * x + p.shift, grad, p);
+  return backward_at<kKind, kPaper>(p.scale * x + p.shift, grad, p);
 }
 
 // --- element types: float, bfloat16 and float16 in memory, float inside ---

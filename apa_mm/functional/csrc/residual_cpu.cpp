@@ -80,7 +80,7 @@ extern "C" void block_end_forward(const float* x, const float* d, float* y,
     float* out = y + row * inner;
 #pragma omp simd
     for (int64_t i = 0; i < inner; ++i)
-      out[i] = forward_at<true>(ra * in[i] + rb * other[i] + rc, p);
+      out[i] = forward_at<kUnit>(ra * in[i] + rb * other[i] + rc, p);
   }
 }
 
@@ -118,12 +118,12 @@ extern "C" void block_end_backward(
       if (paper) {
 #pragma omp simd reduction(+ : k, l, dz, dzx)
         for (int64_t i = begin; i < end; ++i)
-          add(i, backward_at<true, true>(ra * in[i] + rb * other[i] + rc,
+          add(i, backward_at<kUnit, true>(ra * in[i] + rb * other[i] + rc,
                                          gin[i], p));
       } else {
 #pragma omp simd reduction(+ : k, l, dz, dzx)
         for (int64_t i = begin; i < end; ++i)
-          add(i, backward_at<true, false>(ra * in[i] + rb * other[i] + rc,
+          add(i, backward_at<kUnit, false>(ra * in[i] + rb * other[i] + rc,
                                           gin[i], p));
       }
       total[0] += k, total[1] += l, total[2] += dz, total[3] += dzx;
