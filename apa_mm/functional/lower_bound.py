@@ -10,11 +10,16 @@ __all__ = ['lower_bound']
 
 class _LowerBound(torch.autograd.Function):
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, value: Tensor, bound: float) -> Tensor:
-        ctx.save_for_backward(value)
-        ctx.bound = bound
+    def forward(value: Tensor, bound: float) -> Tensor:
         return value.clamp(min=bound)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        value, ctx.bound = inputs
+        ctx.save_for_backward(value)
 
     @staticmethod
     @once_differentiable

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from apa_mm.functional import fused_native
-from apa_mm.functional.backend import choose_backend
+from apa_mm.functional.backend import choose_backend, is_plain
 from apa_mm.functional.fused import Affine, batch_norm_aglu, residual_aglu
 
 from .activation import AGLU
@@ -31,11 +31,13 @@ def can_fuse(wanted: Optional[bool], x: Tensor,
             each; None is left out.
 
     Returns:
-        bool: False while tracing or compiling, if a module is of another type
+        bool: False while tracing or compiling, for tensor subclasses and
+        within ``torch.func``'s transforms, if a module is of another type
         (SyncBN among them), has no affine parameters or running statistics,
         varies along another axis, or carries a hook, which would not run.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if (torch.compiler.is_compiling() or torch.jit.is_tracing()
+            or not is_plain(x)):
         return False
     if wanted is None:
         wanted = (
