@@ -23,7 +23,11 @@ def report():
         [sys.executable, str(HERE / 'triton_checks.py')],
         capture_output=True,
         text=True,
-        env=dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1'))
+        env=dict(
+            os.environ,
+            PYTHONPATH=path,
+            TRITON_INTERPRET='1',
+            OMP_NUM_THREADS='1'))
 
 
 @pytest.mark.parametrize('check', [
