@@ -17,6 +17,7 @@ from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
 from apa_mm.utils.preflight import InputError
 
 ROOT = Path(__file__).parents[1]
+GOL = dict(_delete_=True, type='apa_mm.GOLLoss', num_classes=3)
 TOOLS = ROOT / 'tools'
 pytestmark = pytest.mark.skipif(
     not (HAS_MMDET and HAS_MMPRETRAIN), reason='mmdet or mmpretrain missing')
@@ -204,6 +205,10 @@ def test_refused_input_ends_in_one_sentence(det, tmp_path):
      'image folder .*no/ does not exist'),
     (dict(cfg_options={'model.roi_head.bbox_head.num_classes': 7}),
      'num_classes is 7; set num_classes=3'),
+    (dict(cfg_options={'model.rpn_head.loss_cls': GOL}),
+     'model.rpn_head.loss_cls is apa_mm.GOLLoss, which only the box heads'),
+    (dict(cfg_options={'model.roi_head.bbox_head.loss_cls': GOL}),
+     'needs the training images per class, and nothing tells it'),
     (dict(cfg_options={'load_from': 'no.pth'}), 'no.pth does not exist'),
     (dict(resume='no.pth'), 'no.pth does not exist'),
     (dict(auto_scale_lr=True, cfg_options={'auto_scale_lr': {}}),
@@ -231,6 +236,18 @@ def test_refused_testing_leaves_nothing(det, change, message):
     with pytest.raises(InputError, match=message):
         launch.test(str(det.config), work_dir=str(det.trained), **words)
     assert not det.trained.exists()
+
+
+def test_a_softmax_head_is_not_tested_as_one_of_gol(job, tmp_path):
+    if job.kind == 'cls':
+        pytest.skip('image classifiers have no GOL head')
+    checkpoint = (job.trained / 'last_checkpoint').read_text().strip()
+    with pytest.raises(InputError, match='softmax has one more than apa_mm.G'):
+        launch.test(
+            str(job.config),
+            checkpoint,
+            work_dir=str(tmp_path / 'w'),
+            cfg_options={'model.roi_head.bbox_head.loss_cls': GOL})
 
 
 def test_checks_can_be_skipped(det, monkeypatch):

@@ -6,11 +6,15 @@ from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
+from torch import Tensor
 
 from apa_mm.det.nms import HardNMS, exact_batched_nms
 from apa_mm.registry import MODELS
 
 __all__ = ['LargeVocabTTAModel']
+
+#: Axes of a mask (n, H, W) that a flip of the image turns round.
+_FLIPPED = dict(horizontal=(2, ), vertical=(1, ), diagonal=(1, 2))
 
 
 @MODELS.register_module()
@@ -23,8 +27,9 @@ class LargeVocabTTAModel(DetTTAModel):
 
         --cfg-options tta_model.tta_cfg.nms.exact=False
 
-    NMS types other than 'nms' are left to the parent too. Boxes only: like
-    the parent it does not merge masks.
+    NMS types other than 'nms' are left to the parent too. Masks, which the
+    parent refuses, are those of the view that a kept box comes from, turned
+    back; they are not averaged over the views.
 
     Args:
         tta_cfg (dict): 'nms', see
@@ -67,18 +72,20 @@ class LargeVocabTTAModel(DetTTAModel):
             data_samples (list[DetDataSample]): One prediction per view.
 
         Returns:
-            DetDataSample: The first one, with the merged prediction.
+            DetDataSample: The first one, with the merged prediction: bboxes
+            (n, 4), scores (n, ), labels (n, ) and, where the detector has
+            them, masks (n, H, W) of the original image.
 
         Raises:
-            ValueError: If the predictions have masks.
+            ValueError: If there are masks and the NMS is left to the parent.
         """
         views = [sample.pred_instances for sample in data_samples]
-        if any('masks' in view for view in views):
-            raise ValueError(
-                'test-time augmentation merges boxes only, but the '
-                'predictions have masks; test without augmentation or use a '
-                'detector without mask head')
         if not self.exact:
+            if any('masks' in view for view in views):
+                raise ValueError(
+                    "masks are merged with nms=dict(type='nms') alone, but "
+                    f'tta_cfg has nms={self.tta_cfg.nms} or exact=False; '
+                    'change it, or test without augmentation')
             return super()._merge_single_sample(data_samples)
         boxes, scores = self.merge_aug_bboxes(
             [view.bboxes for view in views], [view.scores for view in views],
@@ -86,6 +93,28 @@ class LargeVocabTTAModel(DetTTAModel):
         labels = torch.cat([view.labels for view in views])
         dets, keep = exact_batched_nms(boxes, scores, labels, self.tta_cfg.nms,
                                        self.tta_cfg.max_per_img)
-        data_samples[0].pred_instances = InstanceData(
+        merged = InstanceData(
             bboxes=dets[:, :-1], scores=dets[:, -1], labels=labels[keep])
+        if 'masks' in views[0]:
+            merged.masks = _kept_masks(data_samples, keep)
+        data_samples[0].pred_instances = merged
         return data_samples[0]
+
+
+def _kept_masks(data_samples: List[DetDataSample], keep: Tensor) -> Tensor:
+    """Return the masks of the kept boxes, in the place of the image.
+
+    Only those are turned back: a mask has as many values as the image.
+    """
+    sizes = [len(sample.pred_instances) for sample in data_samples]
+    first = data_samples[0].pred_instances.masks
+    masks = first.new_zeros((len(keep), *first.shape[1:]))
+    start = 0
+    for sample, size in zip(data_samples, sizes, strict=True):
+        here = (keep >= start) & (keep < start + size)
+        found = sample.pred_instances.masks[keep[here] - start]
+        if sample.get('flip', False):
+            found = found.flip(_FLIPPED[sample.flip_direction])
+        masks[here] = found
+        start += size
+    return masks

@@ -210,6 +210,9 @@ def set_visualization(cfg: Config, show: bool, show_dir: Optional[str],
 def set_tta(cfg: Config) -> None:
     """Test with augmentation: the config's, or flipping where it has none.
 
+    Views of a detector's image are merged by the NMS and to the number of
+    detections of its own ``test_cfg``.
+
     Args:
         cfg (Config): The config of a job.
 
@@ -224,13 +227,9 @@ def set_tta(cfg: Config) -> None:
             'visualization hook draws one version of an image, not several; '
             'leave one of them out')
     if 'tta_model' not in cfg:
-        # mmdet registers its class in mmengine's registry: no scope.
         cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA') \
             if classification else dict(
-                type='DetTTAModel',
-                tta_cfg=dict(
-                    nms=dict(type='nms', iou_threshold=0.5),
-                    max_per_img=100))
+                type='apa_mm.LargeVocabTTAModel', tta_cfg=_merging(cfg.model))
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
@@ -249,6 +248,15 @@ def set_tta(cfg: Config) -> None:
             level=logging.WARNING)
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
+
+
+def _merging(model: dict) -> dict:
+    """Return how a detector's views are merged: as it merges its boxes."""
+    test_cfg = model.get('test_cfg') or {}
+    test_cfg = test_cfg.get('rcnn') or test_cfg
+    nms = test_cfg.get('nms') or dict(type='nms', iou_threshold=0.5)
+    return dict(
+        nms=copy.deepcopy(nms), max_per_img=test_cfg.get('max_per_img', 100))
 
 
 def check_out(out: Optional[str]) -> None:

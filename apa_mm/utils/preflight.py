@@ -24,6 +24,7 @@ from mmengine.runner import find_latest_checkpoint
 from .annotation_checks import check_annotations, show
 from .config_keys import check_keys
 from .dataset_files import SPLITS, DataFile, find_data_files
+from .loss_checks import loss_problems
 
 __all__ = ['InputError', 'check_checkpoint', 'check_config', 'is_rank_0']
 
@@ -47,8 +48,9 @@ def check_config(cfg: Config, splits: Sequence[str] = SPLITS) -> None:
 
     Looks at top-level keys (:mod:`~apa_mm.utils.config_keys`), at every
     annotation file and image folder of the given splits
-    (:mod:`~apa_mm.utils.annotation_checks`), and at whether the detector's
-    ``num_classes`` fits the data. Only rank 0 reads files.
+    (:mod:`~apa_mm.utils.annotation_checks`), at whether the detector's
+    ``num_classes`` fits the data, and at the places and needs of our losses
+    (:mod:`~apa_mm.utils.loss_checks`). Only rank 0 reads files.
 
     Args:
         cfg (Config): The config of a job.
@@ -59,7 +61,7 @@ def check_config(cfg: Config, splits: Sequence[str] = SPLITS) -> None:
             what was got, what was expected and how to mend.
     """
     keys = check_keys(cfg)
-    problems = list(keys.problems)
+    problems = keys.problems + loss_problems(cfg, 'train' in splits)
     if is_rank_0(cfg):
         for warning in keys.warnings:
             _log(warning, level=logging.WARNING)

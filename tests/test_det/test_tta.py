@@ -95,11 +95,36 @@ def test_views_without_detections():
     assert len(merged[0].pred_instances) == 0
 
 
-def test_masks_are_refused():
+@pytest.mark.parametrize('direction, axes', [
+    ('horizontal', (2, )), ('vertical', (1, )), ('diagonal', (1, 2))])
+def test_masks_follow_their_boxes(direction, axes):
+    masks = torch.rand(5, *SHAPE) > 0.5
+    boxes = torch.rand(5, 4) * 9
+    boxes[:, 2:] += 400 + torch.arange(5.)[:, None] * 20
+    plain = view(boxes[:3], torch.tensor([.3, .9, .2]), torch.arange(3))
+    plain.pred_instances.masks = masks[:3]
+    flipped = view(boxes[3:], torch.tensor([.7, .8]), torch.tensor([3, 1]))
+    flipped.set_metainfo(dict(flip=True, flip_direction=direction))
+    flipped.pred_instances.masks = masks[3:].flip(axes)
+    merged = make_model(max_per_img=4, iou_threshold=.99).merge_preds(
+        [[plain, flipped]])[0].pred_instances
+    assert merged.scores.tolist() == pytest.approx([.9, .8, .7, .3])
+    assert torch.equal(merged.masks, masks[[1, 4, 3, 0]])
+
+
+def test_no_boxes_have_no_masks():
+    empty = view(torch.zeros(0, 4), torch.zeros(0),
+                 torch.zeros(0, dtype=torch.long))
+    empty.pred_instances.masks = torch.zeros(0, *SHAPE, dtype=torch.bool)
+    merged = make_model().merge_preds([[empty, empty.clone()]])
+    assert merged[0].pred_instances.masks.shape == (0, *SHAPE)
+
+
+def test_masks_need_the_exact_nms():
     sample = view(torch.zeros(1, 4), torch.ones(1), torch.tensor([0]))
     sample.pred_instances.masks = torch.zeros(1, 8, 8)
-    with pytest.raises(ValueError, match='merges boxes only'):
-        make_model().merge_preds([[sample]])
+    with pytest.raises(ValueError, match="masks are merged with nms=dict"):
+        make_model(exact=False).merge_preds([[sample]])
 
 
 @pytest.mark.parametrize('cfg, missing', [

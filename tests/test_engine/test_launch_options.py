@@ -176,8 +176,11 @@ def test_classes_are_drawn_even_without_a_hook_in_the_config():
 
 def test_flipping_is_the_default_augmentation():
     cfg = config()
+    nms = dict(type='nms', iou_threshold=0.3)
+    cfg.model.test_cfg = dict(rcnn=dict(nms=nms, max_per_img=300))
     options.set_tta(cfg)
-    assert cfg.model.type == 'DetTTAModel'
+    assert cfg.model.type == 'apa_mm.LargeVocabTTAModel'
+    assert cfg.model.tta_cfg == dict(nms=nms, max_per_img=300)
     assert cfg.model.module.type == 'FasterRCNN'
     load, augment = cfg.test_dataloader.dataset.pipeline
     assert load.type == 'LoadImageFromFile'

@@ -1,5 +1,7 @@
 # Mask R-CNN with an APA* backbone, small enough to train on two CPU cores.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+# Before weights are read: torch refuses mmengine's checkpoints otherwise.
+custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
 num_classes = 30
 width = 64
 model = dict(

@@ -1,5 +1,7 @@
 # SGD for 60 epochs of 6 iterations, tested once at the end.
 _base_ = 'mmpretrain::_base_/default_runtime.py'
+# Before weights are read: torch refuses mmengine's checkpoints otherwise.
+custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
 max_epochs = 60
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict()

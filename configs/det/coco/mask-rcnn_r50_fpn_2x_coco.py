@@ -1,5 +1,7 @@
 # Plain ResNet-50 of Table 6a: mmdet's recipe with our evaluation.
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py'
+# Before weights are read: torch refuses mmengine's checkpoints otherwise.
+custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
 val_evaluator = dict(type='apa_mm.CocoMetric')
 test_evaluator = val_evaluator
 

@@ -1,6 +1,8 @@
 # RFS + softmax baseline of Table 5, and the parent of every LVIS recipe:
 # repeat-factor sampling, multi-scale, 24 epochs, 8 GPUs x 2 images.
 _base_ = 'mmdet::lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py'
+# Before weights are read: torch refuses mmengine's checkpoints otherwise.
+custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
 num_classes = 1203
 model = dict(
     roi_head=dict(

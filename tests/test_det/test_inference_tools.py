@@ -1,0 +1,122 @@
+"""mmdet's own inference and analysis tools on the demo's config."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet
+import pytest
+from demo_jobs import CONFIG, OPTIONS, environment, write_data
+
+from apa_mm.engine import launch
+
+pytestmark = pytest.mark.slow
+TOOLS = Path(mmdet.__file__).parent / '.mim/tools'
+if not TOOLS.is_dir():
+    # An editable installation has them at the top of the repository.
+    TOOLS = Path(mmdet.__file__).parents[1] / 'tools'
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    folder = write_data(tmp_path_factory.mktemp('demo'))
+    here = os.getcwd()
+    os.chdir(folder)
+    try:
+        launch.train(CONFIG, work_dir='run', cfg_options=OPTIONS)
+    finally:
+        os.chdir(here)
+    # Barely trained scores are below the demo's threshold.
+    (folder / 'child.py').write_text(
+        f"_base_ = '{CONFIG}'\n"
+        'model = dict(test_cfg=dict(rcnn=dict(score_thr=0.)))\n')
+    return folder
+
+
+@pytest.fixture
+def inside(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    return trained
+
+
+def image_of(folder):
+    return sorted(folder.glob('data/digits_lvis/**/*.png'))[0]
+
+
+# A process of its own: a user's script imports mmdet, and not this package.
+_INFERENCER = """
+from mmdet.apis import DetInferencer
+inferencer = DetInferencer({config!r}, 'run/iter_2.pth', device='cpu',
+                           palette='random')
+result = inferencer({image!r}, out_dir='out', no_save_pred=False,
+                    pred_score_thr=0., print_result=False)
+prediction, = result['predictions']
+assert len(prediction['bboxes']) == len(prediction['scores']) > 0
+"""
+_INFERENCE = """
+from mmdet.apis import inference_detector, init_detector
+model = init_detector({config!r}, 'run/iter_2.pth', device='cpu',
+                      palette='random')
+result = inference_detector(model, {image!r})
+assert len(result.pred_instances.bboxes) > 0
+assert len(model.dataset_meta['classes']) == 30
+"""
+
+
+@pytest.mark.parametrize('script', [_INFERENCER, _INFERENCE])
+def test_inference_without_importing_the_package(script, inside):
+    text = script.format(config='child.py', image=str(image_of(inside)))
+    succeed([sys.executable, '-c', text], inside)
+    if script is _INFERENCER:
+        assert (inside / 'out/vis' / image_of(inside).name).is_file()
+        file, = inside.glob('out/preds/*.json')
+        assert json.loads(file.read_text())['masks']
+
+
+def succeed(words, cwd):
+    result = subprocess.run(
+        list(map(str, words)),
+        cwd=cwd,
+        env=environment(MPLBACKEND='Agg'),
+        capture_output=True,
+        text=True)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_flops(inside):
+    text = succeed([
+        sys.executable, TOOLS / 'analysis_tools/get_flops.py', CONFIG,
+        '--num-images', 1
+    ], inside)
+    assert 'Flops: ' in text and 'Params: ' in text
+
+
+def test_browsing_the_dataset(inside):
+    succeed([
+        sys.executable, TOOLS / 'analysis_tools/browse_dataset.py', CONFIG,
+        '--output-dir', 'browsed', '--not-show', '--show-interval', 0
+    ], inside)
+    assert len(list(inside.glob('browsed/**/*.png'))) >= 20
+
+
+def test_printing_the_config(inside):
+    text = succeed(
+        [sys.executable, TOOLS / 'misc/print_config.py', CONFIG], inside)
+    assert "type='apa_mm.APAResNet'" in text
+    assert "type='apa_mm.GOLLoss'" in text
+
+
+def test_plain_and_augmented_testing(inside):
+    plain, augmented = (
+        launch.test(
+            CONFIG,
+            'run/iter_2.pth',
+            tta=tta,
+            work_dir='tta',
+            cfg_options={'model.test_cfg.rcnn.score_thr': 0.})
+        for tta in (False, True))
+    assert set(plain) == set(augmented)
+    assert 'lvis/segm_APr' in plain
+    assert all(-1 <= value <= 1 for value in augmented.values())
