@@ -10,6 +10,18 @@ export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 # One thread per worker: the workers share the cores.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
+# Networks of other libraries, for tests that skip and say so without them.
+optional=$root/.venv/optional
+lock=requirements/lock-optional.txt
+if [ "$python" = "$root/.venv/bin/python" ] && ! cmp -s "$lock" "$optional/lock.txt"; then
+  echo "[test] installing $lock into .venv/optional" >&2
+  rm -rf "$optional"
+  "$python" -m pip install --disable-pip-version-check --no-input --quiet \
+    --no-deps --target "$optional" -r "$lock" >&2 &&
+    cp "$lock" "$optional/lock.txt" ||
+    { rm -rf "$optional"; echo '[test] that failed; their tests will be skipped' >&2; }
+fi
+
 if "$python" -c 'import ruff' 2>/dev/null; then
   "$python" -m ruff check .
 fi
