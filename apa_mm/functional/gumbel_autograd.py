@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import gumbel_native
+
 __all__ = ['GOLFunction', 'GOLSettings', 'GumbelBCEFunction']
 
 # Elements per chunk: on a CPU a multiple of the threads, within limits. Larger
@@ -99,6 +101,14 @@ class GOLFunction(torch.autograd.Function):
         Returns:
             Tensor: (N,), float32, or float64 for float64 scores.
         """
+        ctx.dtype = cls_score.dtype
+        if gumbel_native.usable(cls_score, settings.activation):
+            losses, grad = gumbel_native.gol_forward(cls_score, labels,
+                                                     positives, ratios, rare,
+                                                     settings.clamp)
+            if ctx.needs_input_grad[0]:
+                ctx.save_for_backward(grad)
+            return losses
         negatives, positive = FORMULAS[settings.activation]
         losses = cls_score.new_empty(
             len(cls_score),
@@ -107,7 +117,6 @@ class GOLFunction(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad = new_gradient(cls_score)
             ctx.save_for_backward(grad)
-            ctx.dtype = cls_score.dtype
         borders = open_borders(settings.clamp, losses.dtype)
         space = Workspace(cls_score, labels, positives, ratios, rare)
         for rows in space.chunks:
