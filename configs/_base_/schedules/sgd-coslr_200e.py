@@ -9,7 +9,7 @@ test_cfg = dict()
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.2, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(
-        # Of linear layers and convolutions; norms decay like the weights.
+        # All biases, those of norms too; their weights decay.
         bias_decay_mult=0.,
         custom_keys=dict(kappa=dict(decay_mult=0.),
                          lambd=dict(decay_mult=0.))))
