@@ -327,8 +327,9 @@ def test_places_to_write_to_are_checked_first(run):
     save_authors()
     for args, words in (
         (['src.pth'], 'is the source itself'),
-        (['no/dst.pth'], 'folder no is not there'),
-        (['dst.pth', '--write-config', 'no/c.py'], 'folder no is not there')):
+        (['src.pth/dst.pth'], 'folder src.pth of dst.pth cannot be made'),
+        (['dst.pth', '--write-config', 'src.pth/c.py'],
+         'folder src.pth of c.py cannot be made')):
         code, _, err = run('convert_checkpoint', 'src.pth', *args, '--to',
                            'mmpretrain')
         assert code == 2 and words in err

@@ -13,7 +13,7 @@ from .notes import class_order
 from .reading import RawCheckpoint, read_checkpoint
 from .report import LoadReport
 from .values import Start
-from .writing import write_checkpoint, write_text
+from .writing import make_folder_for, write_checkpoint, write_text
 
 __all__ = ['ConversionError', 'Converted', 'convert_file']
 
@@ -106,7 +106,11 @@ def convert_file(src: str,
     lost = {report.mapped.get(name, name) for name in report.unexpected}
     tensors = {k: v for k, v in result.tensors.items() if k not in lost}
     if config_path is not None:
-        _check_config_path(config_path, result)
+        if result.architecture is None:
+            raise CheckpointError('the config of a network that is no ResNet '
+                                  'cannot be written; leave out '
+                                  '--write-config')
+        make_folder_for(config_path)
     path = write_checkpoint(dst, tensors, _meta(raw, result, weights.facts),
                             hash_suffix)
     text = _config(path, to, result)
@@ -143,17 +147,6 @@ def _refuse(src: str, report: LoadReport, allow_missing: bool) -> None:
         raise ConversionError(
             f'{src} cannot be converted: {counts}; see the lists above, and '
             'give --allow-missing if you can do without them', report)
-
-
-def _check_config_path(path: str, result: Conversion) -> None:
-    """Find out before anything is written whether the config can be."""
-    if result.architecture is None:
-        raise CheckpointError('the config of a network that is no ResNet '
-                              'cannot be written; leave out --write-config')
-    folder = os.path.dirname(path) or '.'
-    if not os.path.isdir(folder):
-        raise CheckpointError(f'the folder {folder} is not there; make it, or '
-                              'name another place for the config')
 
 
 def _meta(raw: RawCheckpoint, result: Conversion, facts: Any) -> Dict:

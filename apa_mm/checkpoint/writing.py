@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .errors import CheckpointError
 
-__all__ = ['write_checkpoint', 'write_text']
+__all__ = ['make_folder_for', 'write_checkpoint', 'write_text']
 
 #: Digits of the digest in a file's name, as in OpenMMLab's publish_model.
 SUFFIX_DIGITS = 8
@@ -38,13 +38,10 @@ def write_checkpoint(path: str,
         str: The path that was written.
 
     Raises:
-        CheckpointError: If the folder is not there or cannot be written.
+        CheckpointError: If the file or its folder cannot be written.
     """
     path = os.fspath(path)
-    folder = os.path.dirname(path) or '.'
-    if not os.path.isdir(folder):
-        raise CheckpointError(f'the folder {folder} is not there; make it, or '
-                              'name another place to write to')
+    folder = make_folder_for(path)
     own = {  # Views into larger storages would be written whole.
         name: value.detach().contiguous().clone()
         for name, value in tensors.items()
@@ -66,6 +63,28 @@ def write_checkpoint(path: str,
         raise CheckpointError(
             f'{path} cannot be written: {error.strerror}') from None
     return path
+
+
+def make_folder_for(path: str) -> str:
+    """Make the folder that a file is to be written to, and return it.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        str: Its folder.
+
+    Raises:
+        CheckpointError: If it cannot be made.
+    """
+    folder = os.path.dirname(path) or '.'
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f'the folder {folder} of {os.path.basename(path)} cannot be made: '
+            f'{error.strerror}; name another place to write to') from None
+    return folder
 
 
 def write_text(path: str, text: str) -> None:

@@ -79,11 +79,17 @@ def test_it_can_be_read_by_others(tmp_path):
 
 
 def test_places_that_cannot_be_written(tmp_path):
-    with pytest.raises(CheckpointError, match='folder .* is not there'):
-        write_checkpoint(str(tmp_path / 'no' / 'a.pth'), TENSORS, META)
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(CheckpointError, match='folder .*file of a.pth cannot'):
+        write_checkpoint(str(tmp_path / 'file' / 'a.pth'), TENSORS, META)
     (tmp_path / 'taken').mkdir()
     with pytest.raises(CheckpointError, match='cannot be written'):
         write_checkpoint(str(tmp_path / 'taken'), TENSORS, META)
     with pytest.raises(CheckpointError, match='cannot be written'):
         write_text(str(tmp_path / 'no' / 'a.py'), 'x')
-    assert os.listdir(tmp_path) == ['taken']
+    assert sorted(os.listdir(tmp_path)) == ['file', 'taken']
+
+
+def test_the_folder_is_made(tmp_path):
+    path = write_checkpoint(str(tmp_path / 'a' / 'b' / 'c.pth'), TENSORS, META)
+    assert read_checkpoint(path).content['meta'] == META
