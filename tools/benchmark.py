@@ -36,8 +36,16 @@ def parse_args() -> argparse.Namespace:
                         help='runs per case of which the median counts')
     parser.add_argument('--quick', action='store_true',
                         help='leave out the long cases')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu',
+                        help='where act and model run')
     parser.add_argument('--json', help='write all rows to this file')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.device == 'cuda':
+        if not torch.cuda.is_available():
+            parser.error('--device cuda: torch finds no CUDA device here')
+        if not set(args.parts) <= {'act', 'model'}:
+            parser.error('--device cuda is for the parts act and model')
+    return args
 
 
 def show(value: object) -> str:
@@ -62,11 +70,15 @@ def main() -> None:
     machine = (f'{platform.machine()}, {os.cpu_count()} cores, '
                f'{torch.get_num_threads()} threads, torch {torch.__version__}'
                f', {time.strftime("%Y-%m-%d")}')
+    if args.device == 'cuda':
+        machine = f'{torch.cuda.get_device_name()}, {machine}'
     print(f'machine: {machine}')
+    where = dict(device='cuda') if args.device == 'cuda' else {}
     results = {}
     for name in parts() if 'all' in args.parts else args.parts:
         module = importlib.import_module(f'benchmarks.{name}')
-        results[name] = module.run(repeats=args.repeats, quick=args.quick)
+        results[name] = module.run(
+            repeats=args.repeats, quick=args.quick, **where)
         print_table(module.TITLE, results[name])
     if args.json:
         path = Path(args.json)

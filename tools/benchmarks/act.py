@@ -1,7 +1,7 @@
 """AGLU beside the reference Function and torch's own activations."""
 import statistics
 import time
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,11 @@ from torch import Tensor
 from apa_mm.functional import aglu
 
 TITLE = 'AGLU, forward and backward (theirs: the row\'s other activation)'
+DEVICES = ('cpu', 'cuda')
 SIZES = ((100, 100), (1000, 1000), (8, 256, 56, 56), (16, 256, 86, 86))
 QUICK_SIZES = SIZES[:3]
+#: Float32 bytes per element that have to be moved, forward and backward.
+TRAFFIC = (8, 12)
 
 
 class ReferenceAGLU(torch.autograd.Function):
@@ -52,22 +55,49 @@ def saved_bytes(function: Callable, x: Tensor) -> float:
     return total / x.numel()
 
 
-def medians(functions: Dict[str, Callable], repeats: int) -> Dict[str, float]:
+def peak_bytes(function: Callable, x: Tensor) -> float:
+    """Return the most bytes per element allocated at once in a step."""
+    grad = torch.ones_like(x)
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(
+            activities=[activity.CPU], profile_memory=True) as profile:
+        function(x.detach().requires_grad_()).backward(grad)
+    events = [
+        e for e in profile.profiler.kineto_results.events()
+        if e.name() == '[memory]'
+    ]
+    total = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        total += event.nbytes()
+        peak = max(peak, total)
+    return peak / x.numel()
+
+
+def clock(device: str = 'cpu') -> float:
+    """Return the time in seconds, when the device has done its work."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def medians(functions: Dict[str, Callable],
+            repeats: int,
+            device: str = 'cpu') -> Dict[str, float]:
     """Return median seconds; the functions take turns."""
     times: Dict[str, List[float]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
         for name, function in functions.items():
-            begin = time.perf_counter()
+            begin = clock(device)
             function()
             if turn:  # the first turn compiles and allocates
-                times[name].append(time.perf_counter() - begin)
+                times[name].append(clock(device) - begin)
     return {name: statistics.median(t) for name, t in times.items()}
 
 
-def activations() -> Dict[str, Callable]:
+def activations(device: str = 'cpu') -> Dict[str, Callable]:
     """Return ours and the others, each a function of x."""
-    kappa = torch.tensor([1.1], requires_grad=True)
-    lambd = torch.tensor([0.5], requires_grad=True)
+    kappa = torch.tensor([1.1], device=device, requires_grad=True)
+    lambd = torch.tensor([0.5], device=device, requires_grad=True)
     return {
         'ours': lambda x: aglu(x, kappa=kappa, lambd=lambd),
         'eager form': lambda x: aglu(
@@ -80,12 +110,38 @@ def activations() -> Dict[str, Callable]:
     }
 
 
-def run(repeats: int = 5, quick: bool = False) -> list:
-    """Return one row per size and activation, and one per saved size.
+def two_medians(size: Tuple[int, ...], repeats: int,
+                device: str) -> Dict[str, Tuple[float, float]]:
+    """Return seconds forward and backward of each; they take turns.
+
+    'copy' is ``clone``, the least that a pass over the tensor can cost.
+    """
+    x = torch.randn(size, device=device)
+    grad = torch.randn(size, device=device)
+    kinds = dict(activations(device), copy=torch.clone)
+    times: Dict[str, list] = {name: [] for name in kinds}
+    for turn in range(repeats + 1):
+        for name, function in kinds.items():
+            leaf = x.detach().requires_grad_()
+            begin = clock(device)
+            out = function(leaf)
+            middle = clock(device)
+            out.backward(grad)
+            if turn:
+                times[name].append((middle - begin, clock(device) - middle))
+    return {
+        name: tuple(map(statistics.median, zip(*pairs, strict=True)))
+        for name, pairs in times.items()
+    }
+
+
+def run(repeats: int = 5, quick: bool = False, device: str = 'cpu') -> list:
+    """Return rows of time, bandwidth and memory.
 
     Args:
         repeats (int): Runs of which the median counts.
         quick (bool): Leave out the largest size.
+        device (str): 'cpu' or 'cuda'.
 
     Returns:
         list[dict]: Rows with 'case', 'ours', 'theirs', 'ratio', 'unit',
@@ -93,38 +149,43 @@ def run(repeats: int = 5, quick: bool = False) -> list:
     """
     rows = []
     for size in QUICK_SIZES if quick else SIZES:
-        x, grad = torch.randn(size), torch.randn(size)
-        kinds = activations()
-
-        def step(function, x=x, grad=grad):
-            function(x.detach().requires_grad_()).backward(grad)
-
-        seconds = medians({
-            name: (lambda f=f: step(f))
-            for name, f in kinds.items()
-        }, max(repeats, 5))
+        times = two_medians(size, max(repeats, 5), device)
+        copy = times.pop('copy')
         shape = 'x'.join(map(str, size))
-        for name in kinds:
+        numel = torch.Size(size).numel()
+        ours = times['ours']
+        growth = f'ours {sum(ours) / numel * 1e9:.2f} ns per element'
+        for name, theirs in times.items():
             if name != 'ours':
-                rows.append(
-                    dict(
-                        case=f'{shape} vs {name}',
-                        ours=seconds['ours'] * 1e3,
-                        theirs=seconds[name] * 1e3,
-                        ratio=seconds['ours'] / seconds[name],
-                        unit='ms',
-                        note=None))
+                note = (f'forward {ours[0] / theirs[0]:.2f}, backward '
+                        f'{ours[1] / theirs[1]:.2f}; {growth}')
+                rows.append(_row(f'{shape} vs {name}', sum(ours) * 1e3,
+                                 sum(theirs) * 1e3, 'ms', note))
+        for i, way in enumerate(('forward', 'backward')):
+            speed = numel * TRAFFIC[i] / ours[i] / 1e9
+            rows.append(_row(f'{shape} {way} vs copy', speed,
+                             numel * TRAFFIC[0] / copy[0] / 1e9, 'GB/s'))
+            rows.append(_row(f'{shape} {way} vs SiLU', speed,
+                             numel * TRAFFIC[i] / times['SiLU'][i] / 1e9,
+                             'GB/s'))
+    return rows + _memory_rows()
+
+
+def _memory_rows() -> list:
+    rows = []
+    kinds = activations()
     x = torch.randn(1000, 100)
-    for name, function in activations().items():
-        if name != 'ours':
-            ours, theirs = (saved_bytes(f, x)
-                            for f in (activations()['ours'], function))
-            rows.append(
-                dict(
-                    case=f'kept for backward vs {name}',
-                    ours=ours,
-                    theirs=theirs,
-                    ratio=ours / theirs,
-                    unit='bytes per element',
-                    note=None))
+    for case, measure in (('kept for backward', saved_bytes),
+                          ('peak of a step', peak_bytes)):
+        ours = measure(kinds['ours'], x)
+        for name, function in kinds.items():
+            if name != 'ours':
+                rows.append(_row(f'{case} vs {name}', ours,
+                                 measure(function, x), 'bytes per element'))
     return rows
+
+
+def _row(case: str, ours: float, theirs: float, unit: str,
+         note: str = '') -> dict:
+    return dict(case=case, ours=ours, theirs=theirs, ratio=ours / theirs,
+                unit=unit, note=note)

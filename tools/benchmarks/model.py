@@ -1,7 +1,11 @@
 """APA* networks beside ReLU SE-ResNets: time and activation memory."""
-from typing import Dict
+import copy
+import functools
+from pathlib import Path
+from typing import Callable, Dict
 
 import torch
+from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from apa_mm.backbones import APAResNet
@@ -9,7 +13,11 @@ from apa_mm.backbones import APAResNet
 from .act import medians
 
 TITLE = 'APAResNet (ours) beside SE-ResNet with ReLU and sigmoid (theirs)'
+DEVICES = ('cpu', 'cuda')
 BATCH, SIDE = 8, 160
+DETECTOR = (Path(__file__).resolve().parents[2] / 'configs' / 'demo' /
+            'mask-rcnn_seresnet18_fpn_digits-lvis.py')
+DETECTOR_SIDE = 256
 SE = dict(
     type='apa_mm.ChannelAttention',
     gate_cfg=dict(type='Sigmoid'),
@@ -52,43 +60,90 @@ def train_step(model: nn.Module, x: Tensor) -> None:
     model.train()(x)[-1].mean().backward()
 
 
+def detectors() -> Dict[str, nn.Module]:
+    """Return the demo's baseline detector, with our activations and without.
+
+    All else is the same, so that the difference is that of the activations.
+    """
+    from mmdet.utils import register_all_modules
+    from mmengine import Config, DefaultScope
+    register_all_modules(init_default_scope=False)
+    built = {}
+    for name in ('ours', 'separate', 'theirs'):
+        cfg = Config.fromfile(DETECTOR).model
+        if name != 'theirs':
+            del cfg.backbone.act_cfg, cfg.backbone.attention_cfg
+            cfg.backbone.fuse = None if name == 'ours' else False
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            built[name] = MODELS.build(cfg)
+    return built
+
+
+def detector_batch() -> dict:
+    """Return two images with boxes and masks, as a data loader gives them."""
+    from mmdet.testing import demo_mm_inputs
+    return demo_mm_inputs(
+        2, [(3, DETECTOR_SIDE, DETECTOR_SIDE)] * 2, num_classes=30,
+        num_items=[8, 8], with_mask=True)
+
+
+def detector_step(model: nn.Module, data: dict) -> None:
+    """Run forward and backward of a detector."""
+    model.zero_grad(set_to_none=True)
+    ready = model.train().data_preprocessor(copy.deepcopy(data), True)
+    model.parse_losses(model(**ready, mode='loss'))[0].backward()
+
+
 @torch.no_grad()
 def eval_forward(model: nn.Module, x: Tensor) -> None:
     """Run an inference pass."""
     model.eval()(x)
 
 
-def run(repeats: int = 5, quick: bool = False) -> list:
-    """Return rows for training step, inference and memory of each depth.
+def run(repeats: int = 5, quick: bool = False, device: str = 'cpu') -> list:
+    """Return rows for training step, inference and memory of each network.
 
     Args:
         repeats (int): Runs of which the median counts.
         quick (bool): Depth 18 alone.
+        device (str): 'cpu' or 'cuda'; the detector runs on the CPU only.
 
     Returns:
         list[dict]: Rows with 'case', 'ours', 'theirs', 'ratio', 'unit',
         'note'.
     """
     rows = []
-    x = torch.rand(BATCH, 3, SIDE, SIDE)
+    x = torch.rand(BATCH, 3, SIDE, SIDE, device=device)
     for depth in (18, ) if quick else (18, 50, 101):
-        models = networks(depth)
-        for case, function in (('training step', train_step),
-                               ('inference', eval_forward)):
-            seconds = medians({
-                name: (lambda m=m, f=function: f(m, x))
-                for name, m in models.items()
-            }, repeats)
-            rows.append(_row(f'R{depth} {case}', seconds, 's'))
+        models = {n: m.to(device) for n, m in networks(depth).items()}
+        case = f'R{depth} {{}}, batch {BATCH}, {SIDE} px'
+        for name, step in (('training step', train_step),
+                           ('inference', eval_forward)):
+            seconds = _seconds(models, step, x, repeats, device)
+            rows.append(_row(case.format(name), seconds, 's'))
         sizes = {n: activation_bytes(m, x) / 2**20 for n, m in models.items()}
-        rows.append(_row(f'R{depth} kept for backward', sizes, 'MiB'))
+        rows.append(_row(case.format('kept for backward'), sizes, 'MiB'))
+    if device == 'cpu' and not quick:
+        seconds = _seconds(detectors(), detector_step, detector_batch(),
+                           repeats, device)
+        rows.append(_row(
+            f'demo detector training step, batch 2, {DETECTOR_SIDE} px',
+            seconds, 's'))
     return rows
+
+
+def _seconds(models: Dict[str, nn.Module], step: Callable, data: object,
+             repeats: int, device: str) -> Dict[str, float]:
+    return medians({
+        name: functools.partial(step, model, data)
+        for name, model in models.items()
+    }, repeats, device)
 
 
 def _row(case: str, values: Dict[str, float], unit: str) -> dict:
     separate = values['separate'] / values['theirs']
     return dict(
-        case=f'{case}, batch {BATCH}, {SIDE} px',
+        case=case,
         ours=values['ours'],
         theirs=values['theirs'],
         ratio=values['ours'] / values['theirs'],
