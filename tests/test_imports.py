@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import apa_mm
+from apa_mm.utils.imports import HAS_TRITON
 
 ROOT = Path(apa_mm.__file__).parent
 BLOCK = """
@@ -33,6 +34,8 @@ def modules(skip):
         parts = ('apa_mm', ) + path.relative_to(ROOT).with_suffix('').parts
         if parts[-1] == '__init__':
             parts = parts[:-1]
+        if parts[-1] == 'apa_triton' and not HAS_TRITON:
+            continue
         if len(parts) < 2 or parts[1] not in skip:
             names.append('.'.join(parts))
     return names
@@ -66,6 +69,15 @@ def test_mmcv_lite_is_enough_for_the_backbone():
                  modules(skip=('det', 'cls')),
                  '(imports.HAS_MMCV_OPS, imports.HAS_MMDET)')
     assert result.stdout.strip() == '(False, False)', result.stderr
+
+
+def test_without_triton_only_its_kernels_are_missing():
+    names = [n for n in modules(skip=('det', 'cls'))
+             if not n.endswith('apa_triton')]
+    result = run(['triton'], names,
+                 "(imports.HAS_TRITON, sys.modules['apa_mm.functional.backend'"
+                 "]._default('cuda'))")
+    assert result.stdout.strip() == "(False, 'compile')", result.stderr
 
 
 def test_mmdet_without_ops_counts_as_absent():

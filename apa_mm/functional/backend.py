@@ -20,11 +20,12 @@ compile   ``torch.compile`` of the eager form
 A form that does not apply to a tensor falls back to 'eager'.
 """
 import os
-from importlib.util import find_spec
 from typing import Optional
 
 import torch
 from torch import Tensor
+
+from apa_mm.utils.imports import HAS_TRITON
 
 from . import native
 from .layout import DTYPES
@@ -33,7 +34,6 @@ __all__ = ['BACKENDS', 'choose_backend', 'is_plain']
 
 BACKENDS = ('auto', 'eager', 'native', 'triton', 'compile')
 VARIABLE = 'APA_MM_BACKEND'
-HAS_TRITON = find_spec('triton') is not None
 
 
 def choose_backend(x: Tensor, wanted: Optional[str] = None) -> str:

@@ -1,7 +1,9 @@
 """One availability flag per optional library, found without importing it."""
 from importlib.util import find_spec
 
-__all__ = ['HAS_HOTCOCO', 'HAS_MMCV_OPS', 'HAS_MMDET', 'HAS_MMPRETRAIN']
+__all__ = [
+    'HAS_HOTCOCO', 'HAS_MMCV_OPS', 'HAS_MMDET', 'HAS_MMPRETRAIN', 'HAS_TRITON'
+]
 
 
 def _has(*names: str) -> bool:
@@ -18,3 +20,5 @@ HAS_MMCV_OPS: bool = _has('mmcv', 'mmcv._ext')
 HAS_MMDET: bool = HAS_MMCV_OPS and _has('mmdet')
 HAS_MMPRETRAIN: bool = _has('mmcv', 'mmpretrain')
 HAS_HOTCOCO: bool = _has('hotcoco')
+#: Comes with torch's CUDA builds for Linux.
+HAS_TRITON: bool = _has('triton')
