@@ -1,18 +1,16 @@
 # iNaturalist 2018: lists iNaturalist18_{train,val}.txt.
+_base_ = './imagenet-lt.py'
 dataset_type = 'apa_mm.INaturalist2018'
 data_root = 'data/inat18/'
-data_preprocessor = dict(
-    num_classes=8142,
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True)
+train_list = 'iNaturalist18_train.txt'
+data_preprocessor = dict(num_classes=8142)
+bgr_mean = [103.53, 116.28, 123.675]
 
-bgr_mean = data_preprocessor['mean'][::-1]
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=192, backend='pillow'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    # Magnitude 9 of torchvision's 31 steps from 0 to 30.
+    # Magnitude 9 of torchvision's steps from 0 to 30.
     dict(
         type='RandAugment',
         policies='timm_increasing',
@@ -37,32 +35,20 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=256,
-    num_workers=5,
     sampler=dict(type='RepeatAugSampler', num_repeats=4),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
-        ann_file='iNaturalist18_train.txt',
+        ann_file=train_list,
         num_images=437513,
         pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=256,
-    num_workers=5,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
         ann_file='iNaturalist18_val.txt',
-        # Its counts tell many-, medium- and few-shot classes apart.
-        train_ann_file='iNaturalist18_train.txt',
+        train_ann_file=train_list,
         num_images=24426,
-        test_mode=True,
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
-
-val_evaluator = [
-    dict(type='Accuracy', topk=(1, 5)),
-    dict(type='apa_mm.ShotAccuracy'),
-    dict(type='apa_mm.CalibrationError')
-]
-test_evaluator = val_evaluator
