@@ -1,10 +1,12 @@
 """Hooks, one per file."""
+from .attention_stats_hook import AttentionStatsHook
 from .checkpoint_check_hook import CheckpointCheckHook
 from .class_frequency_hook import ClassFrequencyHook
 from .deferred_reweighting_hook import DeferredReweightingHook
+from .parameter_trace_hook import ParameterTraceHook
 from .replace_activations_hook import ReplaceActivationsHook
 
 __all__ = [
-    'CheckpointCheckHook', 'ClassFrequencyHook', 'DeferredReweightingHook',
-    'ReplaceActivationsHook'
+    'AttentionStatsHook', 'CheckpointCheckHook', 'ClassFrequencyHook',
+    'DeferredReweightingHook', 'ParameterTraceHook', 'ReplaceActivationsHook'
 ]

@@ -1,0 +1,178 @@
+"""The command line of ``tools/analyze.py``."""
+import argparse
+import importlib
+import os.path as osp
+from typing import List, Optional, Sequence
+
+from mmengine.config import DictAction
+
+from apa_mm.functional.shots import FEW_SHOT, MANY_SHOT
+
+from .errors import AnalysisError
+from .html_report import write_report
+from .loading import SPLITS, Settings, Source
+from .runs import default_name, format_rows, write_view
+
+__all__ = ['TOOLS', 'build_parser', 'run']
+
+#: Analyses and what they show.
+TOOLS = dict(
+    attention='entropy, variance and mean of every gate (Fig. 2 and 5)',
+    logits='class logits against logistic and Gumbel (Fig. 1)',
+    collapse='neural collapse NC1 of the features (Table 7)',
+    calibration='reliability, ECE and MCE by class frequency (Fig. 8)',
+    parameters='kappa and lambda over depth and training (Fig. 6)',
+    functions='APA, AGLU and their derivatives (Fig. 3 and 4)',
+    gradcam='Grad-CAM beside the last gate (Fig. 7)')
+#: Tools that show images to the model.
+_WITH_DATA = ('attention', 'logits', 'collapse', 'calibration', 'gradcam')
+_WITH_CLASSIFIER = ('logits', 'collapse', 'gradcam')
+OUT = osp.join('work_dirs', 'analysis')
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with one sub-command per analysis.
+
+    Example:
+        >>> args = build_parser().parse_args(['functions'])
+        >>> args.tool, args.config
+        ('functions', None)
+    """
+    parser = argparse.ArgumentParser(
+        description='Measure and draw what networks have learned.')
+    tools = parser.add_subparsers(dest='tool', required=True)
+    for name, text in TOOLS.items():
+        _add_tool(tools.add_parser(name, help=text, description=text), name)
+    report = tools.add_parser(
+        'report', help='one HTML page of what the others wrote')
+    report.add_argument('folders', nargs='+', metavar='DIR',
+                        help='folders of analyses, or folders of these')
+    report.add_argument('--title', default='What the network learned')
+    _add_out(report, 'report')
+    return parser
+
+
+def _add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument(
+        '--out', default=osp.join(OUT, name),
+        help='folder to write; if it exists, a new one is made beside it '
+        '(default: %(default)s)')
+
+
+def _add_tool(parser: argparse.ArgumentParser, name: str) -> None:
+    add = parser.add_argument
+    add('config', nargs='?' if name == 'functions' else None,
+        help='config of the checkpoints')
+    add('checkpoints', nargs='*', metavar='CHECKPOINT',
+        help='checkpoints to overlay')
+    add('--also', nargs='+', action='append', default=[],
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='another config and its checkpoints, such as a baseline')
+    add('--names', nargs='+', help='names for the legend, one a checkpoint')
+    _add_out(parser, name)
+    if name in _WITH_DATA:
+        add('--split', choices=SPLITS, default='test')
+        add('--max-images', type=int, help='evenly spaced images at most')
+        add('--many', type=int, default=MANY_SHOT,
+            help='classes with more training images are many-shot '
+            '(default: %(default)s; LVIS has its own borders)')
+        add('--few', type=int, default=FEW_SHOT,
+            help='classes with fewer training images are few-shot '
+            '(default: %(default)s)')
+        add('--device', help='cpu or cuda')
+        add('--cfg-options', nargs='+', action=DictAction,
+            help='config settings to override')
+    if name in _WITH_CLASSIFIER:
+        add('--classifier', help='name of the layer that gives the logits')
+    if name == 'logits':
+        add('--samples', choices=('all', 'own'), default='all',
+            help="a class's logits on every image or RoI, or on its own")
+    if name == 'calibration':
+        add('--num-bins', type=int, default=10)
+    if name == 'parameters':
+        add('--traces', nargs='+', default=[], metavar='WORK_DIR',
+            help='runs with ParameterTraceHook, whose history is drawn')
+    if name == 'gradcam':
+        add('--num-images', type=int, default=6)
+        add('--layer', help='module to look at, such as backbone.layer4')
+
+
+def run(args: argparse.Namespace) -> List[str]:
+    """Do one analysis.
+
+    Args:
+        args (argparse.Namespace): Of :func:`build_parser`.
+
+    Returns:
+        list[str]: Lines for the terminal.
+
+    Raises:
+        AnalysisError: If the input cannot be analysed.
+    """
+    if args.tool == 'report':
+        path = write_report(args.folders, args.out, args.title)
+        return [f'written: {path} ({path.stat().st_size / 2**10:.0f} KiB)']
+    options = {
+        name: getattr(args, name)
+        for name in ('classifier', 'samples', 'num_bins', 'traces',
+                     'num_images', 'layer') if hasattr(args, name)
+    }
+    _check_positive(args)
+    settings = Settings(**{
+        name: getattr(args, name)
+        for name in ('split', 'max_images', 'many', 'few', 'cfg_options',
+                     'device') if hasattr(args, name)
+    })
+    sources = _sources(args)
+    module = importlib.import_module(f'apa_mm.analysis.views.{args.tool}')
+    view = module.analyze(sources, settings, **options)
+    view.settings = dict(
+        checkpoints={s.name: s.checkpoint for s in sources},
+        split=settings.split if args.tool in _WITH_DATA else None,
+        max_images=settings.max_images, **view.settings)
+    folder = write_view(args.tool, view, args.out)
+    lines = [view.title, '', format_rows(view.summary), '']
+    lines += [f'note: {note}' for note in view.notes]
+    return lines + [f'written: {folder}']
+
+
+def _check_positive(args: argparse.Namespace) -> None:
+    for name in ('max_images', 'num_images', 'num_bins'):
+        value = getattr(args, name, None)
+        if value is not None and value < 1:
+            raise AnalysisError(f'--{name.replace("_", "-")} must be 1 or '
+                                f'more, but got {value}')
+
+
+def _sources(args: argparse.Namespace) -> List[Source]:
+    pairs = [(args.config, path) for path in args.checkpoints]
+    for config, *checkpoints in args.also:
+        if not checkpoints:
+            raise AnalysisError(f'--also {config} names no checkpoint; give '
+                                'CONFIG and one or more checkpoints')
+        pairs += [(config, path) for path in checkpoints]
+    if not pairs and args.tool != 'functions':
+        raise AnalysisError(
+            f'{args.tool} needs a checkpoint, but got only the config '
+            f'{args.config}; name one or more after it')
+    for _, path in pairs:
+        if not osp.isfile(path):
+            raise AnalysisError(f'checkpoint {path} does not exist; name a '
+                                '.pth file, or train first')
+    names = _names(args.names, [path for _, path in pairs])
+    return [Source(name, *pair) for name, pair in zip(names, pairs,
+                                                      strict=True)]
+
+
+def _names(wanted: Optional[Sequence[str]],
+           paths: Sequence[str]) -> List[str]:
+    """Return one name per checkpoint, all different."""
+    if wanted is not None and len(wanted) != len(paths):
+        raise AnalysisError(f'--names has {len(wanted)} names for '
+                            f'{len(paths)} checkpoints; give one for each')
+    names = list(wanted or map(default_name, paths))
+    if len(set(names)) < len(names):
+        if wanted is not None:
+            raise AnalysisError(f'--names must differ, but are {names}')
+        names = [f'{number}: {name}' for number, name in enumerate(names, 1)]
+    return names

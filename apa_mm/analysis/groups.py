@@ -1,0 +1,123 @@
+"""Frequent, common and rare classes: from LVIS's letters or train counts.
+
+Legend: C classes.
+"""
+import json
+from typing import Any, List, NamedTuple, Optional, Sequence
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from apa_mm.engine.class_frequency import class_frequency, plain_datasets
+from apa_mm.functional.shots import FEW_SHOT, MANY_SHOT, shot_groups
+
+__all__ = ['ClassGroups', 'group_classes', 'groups_of_counts']
+
+LVIS_GROUPS = dict(f='frequent', c='common', r='rare')
+
+
+class ClassGroups(NamedTuple):
+    """The classes of a data set by their frequency in training.
+
+    Attributes:
+        names (tuple[str]): Groups from most to least images.
+        index (np.ndarray): Group of every class, int64, (C,).
+        source (str): Where that comes from, for notes.
+    """
+
+    names: tuple
+    index: np.ndarray
+    source: str
+
+    def name_of(self, label: int) -> str:
+        """Return the group of a class."""
+        return self.names[self.index[label]]
+
+    def empty(self) -> List[str]:
+        """Return the groups without a class."""
+        return [
+            name for i, name in enumerate(self.names)
+            if not (self.index == i).any()
+        ]
+
+
+def groups_of_counts(counts: Sequence[int],
+                     many: int = MANY_SHOT,
+                     few: int = FEW_SHOT,
+                     source: str = 'train counts') -> ClassGroups:
+    """Group classes by training images: more than many, fewer than few.
+
+    Args:
+        counts (Sequence[int]): Training images per class, C.
+        many (int): Upper border of the medium group.
+        few (int): Lower border of the medium group.
+        source (str): Where the counts come from.
+
+    Returns:
+        ClassGroups: 'many', 'medium' and 'few'.
+
+    Raises:
+        ValueError: As :func:`apa_mm.functional.shots.shot_groups`.
+
+    Example:
+        >>> groups_of_counts([500, 50, 5]).index.tolist()
+        [0, 1, 2]
+    """
+    masks = shot_groups(list(counts), many, few)
+    index = np.zeros(len(counts), dtype=np.int64)
+    for number, mask in enumerate(masks.values()):
+        index[mask.numpy()] = number
+    return ClassGroups(tuple(masks), index,
+                       f'{source}: many > {many}, few < {few} images')
+
+
+def group_classes(cfg: Config,
+                  dataset: Any,
+                  many: int = MANY_SHOT,
+                  few: int = FEW_SHOT) -> Optional[ClassGroups]:
+    """Group the classes of a data set.
+
+    The first of these that is known decides: the letters 'frequency' of the
+    categories in an LVIS file, ``train_class_counts`` of the data set's meta
+    information, the images per class of the config's training set.
+
+    Args:
+        cfg (Config): Config of the run.
+        dataset (Any): The data set under analysis.
+        many (int): See :func:`groups_of_counts`; LVIS has its own borders.
+        few (int): See :func:`groups_of_counts`.
+
+    Returns:
+        ClassGroups | None: None if nothing tells how frequent classes are.
+    """
+    plain = next(plain_datasets(dataset))
+    letters = _lvis_letters(plain)
+    if letters is not None:
+        order = list(LVIS_GROUPS)
+        return ClassGroups(
+            tuple(LVIS_GROUPS.values()),
+            np.array([order.index(letter) for letter in letters]),
+            'frequency of the categories in the annotation file')
+    counts = (getattr(plain, 'metainfo', None) or {}).get('train_class_counts')
+    source = 'train_class_counts of the data set'
+    if counts is None and cfg.get('train_dataloader'):
+        train = dict(cfg.train_dataloader.dataset)
+        found = class_frequency(DATASETS.build(train))
+        counts, source = found.counts.tolist(), 'images of the training set'
+    if counts is None:
+        return None
+    return groups_of_counts(counts, many, few, source)
+
+
+def _lvis_letters(dataset: Any) -> Optional[List[str]]:
+    """Return 'r', 'c' or 'f' per class, or None if the file has none."""
+    path, ids = (getattr(dataset, name, None)
+                 for name in ('ann_file', 'cat_ids'))
+    if not path or ids is None or not str(path).endswith('.json'):
+        return None
+    with open(path, encoding='utf-8') as file:
+        categories = json.load(file).get('categories', [])
+    letters = {c['id']: c.get('frequency') for c in categories}
+    found = [letters.get(key) for key in ids]
+    return found if found and set(found) <= set(LVIS_GROUPS) else None

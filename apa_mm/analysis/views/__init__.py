@@ -1,0 +1,1 @@
+"""One analysis of some checkpoints per module, each ending in a View."""

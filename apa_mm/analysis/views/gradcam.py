@@ -1,0 +1,159 @@
+"""Grad-CAM beside the last gate's signal (Fig. 7)."""
+from typing import Any, Dict, List, Optional, Sequence
+
+from apa_mm.analysis.gradcam import (Explanation, choose_images,
+                                     choose_layer, explain)
+from apa_mm.analysis.loading import (Settings, Source, Subject, load_subject)
+from apa_mm.analysis.progress import Progress
+from apa_mm.analysis.runs import View
+from apa_mm.utils.plot_style import drawing, label_axis, line_style
+
+__all__ = ['analyze']
+
+TEXT = (
+    'Where the evidence for the predicted class is (Grad-CAM: the lighter '
+    'the more, dashed at half of the greatest; of a detector with the box) '
+    'and how the last gate weighs its channels for that image. A title names '
+    'the predicted class with its frequency group and, if it is wrong, the '
+    'truth; of a detector the best detection of a class of the group that '
+    'the image was chosen for. Images are the first ones of every group, '
+    'not selected ones.')
+
+
+def analyze(sources: Sequence[Source],
+            settings: Settings,
+            num_images: int = 6,
+            layer: Optional[str] = None,
+            classifier: Optional[str] = None) -> View:
+    """Explain the same images by some checkpoints.
+
+    Args:
+        sources (Sequence[Source]): Checkpoints, side by side.
+        settings (Settings): Split, images and groups.
+        num_images (int): Images.
+        layer (str, optional): Module to look at.
+        classifier (str, optional): Name of the last layer.
+
+    Returns:
+        View: Rows per run and image.
+
+    Raises:
+        AnalysisError: If a model has no such layer, or logits are NaN.
+    """
+    subjects = [load_subject(source, settings) for source in sources]
+    notes, layers = [], {}
+    found: Dict[str, List[Explanation]] = {}
+    for subject in subjects:
+        notes += [f'{subject.name}: {note}' for note in subject.notes]
+        layers[subject.name] = choose_layer(subject, layer)
+        chosen = choose_images(subject, num_images)
+        progress = Progress(f'gradcam {subject.name}', len(chosen))
+        found[subject.name] = []
+        for done, (index, group) in enumerate(chosen.items(), 1):
+            found[subject.name].append(explain(
+                subject, index, group, layers[subject.name], classifier))
+            progress.show(done)
+        if not found[subject.name][0].gate:
+            notes.append(f'{subject.name} has no attention gate to show')
+    rows = [_row(subject, item) for subject in subjects
+            for item in found[subject.name]]
+    return View(
+        title='Grad-CAM beside the last gate',
+        text=TEXT,
+        metrics={subject.name: dict(
+            layer=layers[subject.name],
+            images=[_row(subject, item) for item in found[subject.name]])
+            for subject in subjects},
+        rows=rows,
+        summary=rows,
+        pictures={'gradcam.png': lambda path: draw(subjects, found, path)},
+        notes=notes,
+        settings=dict(layers=layers))
+
+
+def _row(subject: Subject, item: Explanation) -> Dict[str, Any]:
+    names = subject.classes
+    stats = item.stats
+    return dict(
+        run=subject.name,
+        image=item.index,
+        truth=' '.join(names[c] for c in item.truth),
+        predicted='' if item.label is None else names[item.label],
+        group=_group(subject, item.label),
+        score=item.score,
+        gate=item.gate,
+        entropy=float('nan') if stats is None else stats.entropy,
+        mean=float('nan') if stats is None else stats.mean,
+        variance=float('nan') if stats is None else stats.variance)
+
+
+def _group(subject: Subject, label: Optional[int]) -> str:
+    if label is None or subject.groups is None:
+        return ''
+    return subject.groups.name_of(label)
+
+
+def draw(subjects: Sequence[Subject], found: Dict[str, List[Explanation]],
+         path: str) -> None:
+    """Draw one row per image: heat and signal of every run.
+
+    Args:
+        subjects (Sequence[Subject]): Runs.
+        found (dict[str, list[Explanation]]): By run, the same images.
+        path (str): PNG to write.
+    """
+    height = max(len(items) for items in found.values())
+    with drawing(path, height, 2 * len(subjects), 2.3, 1.9) as (_, axes):
+        for number, subject in enumerate(subjects):
+            for line, item in zip(axes, found[subject.name], strict=False):
+                left, right = line[2 * number:2 * number + 2]
+                _draw_heat(left, item, subject, item is found[subject.name][0])
+                _draw_signal(right, item, number)
+                if item is found[subject.name][-1] and item.signal.ndim < 2:
+                    label_axis(right, x='channel')
+
+
+def _draw_heat(axis: object, item: Explanation, subject: Subject,
+               first: bool) -> None:
+    from matplotlib.patches import Rectangle
+    axis.imshow(item.image)
+    axis.imshow(item.heat, cmap='inferno', vmin=0, vmax=1,
+                alpha=0.6 * item.heat, interpolation='bilinear')
+    if item.heat.max() > item.heat.min():
+        axis.contour(item.heat, levels=[0.5], colors='white',
+                     linewidths=1.2, linestyles='--')
+    if item.box is not None:
+        x1, y1, x2, y2 = item.box
+        axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False,
+                                 edgecolor='white', linewidth=1))
+    names = subject.classes
+    title = 'nothing found'
+    if item.label is not None:
+        title = f'{names[item.label]} ({_group(subject, item.label)}) ' \
+                f'{item.score:.2f}'
+        if item.label not in item.truth:
+            title += ', wrong'
+            if len(item.truth) == 1:
+                title += f': {names[item.truth[0]]}'
+    if first:
+        title = f'{subject.name}\n{title}'
+    axis.set_title(title, loc='left', fontsize=8)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+
+
+def _draw_signal(axis: object, item: Explanation, number: int) -> None:
+    if item.stats is None:
+        axis.set_axis_off()
+        return
+    axis.set_title(f'last gate: entropy {item.stats.entropy:.2f}',
+                   loc='left', fontsize=8)
+    if item.signal.ndim == 2:
+        axis.imshow(item.signal, vmin=0, vmax=1)
+        axis.grid(False)
+        return
+    axis.plot(item.signal, **dict(line_style(number), linestyle='',
+                                  markersize=2))
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_ylabel('gate value', fontsize=8)

@@ -1,0 +1,130 @@
+"""Entropy and variance of attention gates at every validation."""
+import math
+from contextlib import ExitStack
+from statistics import fmean
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from apa_mm.analysis.attention import GateSums
+from apa_mm.analysis.gates import find_gates, record_gates
+from apa_mm.registry import HOOKS
+from apa_mm.utils.load_check import unwrap
+
+__all__ = ['AttentionStatsHook']
+
+#: What the names of the scalars begin with.
+PREFIX = 'attention/'
+MEASURES = ('entropy', 'variance', 'mean')
+
+
+@HOOKS.register_module()
+class AttentionStatsHook(Hook):
+    """Measure every gate while the model is validated or tested.
+
+    Forward hooks listen to the gates during every ``interval``-th batch;
+    they change no output and are removed after the batch, also if it fails.
+    After the loop ``attention/<gate>/entropy`` (Eq. 4, base 2),
+    ``.../variance`` and ``.../mean`` go to the visualizer's backends, and
+    their means over gates to the log. Ranks add up what they saw. Class
+    groups are for ``tools/analyze.py attention``.
+
+    Args:
+        interval (int): Listen to every n-th batch, from the first.
+
+    Raises:
+        ValueError: If ``interval`` is below 1.
+
+    Example:
+        >>> AttentionStatsHook().interval
+        10
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, interval: int = 10) -> None:
+        if interval < 1:
+            raise ValueError(f'interval must be 1 batch or more, but got '
+                             f'{interval}')
+        self.interval = interval
+        self._gates: Dict[str, nn.Module] = {}
+        self._sums = GateSums()
+        self._caught: List[Tuple[str, Tensor]] = []
+        self._stack = ExitStack()
+
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Look for gates and forget earlier ones, before 'val' and 'test'."""
+        if mode == 'train':
+            return
+        self._stop()
+        self._gates = find_gates(unwrap(runner.model))
+        self._sums = GateSums()
+        if not self._gates:
+            runner.logger.info('AttentionStatsHook: the model has no '
+                               'attention gate to listen to')
+
+    def _before_iter(self, runner: Runner, batch_idx: int,
+                     data_batch: Optional[Any] = None,
+                     mode: str = 'train') -> None:
+        """Listen to a batch if it is its turn."""
+        if mode == 'train' or not self._gates or batch_idx % self.interval:
+            return
+        model = unwrap(runner.model)
+        self._stack.enter_context(record_gates(
+            model, lambda name, out: self._caught.append((name, out)),
+            self._gates))
+        # Called even if the forward pass raises; then there is no output.
+        handle = model.register_forward_hook(self._on_end, always_call=True)
+        self._stack.callback(handle.remove)
+
+    def _on_end(self, module: nn.Module, inputs: tuple,
+                output: Any) -> None:
+        if output is None:
+            self._stop()
+
+    def _after_iter(self, runner: Runner, batch_idx: int,
+                    data_batch: Optional[Any] = None,
+                    outputs: Optional[Sequence] = None,
+                    mode: str = 'train') -> None:
+        """Stop listening and add up what was heard."""
+        if mode == 'train':
+            return
+        for name, values in self._caught:
+            self._sums.update(name, values)
+        self._stop()
+
+    def _stop(self) -> None:
+        self._stack.close()
+        self._caught.clear()
+
+    def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Log the statistics of all ranks after 'val' and 'test'."""
+        self._stop()
+        if mode == 'train' or not self._gates:
+            return
+        for name in self._gates:  # the same order on every rank
+            sums = self._sums.sums.setdefault(
+                name, torch.zeros(1, 5, dtype=torch.float64))
+            all_reduce(sums)
+        found = {name: groups[0]
+                 for name, groups in self._sums.result().items()
+                 if not math.isnan(groups[0].mean)}
+        if not found:
+            return
+        runner.visualizer.add_scalars(
+            {
+                f'{PREFIX}{name}/{measure}': getattr(stats, measure)
+                for name, stats in found.items() for measure in MEASURES
+            },
+            step=runner.iter)
+        means = ', '.join(
+            f'{measure} '
+            f'{fmean(getattr(s, measure) for s in found.values()):.4f}'
+            for measure in MEASURES)
+        images = next(iter(found.values())).images
+        runner.logger.info(f'attention ({mode}): {len(found)} gates on '
+                           f'{images} images, mean over gates: {means}')

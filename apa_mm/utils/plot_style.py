@@ -1,0 +1,120 @@
+"""One style for all pictures: readable in grey, drawn without a display.
+
+Lines differ in colour, lightness, dashes and marker at once, so that a print
+in grey, or a reader who does not tell colours apart, loses nothing.
+"""
+import os
+from contextlib import contextmanager
+from typing import Dict, Iterator, Tuple
+
+import numpy as np
+
+__all__ = [
+    'BAR_STYLES', 'drawing', 'label_axis', 'line_style', 'sketching',
+    'to_pixels'
+]
+
+#: From dark to light, with as many dashes and markers.
+LINE_STYLES = (
+    dict(color='#123a5e', linestyle='-', marker='o'),
+    dict(color='#d1701c', linestyle='--', marker='s'),
+    dict(color='#4f8f5b', linestyle='-.', marker='^'),
+    dict(color='#8c6bb1', linestyle=':', marker='D'),
+    dict(color='#5f5f5f', linestyle='-', marker='v'),
+    dict(color='#c79a00', linestyle='--', marker='x'),
+)
+BAR_STYLES = tuple(
+    dict(facecolor=style['color'], edgecolor='black', hatch=hatch)
+    for style, hatch in zip(LINE_STYLES, ('', '//', '..', 'xx', '\\\\', '++'),
+                            strict=True))
+SETTINGS = {
+    'figure.dpi': 110,
+    'savefig.dpi': 110,
+    'font.size': 9,
+    'axes.titlesize': 9,
+    'axes.labelsize': 9,
+    'legend.fontsize': 8,
+    'axes.grid': True,
+    'grid.alpha': 0.3,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'lines.linewidth': 1.4,
+    'lines.markersize': 4,
+    'image.cmap': 'gray',
+    'image.interpolation': 'nearest',
+}
+
+
+def line_style(number: int) -> Dict[str, str]:
+    """Return colour, dashes and marker of line ``number``, from 0.
+
+    Example:
+        >>> line_style(0)['marker'], line_style(7)['marker']
+        ('o', 's')
+    """
+    return dict(LINE_STYLES[number % len(LINE_STYLES)])
+
+
+@contextmanager
+def drawing(path: str, rows: int = 1, columns: int = 1, width: float = 3.2,
+            height: float = 2.6,
+            **subplots: object) -> Iterator[Tuple[object, np.ndarray]]:
+    """Draw into a grid of equal cells; at the end the file is written.
+
+    Args:
+        path (str): PNG to write; it is whole or not there.
+        rows (int): Rows of the grid.
+        columns (int): Columns of the grid.
+        width (float): Of a cell, in inches.
+        height (float): Of a cell, in inches.
+        **subplots: Arguments of matplotlib's ``Figure.subplots``.
+
+    Yields:
+        tuple[Figure, ndarray]: The figure and its axes (rows, columns).
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    with sketching(rows, columns, width, height,
+                   **subplots) as (figure, axes):
+        yield figure, axes
+        partial = f'{path}.partial'
+        figure.savefig(partial, format='png')
+        os.replace(partial, path)
+
+
+@contextmanager
+def sketching(rows: int, columns: int, width: float, height: float,
+              **subplots: object) -> Iterator[Tuple[object, np.ndarray]]:
+    """Do as :func:`drawing` without a file, for :func:`to_pixels`."""
+    import matplotlib
+    with matplotlib.rc_context(SETTINGS):
+        yield _figure(rows, columns, width, height, **subplots)
+
+
+def _figure(rows: int, columns: int, width: float, height: float,
+            **subplots: object) -> Tuple[object, np.ndarray]:
+    # Without pyplot no window system is asked for.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(columns * width, rows * height),
+                    layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **subplots)
+
+
+def label_axis(axis: object, title: str = '', x: str = '',
+               y: str = '') -> None:
+    """Set title and labels; an empty text leaves what is there."""
+    if title:
+        axis.set_title(title, loc='left')
+    if x:
+        axis.set_xlabel(x)
+    if y:
+        axis.set_ylabel(y)
+
+
+def to_pixels(figure: object) -> np.ndarray:
+    """Return a figure as an RGB image, uint8 (H, W, 3)."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
