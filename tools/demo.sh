@@ -3,11 +3,15 @@
 #
 #   bash tools/demo.sh            the APA* detector
 #   bash tools/demo.sh --compare  also the SE, ReLU and softmax baseline
+#   bash tools/demo.sh --report   both, and an HTML page of what they learned;
+#                                 two that are trained already are not trained
+#                                 again, unless --compare is given too
 #
 # Sets up .venv first if need be (see tools/setup_env.sh for its variables),
 # makes the data in data/digits_lvis, and starts over whatever an earlier demo
 # left in work_dirs/demo. There it leaves predictions.png, kappa_lambda.png,
-# metrics.json and a folder with log and checkpoint for each detector.
+# metrics.json and a folder with log and checkpoint for each detector. The
+# page and the analyses in it go to a new folder work_dirs/demo/report[-N].
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -18,14 +22,16 @@ say() { printf '[demo] %s\n' "$*"; }
 die() { printf '[demo] ERROR: %s\n' "$*" >&2; exit 1; }
 
 runs=(apa-gol)
+compare=no report=no
 for option in "$@"; do
   case $option in
-  --compare) runs=(apa-gol baseline) ;;
+  --compare) compare=yes runs=(apa-gol baseline) ;;
+  --report) report=yes runs=(apa-gol baseline) ;;
   -h | --help)
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
     exit 0
     ;;
-  *) die "unknown option '$option'; use --compare, --help or none." ;;
+  *) die "unknown option '$option'; use --compare, --report, --help or none." ;;
   esac
 done
 
@@ -46,12 +52,52 @@ logged() {
   }
 }
 
+# finished RUN: whether an earlier demo trained and reported it
+finished() {
+  [ -f "$out/$1/metrics.json" ] && [ -f "$(checkpoint_of "$1")" ]
+}
+
+checkpoint_of() {
+  cat "$out/$1/train/last_checkpoint" 2>/dev/null || true
+}
+
+# analyze TOOL: one analysis of both detectors
+analyze() {
+  say "analysing: $1"
+  "$python" tools/analyze.py "$1" \
+    "$(config_of apa-gol)" "$(checkpoint_of apa-gol)" \
+    --also "$(config_of baseline)" "$(checkpoint_of baseline)" \
+    --names 'APA* + GOL' 'SE baseline' --out "$page/$1"
+}
+
+# write_report: all analyses and the page
+write_report() {
+  local number=2
+  page=$out/report
+  while [ -e "$page" ]; do page=$out/report-$((number++)); done
+  SECONDS=0
+  for tool in functions parameters attention logits collapse calibration \
+    gradcam; do
+    analyze "$tool"
+  done
+  "$python" tools/analyze.py report "$page" --out "$page/html" \
+    --title 'APA* and GOL beside the SE baseline on Digits-LVIS'
+  say "the report took $SECONDS s: open $root/$page/html/index.html"
+}
+
 cd "$root"
 python=$(bash tools/setup_env.sh)
 # An environment that the user names need not have this package installed.
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
 say "set-up took $SECONDS s"
+
+if [ "$report$compare" = yesno ] && finished apa-gol && finished baseline; then
+  say "both detectors are trained; add --compare to train them anew"
+  "$python" tools/make_digits_lvis.py --out "$data"
+  write_report
+  exit
+fi
 
 mkdir -p "$out"
 rm -rf "$out"/{apa-gol,baseline} "$out"/{metrics.json,predictions.png,kappa_lambda.png}{,.partial}
@@ -90,3 +136,4 @@ cp "$out"/apa-gol/{predictions,kappa_lambda}.png "$out"
 say "results in $root/$out (seed, versions and more in metrics.json):"
 "$python" tools/demo_report.py join "${runs[@]/#/$out/}" \
   --out "$out/metrics.json"
+if [ "$report" = yes ]; then write_report; fi

@@ -2,6 +2,7 @@
 import argparse
 import importlib
 import os.path as osp
+from importlib.util import find_spec
 from typing import List, Optional, Sequence
 
 from mmengine.config import DictAction
@@ -28,6 +29,8 @@ TOOLS = dict(
 _WITH_DATA = ('attention', 'logits', 'collapse', 'calibration', 'gradcam')
 _WITH_CLASSIFIER = ('logits', 'collapse', 'gradcam')
 OUT = osp.join('work_dirs', 'analysis')
+#: Packages of requirements/analysis.txt that a tool imports.
+_PACKAGES = dict(logits=('scipy', ), gradcam=('pytorch_grad_cam', ))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -118,6 +121,7 @@ def run(args: argparse.Namespace) -> List[str]:
                      'num_images', 'layer') if hasattr(args, name)
     }
     _check_positive(args)
+    _check_packages(args.tool)
     settings = Settings(**{
         name: getattr(args, name)
         for name in ('split', 'max_images', 'many', 'few', 'cfg_options',
@@ -134,6 +138,14 @@ def run(args: argparse.Namespace) -> List[str]:
     lines = [view.title, '', format_rows(view.summary), '']
     lines += [f'note: {note}' for note in view.notes]
     return lines + [f'written: {folder}']
+
+
+def _check_packages(tool: str) -> None:
+    for name in ('matplotlib', *_PACKAGES.get(tool, ())):
+        if find_spec(name) is None:
+            raise AnalysisError(
+                f'{tool} needs the package {name}, which is not installed; '
+                'run: pip install -r requirements/analysis.txt')
 
 
 def _check_positive(args: argparse.Namespace) -> None:

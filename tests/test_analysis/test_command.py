@@ -281,6 +281,22 @@ def test_wrong_words(cls, words, message, tmp_path):
     assert not (tmp_path / 'a').exists()
 
 
+def test_training_images_go_through_the_test_pipeline(job, tmp_path):
+    analyze('attention', job.config, job.checkpoint, '--split', 'train',
+            '--out', tmp_path / 'a')
+    record = json.loads((tmp_path / 'a' / 'metrics.json').read_text())
+    assert record['summary'][0]['images'] == (4 if job.kind == 'det' else 6)
+    assert record['settings']['split'] == 'train'
+
+
+def test_a_missing_package_is_named(cls, tmp_path, monkeypatch):
+    monkeypatch.setattr('apa_mm.analysis.command.find_spec',
+                        lambda name: None if name == 'scipy' else name)
+    with pytest.raises(AnalysisError, match='logits needs the package scipy, '
+                       '.*pip install -r requirements/analysis.txt'):
+        analyze('logits', cls.config, cls.checkpoint, '--out', tmp_path / 'a')
+
+
 def tool_main():
     spec = importlib.util.spec_from_file_location(
         'analyze_tool', ROOT / 'tools' / 'analyze.py')

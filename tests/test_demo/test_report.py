@@ -102,11 +102,12 @@ def test_unknown_option_of_the_demo_is_one_clear_sentence():
                           capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ''
     assert done.stderr == ("[demo] ERROR: unknown option '--comprae'; use "
-                           '--compare, --help or none.\n')
+                           '--compare, --report, --help or none.\n')
 
 
 def test_help_of_the_demo_names_its_option():
     done = subprocess.run(['bash', 'tools/demo.sh', '--help'], cwd=ROOT,
                           capture_output=True, text=True, check=True)
     assert '--compare  also' in done.stdout
+    assert '--report   both' in done.stdout
     assert 'set -euo' not in done.stdout
