@@ -35,7 +35,7 @@ HELPERS = {
     'test_pipeline', 'max_iter', 'max_iters', 'max_epochs', 'num_classes',
     'auto_scale_lr', 'default_scope', 'metainfo', 'image_scale', 'width',
     'vis_backends', 'bgr_mean', 'bgr_std', 'imbalance_factor', 'image_size',
-    'train_list', 'gate_cfg', 'ffn_cfgs', 'init_cfg'
+    'train_list', 'gate_cfg', 'ffn_cfgs', 'init_cfg', 'custom_imports'
 }
 
 
