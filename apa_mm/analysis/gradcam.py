@@ -1,7 +1,9 @@
 """Grad-CAM of classifiers and detectors, with the last gate's signal.
 
 "Grad-CAM: Visual Explanations from Deep Networks" (ICCV 2017), by the package
-grad-cam. A detector is explained by the class logit of one RoI.
+grad-cam. A detector is explained by the class logit of one RoI. Grad-CAM's
+mean gradient over the whole map says nothing about that place, so there each
+place keeps its own gradient (HiResCAM, arXiv 2011.08891).
 
 Legend: H, W of the network's input; R rows of the classifier, C classes.
 """
@@ -14,7 +16,7 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from .attention import GateSums, GateStats
-from .classifier import record_classifier
+from .classifier import MATCH_OVERLAP, box_overlaps, record_classifier
 from .errors import AnalysisError
 from .gates import find_gates, is_spatial, record_gates
 from .loading import Subject, true_labels
@@ -38,7 +40,8 @@ class Explanation(NamedTuple):
         label (int | None): Predicted class; None if nothing was found.
         score (float): Its probability; NaN if nothing was found.
         box (np.ndarray | None): x1, y1, x2, y2 in pixels of ``image``.
-        truth (list[int]): True classes.
+        truth (list[int]): True classes; of a detector that of the object
+            under the box, if there is one.
         gate (str): The last gate; '' if there is none.
         signal (np.ndarray): Its values, (C', ) or (H', W').
         stats (GateStats | None): Of these values.
@@ -167,7 +170,7 @@ def explain(subject: Subject, index: int, group: str, layer: str,
         ImportError: If grad-cam is not installed.
         AnalysisError: If the logits are NaN.
     """
-    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam import GradCAM, HiResCAM
     model = subject.model
     info = subject.dataset.get_data_info(index)
     data = model.data_preprocessor(
@@ -182,7 +185,8 @@ def explain(subject: Subject, index: int, group: str, layer: str,
         wrapped = _ClassifierOutput(subject, record, data['data_samples'])
         target = _Target(subject, wrapped, group)
         modules = dict(model.named_modules())
-        with GradCAM(wrapped, [modules[layer]]) as cam:
+        method = GradCAM if 'gt_label' in info else HiResCAM
+        with method(wrapped, [modules[layer]]) as cam:
             if last:
                 with record_gates(model, lambda _, out: caught.append(out),
                                   last):
@@ -191,10 +195,27 @@ def explain(subject: Subject, index: int, group: str, layer: str,
                 heat = cam(x.requires_grad_(), [target])[0]
     model.zero_grad()
     signal, stats = _signal(caught)
+    truth = true_labels(info)
+    if target.box is not None:
+        truth = _object_at(target.box, info, data['data_samples'][0])
     return Explanation(
         index, image, np.nan_to_num(heat), target.label, target.score,
-        target.box, sorted({int(c) for c in true_labels(info)}),
-        next(iter(last), ''), signal, stats)
+        target.box, sorted(map(int, truth)), next(iter(last), ''), signal,
+        stats)
+
+
+def _object_at(box: np.ndarray, info: dict, sample: Any) -> np.ndarray:
+    """Return the class of the object under a box, (1,) or (0,)."""
+    objects = [o for o in info['instances'] if not o.get('ignore_flag')]
+    if not objects:
+        return np.zeros(0, dtype=np.int64)
+    width, height = sample.metainfo.get('scale_factor', (1, 1))
+    boxes = np.array([o['bbox'] for o in objects]) * [
+        width, height, width, height]
+    overlaps = box_overlaps(box[None], boxes)[0]
+    best = overlaps.argmax()
+    return np.array([objects[best]['bbox_label']])[
+        overlaps[best:best + 1] >= MATCH_OVERLAP]
 
 
 class _Target:

@@ -57,7 +57,7 @@ def line_style(number: int) -> Dict[str, str]:
 
 @contextmanager
 def drawing(path: str, rows: int = 1, columns: int = 1, width: float = 3.2,
-            height: float = 2.6,
+            height: float = 2.6, photos: bool = False,
             **subplots: object) -> Iterator[Tuple[object, np.ndarray]]:
     """Draw into a grid of equal cells; at the end the file is written.
 
@@ -67,6 +67,8 @@ def drawing(path: str, rows: int = 1, columns: int = 1, width: float = 3.2,
         columns (int): Columns of the grid.
         width (float): Of a cell, in inches.
         height (float): Of a cell, in inches.
+        photos (bool): Keep all colours; otherwise the file has a palette,
+            which makes it three times smaller.
         **subplots: Arguments of matplotlib's ``Figure.subplots``.
 
     Yields:
@@ -80,7 +82,18 @@ def drawing(path: str, rows: int = 1, columns: int = 1, width: float = 3.2,
         yield figure, axes
         partial = f'{path}.partial'
         figure.savefig(partial, format='png')
+        if not photos:
+            _shrink(partial)
         os.replace(partial, path)
+
+
+def _shrink(path: str) -> None:
+    """Write a picture again with a palette."""
+    from PIL import Image
+    with Image.open(path) as picture:
+        small = picture.convert('RGB').quantize(
+            256, dither=Image.Dither.NONE)
+    small.save(path, format='png', optimize=True)
 
 
 @contextmanager

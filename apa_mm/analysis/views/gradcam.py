@@ -16,8 +16,8 @@ TEXT = (
     'and how the last gate weighs its channels for that image. A title names '
     'the predicted class with its frequency group and, if it is wrong, the '
     'truth; of a detector the best detection of a class of the group that '
-    'the image was chosen for. Images are the first ones of every group, '
-    'not selected ones.')
+    'the image was chosen for, by HiResCAM, which keeps to its place. Images '
+    'are the first ones of every group, not selected ones.')
 
 
 def analyze(sources: Sequence[Source],
@@ -103,7 +103,8 @@ def draw(subjects: Sequence[Subject], found: Dict[str, List[Explanation]],
         path (str): PNG to write.
     """
     height = max(len(items) for items in found.values())
-    with drawing(path, height, 2 * len(subjects), 2.3, 1.9) as (_, axes):
+    with drawing(path, height, 2 * len(subjects), 2.3, 2.0,
+                 photos=True) as (_, axes):
         for number, subject in enumerate(subjects):
             for line, item in zip(axes, found[subject.name], strict=False):
                 left, right = line[2 * number:2 * number + 2]
@@ -126,15 +127,17 @@ def _draw_heat(axis: object, item: Explanation, subject: Subject,
         x1, y1, x2, y2 = item.box
         axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False,
                                  edgecolor='white', linewidth=1))
+    height, width = item.heat.shape
+    axis.set_xlim(-0.5, width - 0.5)  # a box may reach over the border
+    axis.set_ylim(height - 0.5, -0.5)
     names = subject.classes
     title = 'nothing found'
     if item.label is not None:
         title = f'{names[item.label]} ({_group(subject, item.label)}) ' \
                 f'{item.score:.2f}'
         if item.label not in item.truth:
-            title += ', wrong'
-            if len(item.truth) == 1:
-                title += f': {names[item.truth[0]]}'
+            true = ' '.join(names[c] for c in item.truth) or 'no object'
+            title += f'\nwrong: {true}'
     if first:
         title = f'{subject.name}\n{title}'
     axis.set_title(title, loc='left', fontsize=8)

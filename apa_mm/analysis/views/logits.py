@@ -18,6 +18,7 @@ SAMPLES = ('all', 'own')
 #: Rows kept per class and in all; an even choice from there on.
 CAPACITY = 20000
 HISTOGRAM_BINS = 30
+ORDER = ('all', 'many', 'frequent', 'medium', 'common', 'few', 'rare')
 TEXT = (
     'Logits of one class over the test run, with the logistic and the Gumbel '
     'distribution of greatest likelihood. KS is the Kolmogorov-Smirnov '
@@ -163,12 +164,9 @@ def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     summary = []
     for run in dict.fromkeys(r['run'] for r in rows):
         mine = [r for r in rows if r['run'] == run]
-        for group in ('all', *dict.fromkeys(r['group'] for r in mine)):
+        for group in dict.fromkeys(['all', *_groups(mine)]):
             some = [r for r in mine if group in ('all', r['group'])]
             fitted = [r for r in some if r['nearer']]
-            if any(line['run'] == run and line['group'] == group
-                   for line in summary):
-                continue
             summary.append(dict(
                 run=run, group=group, classes=len(some), fitted=len(fitted),
                 nearer_gumbel=_mean([r['nearer'] == 'gumbel'
@@ -177,6 +175,11 @@ def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
                    for name in ('ks_logistic', 'ks_gumbel', 'skewness',
                                 'mean')}))
     return summary
+
+
+def _groups(rows: List[Dict[str, Any]]) -> List[str]:
+    """Return the groups of some classes from most to least images."""
+    return sorted({r['group'] for r in rows}, key=ORDER.index)
 
 
 def _mean(values: list) -> float:
@@ -230,7 +233,7 @@ def _draw_class(axis: object, values: np.ndarray, fit: LogitFit) -> None:
 
 
 def _draw_distances(axis: object, rows: List[Dict[str, Any]]) -> None:
-    for number, group in enumerate(dict.fromkeys(r['group'] for r in rows)):
+    for number, group in enumerate(_groups(rows)):
         mine = [r for r in rows if r['group'] == group and r['nearer']]
         if not mine:
             continue
