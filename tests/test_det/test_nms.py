@@ -39,18 +39,21 @@ NMS = dict(type='nms', iou_threshold=0.5)
     offset=st.sampled_from([0, 1]),
     prefix=st.sampled_from([1, 5, 2048]),
     call_size=st.sampled_from([1, 7, 256]),
-    block=st.sampled_from([1, 2, 5, 32]))
+    block=st.sampled_from([1, 2, 5, 32]),
+    group=st.sampled_from([1, 3]))
 def test_equals_per_class_oracle(seed, num_rois, objects, num_classes,
                                  per_class, grid, levels, thr, iou_thr,
                                  max_num, with_factors, offset, prefix,
-                                 call_size, block):
+                                 call_size, block, group):
     boxes, scores = make(
         seed, num_rois, num_classes, per_class=per_class, grid=grid,
         levels=levels, objects=objects)
     factors = torch.linspace(1.5, 0.5, num_rois) if with_factors else None
     with patch.multiple(nms_module, MIN_PREFIX=prefix, PREFIX_FACTOR=2), \
             patch.multiple(nms_groups, CPU_CALL_SIZE=call_size), \
-            patch.multiple(nms_order, BLOCK_ROWS=block, PAIRS_PER_ENTRY=1):
+            patch.multiple(
+                nms_order, BLOCK_ROWS=block, GROUP_BLOCKS=group,
+                PAIRS_PER_ENTRY=1):
         result = exact_multiclass_nms(
             boxes, scores, thr,
             dict(type='nms', iou_threshold=iou_thr, offset=offset), max_num,

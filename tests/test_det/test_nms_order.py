@@ -49,15 +49,20 @@ def test_best_is_a_prefix_of_the_sorted(seed, size, count, levels):
     with_factors=st.booleans(),
     count=st.sampled_from([0, 1, 3, 9, 30, 100]),
     block=st.sampled_from([1, 3, 16]),
+    group=st.sampled_from([1, 2, 4]),
     pairs_per_entry=st.sampled_from([1, 10**6]))
 def test_first_is_a_prefix_of_the_sorted(seed, num_rois, num_classes, levels,
                                          score_thr, final_thr, with_factors,
-                                         count, block, pairs_per_entry):
+                                         count, block, group,
+                                         pairs_per_entry):
     scores = make_scores(seed, num_rois, num_classes + 1, levels=levels)
     factors = torch.linspace(1.5, 0.5, num_rois) if with_factors else None
     expected = sorted_places(scores, score_thr, factors, final_thr)
     with patch.multiple(
-            nms_order, BLOCK_ROWS=block, PAIRS_PER_ENTRY=pairs_per_entry):
+            nms_order,
+            BLOCK_ROWS=block,
+            GROUP_BLOCKS=group,
+            PAIRS_PER_ENTRY=pairs_per_entry):
         pairs = ScoredPairs(scores, score_thr, factors, final_thr)
         places, more = pairs.first(count)
     assert places.tolist() == (expected[:count] if count else expected)
@@ -79,6 +84,15 @@ def test_search_looks_into_few_scores():
     top = scores[:, :-1].flatten().topk(50).values
     assert torch.equal(pairs.at(places), top)
     assert pairs.split(places)[1].max() < 2000
+
+
+@pytest.mark.parametrize('num_rois', [1, 15, 17, 70])
+def test_search_with_fewer_rois_than_a_block_or_group_has(num_rois):
+    scores = make_scores(0, num_rois, 4001)
+    pairs = ScoredPairs(scores, 0.1)
+    with patch.object(ScoredPairs, '_above', side_effect=AssertionError):
+        places, _ = pairs.first(30)
+    assert places.tolist() == sorted_places(scores, 0.1)[:30]
 
 
 def test_search_orders_equal_scores_by_place():
