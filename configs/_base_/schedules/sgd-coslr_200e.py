@@ -2,6 +2,8 @@
 # linear warm-up, cosine to zero. Factors of the learning rate change once per
 # epoch: 0.01, 0.34, 0.67, 1, then the cosine over the epochs that are left.
 _base_ = 'mmpretrain::_base_/default_runtime.py'
+# Before weights are read: torch refuses mmengine's checkpoints otherwise.
+custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
 train_cfg = dict(by_epoch=True, max_epochs=200, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
