@@ -56,6 +56,24 @@ def test_a_config_has_the_modules_of_its_name(name):
     assert hooks == ['apa_mm.ClassFrequencyHook'] * offset
 
 
+@pytest.mark.parametrize('name', ['resnet20_relu', 'apa-seresnet20_aglu'])
+def test_imbalance_ten_trains_and_is_tested_on_the_same_split(name, tmp_path):
+    config = f'{CONFIGS}_ir10/{name}_digits-lt-ir10.py'
+    launch.train(
+        config, work_dir=str(tmp_path), cfg_options={
+            'train_cfg.max_epochs': 1,
+            'train_cfg.val_interval': 1,
+        })
+    logging.shutdown()
+    log = next(tmp_path.rglob('*.log')).read_text()
+    # 544 training images; no class has fewer than 20 but digits 8 and 9.
+    assert '[1][9/9]' in log and 'shot/few: ' in log
+    cfg = Config.fromfile(config)
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        assert dataset.imbalance_factor == 10
+
+
 def test_a_test_run_needs_no_training_set(tmp_path):
     config = str(CONFIGS / f'resnet20_relu_pc-softmax{SETTING}.py')
     options = {
