@@ -4,7 +4,8 @@ The tensor is seen as one or two axes of dynamic length, so that one compiled
 function per dtype, kind and way of walking serves every shape. The first call
 compiles (seconds to a minute; torch keeps the result in its own disk cache).
 If that fails, the same functions run as they are, which is said once at level
-INFO.
+INFO. torch's compiler writes Triton code for CUDA devices unless told
+otherwise, so that without Triton the eager functions are what to expect.
 """
 import functools
 import logging

@@ -37,6 +37,15 @@ struct Problem {
   }
 };
 
+// Parameters by value: what a reference points to might be stored to, and the
+// loop would not become vector code.
+template <typename T, Kind kKind>
+NOINLINE void forward_part(const T* in, T* out, int64_t count, Parameters p) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i)
+    store(out + i, forward_one<kKind>(load(in[i]), p));
+}
+
 template <typename T, Kind kKind>
 void forward_rows(const Problem& problem, const T* x, T* y, int threads) {
   const int64_t inner = problem.inner;
@@ -49,10 +58,36 @@ void forward_rows(const Problem& problem, const T* x, T* y, int threads) {
     const Parameters p = table[row % problem.channels % table.size()];
     const T* in = x + row * inner + begin;
     T* out = y + row * inner + begin;
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i)
-      store(out + i, forward_one<kKind>(load(in[i]), p));
+    const int64_t whole = count / kWidth * kWidth;
+    forward_part<T, kKind>(in, out, whole, p);
+    if (whole < count) {
+      T padded[kWidth] = {}, result[kWidth];
+      copy_some(in + whole, padded, count - whole);
+      forward_part<T, kKind>(padded, result, kWidth, p);
+      copy_some(result, out + whole, count - whole);
+    }
   }
+}
+
+struct Sums {
+  float kappa = 0.f, lambda = 0.f, z = 0.f, zx = 0.f;
+};
+
+template <typename T, Kind kKind, bool kPaper>
+NOINLINE void backward_part(const T* in, const T* gin, T* out, int64_t count,
+                   Parameters p, Sums* sums) {
+  float k = 0.f, l = 0.f, dz = 0.f, dzx = 0.f;
+#pragma omp simd reduction(+ : k, l, dz, dzx)
+  for (int64_t i = 0; i < count; ++i) {
+    const float value = load(in[i]);
+    const Gradient g = backward_one<kKind, kPaper>(value, load(gin[i]), p);
+    store(out + i, g.z);
+    k += g.kappa;
+    l += g.lambda;
+    dz += g.z;
+    dzx += g.z * (value - p.center);
+  }
+  sums->kappa += k, sums->lambda += l, sums->z += dz, sums->zx += dzx;
 }
 
 // Sums per row: of the gradients for kappa and lambda, of grad_z, and of
@@ -72,20 +107,21 @@ void backward_rows(const Problem& problem, const T* x, const T* grad,
     const T* in = x + row * inner + begin;
     const T* gin = grad + row * inner + begin;
     T* out = grad_z + row * inner + begin;
-    float k = 0.f, l = 0.f, dz = 0.f, dzx = 0.f;
-#pragma omp simd reduction(+ : k, l, dz, dzx)
-    for (int64_t i = 0; i < count; ++i) {
-      const float value = load(in[i]);
-      const Gradient g =
-          backward_one<kKind, kPaper>(value, load(gin[i]), p);
-      store(out + i, g.z);
-      k += g.kappa;
-      l += g.lambda;
-      dz += g.z;
-      dzx += g.z * (value - p.center);
+    const int64_t whole = count / kWidth * kWidth;
+    Sums part;
+    backward_part<T, kKind, kPaper>(in, gin, out, whole, p, &part);
+    if (whole < count) {
+      // The padded gradients are 0, and so is what they add to the sums.
+      T x_padded[kWidth] = {}, grad_padded[kWidth] = {}, result[kWidth];
+      copy_some(in + whole, x_padded, count - whole);
+      copy_some(gin + whole, grad_padded, count - whole);
+      backward_part<T, kKind, kPaper>(x_padded, grad_padded, result, kWidth, p,
+                                      &part);
+      copy_some(result, out + whole, count - whole);
     }
     float* into = partial.data() + unit * 4;
-    into[0] = k, into[1] = l, into[2] = dz, into[3] = dzx;
+    into[0] = part.kappa, into[1] = part.lambda;
+    into[2] = part.z, into[3] = part.zx;
   }
   for (int64_t row = 0; row < problem.rows; ++row)
     for (int j = 0; j < 4; ++j) {

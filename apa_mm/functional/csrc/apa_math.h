@@ -22,6 +22,20 @@ namespace apa_mm {
 // the parameters do not depend on the number of threads.
 constexpr int64_t kChunk = 2048;
 
+// Elements of one vector. What is left of a row after whole vectors is padded
+// to one: element by element, the 9 last of 25 would cost more than all.
+constexpr int64_t kWidth = 16;
+
+// For loops that are called with kWidth: known lengths are unrolled before
+// they could become vector code.
+#define NOINLINE __attribute__((noinline))
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+template <typename T>
+inline void copy_some(const T* from, T* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
 template <typename To, typename From>
 inline To cast_bits(From from) {
   To to;
@@ -86,7 +100,7 @@ inline float gumbel_exponent(float z, const Parameters& p) {
 
 template <Kind kKind>
 inline float forward_at(float z, const Parameters& p) {
-  if (kKind == kGumbel)
+  if constexpr (kKind == kGumbel)
     return exp_flushed(-exp_negative(gumbel_exponent(z, p)));
   const float t = p.log_lambda - p.kappa * z;
   const float v = exp_negative(-std::fabs(t));
@@ -98,11 +112,11 @@ inline float forward_at(float z, const Parameters& p) {
 }
 
 template <Kind kKind, bool kPaper>
-inline Gradient backward_at(float z, float grad, const Parameters& p) {
-  if (kKind == kGumbel) {
+ALWAYS_INLINE Gradient backward_at(float z, float grad, const Parameters& p) {
+  if constexpr (kKind == kGumbel) {
     const float u = gumbel_exponent(z, p);
     const float slope = grad * exp_flushed(u - exp_negative(u));
-    return {slope * p.kappa, slope * z, 0.f};
+    return Gradient{slope * p.kappa, slope * z, 0.f};
   }
   const float t = p.log_lambda - p.kappa * z;
   const float v = exp_negative(-std::fabs(t));
@@ -139,7 +153,7 @@ inline float forward_one(float x, const Parameters& p) {
 }
 
 template <Kind kKind, bool kPaper>
-inline Gradient backward_one(float x, float grad, const Parameters& p) {
+ALWAYS_INLINE Gradient backward_one(float x, float grad, const Parameters& p) {
   return backward_at<kKind, kPaper>(p.scale * x + p.shift, grad, p);
 }
 

@@ -62,6 +62,37 @@ Parameters shared(float kappa, float lambda) {
   return {kappa, std::log(lambda), 1.f / lambda, 1.f, 0.f, 0.f};
 }
 
+NOINLINE void end_forward(const float* in, const float* other, float* out,
+                 int64_t count, float a, float b, float c, Parameters p) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i)
+    out[i] = forward_at<kUnit>(a * in[i] + b * other[i] + c, p);
+}
+
+// What does not change along a row.
+struct Row {
+  float a, b, c, gate, center;
+};
+
+template <bool kPaper>
+NOINLINE void end_backward(const float* in, const float* other, const float* gin,
+                  float* out_z, float* out_h, int64_t count, Row row,
+                  Parameters p, double* total) {
+  float k = 0.f, l = 0.f, dz = 0.f, dzx = 0.f;
+#pragma omp simd reduction(+ : k, l, dz, dzx)
+  for (int64_t i = 0; i < count; ++i) {
+    const Gradient g = backward_at<kUnit, kPaper>(
+        row.a * in[i] + row.b * other[i] + row.c, gin[i], p);
+    out_z[i] = g.z;
+    out_h[i] = g.z * row.gate;
+    k += g.kappa;
+    l += g.lambda;
+    dz += g.z;
+    dzx += g.z * (in[i] - row.center);
+  }
+  total[0] += k, total[1] += l, total[2] += dz, total[3] += dzx;
+}
+
 }  // namespace
 
 // kappa and lambda: one value per channel with stride 1, one with stride 0.
@@ -78,9 +109,15 @@ extern "C" void block_end_forward(const float* x, const float* d, float* y,
     const float ra = a[row], rb = b[row], rc = c[row];
     const float *in = x + row * inner, *other = d + row * inner;
     float* out = y + row * inner;
-#pragma omp simd
-    for (int64_t i = 0; i < inner; ++i)
-      out[i] = forward_at<kUnit>(ra * in[i] + rb * other[i] + rc, p);
+    const int64_t whole = inner / kWidth * kWidth, left = inner - whole;
+    end_forward(in, other, out, whole, ra, rb, rc, p);
+    if (left) {
+      float one[kWidth] = {}, two[kWidth] = {}, result[kWidth];
+      copy_some(in + whole, one, left);
+      copy_some(other + whole, two, left);
+      end_forward(one, two, result, kWidth, ra, rb, rc, p);
+      copy_some(result, out + whole, left);
+    }
   }
 }
 
@@ -98,35 +135,27 @@ extern "C" void block_end_backward(
     const int64_t channel = row % channels;
     const Parameters p =
         shared(kappa[channel * stride], lambda[channel * stride]);
-    const float ra = a[row], rb = b[row], rc = c[row], rg = gate[row];
-    const float middle = center[channel];
+    const Row r{a[row], b[row], c[row], gate[row], center[channel]};
     const float *in = x + row * inner, *other = d + row * inner;
     const float* gin = grad + row * inner;
     float *out_z = grad_z + row * inner, *out_h = grad_h + row * inner;
     double total[4] = {0, 0, 0, 0};
-    for (int64_t begin = 0; begin < inner; begin += kChunk) {
-      const int64_t end = begin + kChunk < inner ? begin + kChunk : inner;
-      float k = 0.f, l = 0.f, dz = 0.f, dzx = 0.f;
-      const auto add = [&](int64_t i, const Gradient& g) {
-        out_z[i] = g.z;
-        out_h[i] = g.z * rg;
-        k += g.kappa;
-        l += g.lambda;
-        dz += g.z;
-        dzx += g.z * (in[i] - middle);
-      };
-      if (paper) {
-#pragma omp simd reduction(+ : k, l, dz, dzx)
-        for (int64_t i = begin; i < end; ++i)
-          add(i, backward_at<kUnit, true>(ra * in[i] + rb * other[i] + rc,
-                                         gin[i], p));
-      } else {
-#pragma omp simd reduction(+ : k, l, dz, dzx)
-        for (int64_t i = begin; i < end; ++i)
-          add(i, backward_at<kUnit, false>(ra * in[i] + rb * other[i] + rc,
-                                          gin[i], p));
-      }
-      total[0] += k, total[1] += l, total[2] += dz, total[3] += dzx;
+    const auto part = paper ? end_backward<true> : end_backward<false>;
+    const int64_t whole = inner / kWidth * kWidth, left = inner - whole;
+    for (int64_t begin = 0; begin < whole; begin += kChunk) {
+      const int64_t count = whole - begin < kChunk ? whole - begin : kChunk;
+      part(in + begin, other + begin, gin + begin, out_z + begin,
+           out_h + begin, count, r, p, total);
+    }
+    if (left) {
+      float one[kWidth] = {}, two[kWidth] = {}, three[kWidth] = {};
+      float result_z[kWidth], result_h[kWidth];
+      copy_some(in + whole, one, left);
+      copy_some(other + whole, two, left);
+      copy_some(gin + whole, three, left);
+      part(one, two, three, result_z, result_h, kWidth, r, p, total);
+      copy_some(result_z, out_z + whole, left);
+      copy_some(result_h, out_h + whole, left);
     }
     for (int j = 0; j < 4; ++j) sums[row * 4 + j] = total[j];
   }
