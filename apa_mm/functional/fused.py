@@ -56,7 +56,8 @@ class _BatchNormAGLU(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias, mean, invstd, kappa, lambd)
         ctx.batch_stats, ctx.paper = batch_stats, paper
         affine = Affine.of(x, weight, bias, mean, invstd)
-        if fused_native.usable(x, kappa, lambd):
+        ctx.native = fused_native.usable(x, kappa, lambd)
+        if ctx.native:
             return fused_native.batch_norm_forward(affine, kappa, lambd)
         return _aglu_forward(affine.compute(), kappa, lambd)
 
@@ -65,10 +66,10 @@ class _BatchNormAGLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
         x, weight, bias, mean, invstd, kappa, lambd = ctx.saved_tensors
         affine = Affine.of(x, weight, bias, mean, invstd)
-        if fused_native.usable(x, kappa, lambd):
+        if ctx.native:
             grads = fused_native.batch_norm_backward(
-                affine, grad, mean, invstd, kappa, lambd, ctx.batch_stats,
-                ctx.paper)
+                affine, grad, weight, mean, invstd, kappa, lambd,
+                ctx.batch_stats, ctx.paper)
         else:
             grad_z, grad_kappa, grad_lambd = _aglu_backward(
                 affine.compute(), grad, kappa, lambd, ctx.paper)
@@ -84,7 +85,7 @@ class _BatchNormAGLU(torch.autograd.Function):
 class _ResidualAGLU(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, gate: Tensor, identity: Tensor,
+    def forward(ctx: Any, h: Optional[Tensor], gate: Tensor, identity: Tensor,
                 kappa: Tensor, lambd: Tensor, paper: bool,
                 *recipes: Optional[Tensor]) -> Tensor:
         # Recipes: source, scale, shift of h and of the identity.
@@ -94,9 +95,14 @@ class _ResidualAGLU(torch.autograd.Function):
         ctx.save_for_backward(gate, kappa, lambd, *kept)
         ctx.paper = paper
         main, short = Affine(*kept[:3]), Affine(*kept[3:])
-        if fused_native.usable(main.source, kappa, lambd, short.source):
+        ctx.native = fused_native.usable(main.source, kappa, lambd,
+                                         short.source)
+        if ctx.native:
             return fused_native.block_end_forward(main, short, gate, kappa,
                                                   lambd)
+        if h is None:
+            h = main.compute()
+            identity = identity if short.scale is None else short.compute()
         z = h * gate[:, :, None, None] + identity
         return _aglu_forward(z, kappa, lambd)
 
@@ -105,7 +111,7 @@ class _ResidualAGLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
         gate, kappa, lambd, *kept = ctx.saved_tensors
         main, short = Affine(*kept[:3]), Affine(*kept[3:])
-        if fused_native.usable(main.source, kappa, lambd, short.source):
+        if ctx.native:
             grads = fused_native.block_end_backward(main, short, grad, gate,
                                                     kappa, lambd, ctx.paper)
         else:
@@ -163,7 +169,7 @@ def batch_norm_aglu(x: Tensor,
                                 batch_stats, lambda_grad == 'paper')
 
 
-def residual_aglu(h: Tensor,
+def residual_aglu(h: Optional[Tensor],
                   gate: Tensor,
                   identity: Tensor,
                   h_recipe: Affine,
@@ -175,7 +181,9 @@ def residual_aglu(h: Tensor,
     """Return ``aglu(h * gate + identity)`` without keeping h or the sum.
 
     Args:
-        h (Tensor): (N, C, H, W), output of the block's last BatchNorm.
+        h (Tensor, optional): (N, C, H, W), output of the block's last
+            BatchNorm. None without gradients, where the recipes say it all;
+            ``identity`` is the source of its recipe then.
         gate (Tensor): (N, C), channel attention.
         identity (Tensor): (N, C, H, W), shortcut.
         h_recipe (Affine): ``h`` as a map of its BatchNorm's input.
@@ -187,7 +195,7 @@ def residual_aglu(h: Tensor,
         lambda_grad (str): See :func:`apa_mm.functional.aglu`.
 
     Returns:
-        Tensor: (N, C, H, W), dtype of ``h``.
+        Tensor: (N, C, H, W), dtype of the source of ``h``.
     """
     recipes = (t.detach() for t in (*h_recipe, *(identity_recipe or ())))
     missing = [None] * (0 if identity_recipe else 3)

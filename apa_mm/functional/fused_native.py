@@ -1,9 +1,9 @@
-"""Calls of the compiled CPU forms in ``csrc/residual_cpu.cpp``.
+"""Calls of the compiled ``csrc/batch_norm_cpu.cpp`` and ``residual_cpu.cpp``.
 
 The names follow :mod:`apa_mm.functional.fused`, which is where the maths and
 the arguments are described.
 """
-from ctypes import c_int64
+from ctypes import c_double, c_int64
 from typing import TYPE_CHECKING, Optional, Tuple
 
 import torch
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .fused import Affine
 
 __all__ = [
-    'batch_norm_backward', 'batch_norm_forward', 'block_end_backward',
-    'block_end_forward', 'moments', 'usable'
+    'batch_norm_backward', 'batch_norm_forward', 'batch_statistics',
+    'block_end_backward', 'block_end_forward', 'usable'
 ]
 
 
@@ -34,18 +34,27 @@ def usable(x: Tensor,
                     for t in tensors))
 
 
-def moments(x: Tensor) -> Tuple[Tensor, Tensor]:
-    """Return mean and biased variance per channel, each (C,), of NCHW."""
+def batch_statistics(x: Tensor, running_mean: Tensor, running_var: Tensor,
+                     eps: float, factor: float) -> Tuple[Tensor, Tensor]:
+    """Return mean and 1 / std per channel of NCHW; move the running ones.
+
+    Args:
+        x (Tensor): (N, C, H, W) with more than one value per channel.
+        running_mean (Tensor): (C,), moved by ``factor`` in place.
+        running_var (Tensor): (C,), the same with the unbiased variance.
+        eps (float): Added to the biased variance.
+        factor (float): Share of the new values.
+
+    Returns:
+        tuple[Tensor, Tensor]: (C,) each, float32.
+    """
     n, c, h, w = x.shape
-    rows = torch.empty(n, c, 2, dtype=torch.float64)
-    native.library().row_moments(
-        native.pointer(x), native.pointer(rows), c_int64(n * c),
-        c_int64(h * w), native.threads(x))
-    # Chan's formula joins the rows: within plus between.
-    mean = rows[..., 0].mean(0)
-    between = (rows[..., 0] - mean).square().sum(0) * (h * w)
-    var = (rows[..., 1].sum(0) + between) / (n * h * w)
-    return mean.float(), var.float()
+    mean, invstd = x.new_empty(c), x.new_empty(c)
+    native.library().batch_statistics(
+        *map(native.pointer, (x, mean, invstd, running_mean, running_var)),
+        c_double(eps), c_double(factor), c_int64(n), c_int64(h * w),
+        c_int64(c), native.threads(x))
+    return mean, invstd
 
 
 def batch_norm_forward(affine: 'Affine', kappa: Tensor,
@@ -56,38 +65,34 @@ def batch_norm_forward(affine: 'Affine', kappa: Tensor,
                           (flat(affine.scale), flat(affine.shift)))
 
 
-def batch_norm_backward(affine: 'Affine', grad: Tensor, mean: Tensor,
-                        invstd: Tensor, kappa: Tensor, lambd: Tensor,
-                        batch_stats: bool, paper: bool) -> tuple:
+def batch_norm_backward(affine: 'Affine', grad: Tensor, weight: Tensor,
+                        mean: Tensor, invstd: Tensor, kappa: Tensor,
+                        lambd: Tensor, batch_stats: bool,
+                        paper: bool) -> tuple:
     """Return the gradients for x, weight, bias, kappa and lambda."""
-    x, scale = affine.source, flat(affine.scale)
-    grad_x, sums = native.backward(x, grad, flat(kappa), flat(lambd),
-                                   _layout(x), UNIT, paper,
-                                   (scale, flat(affine.shift)), flat(mean))
-    total, covariance = sums[:, 2], sums[:, 3]
-    slope, offset = torch.zeros(2, len(scale))
-    if batch_stats:
-        count = x.numel() // len(scale)
-        pull = scale.double() * covariance * invstd.double().square() / count
-        slope = -pull.float()
-        offset = (pull * mean - scale * total / count).float()
+    x, mean = affine.source, flat(mean)
+    grad_x, sums = native.backward_parts(
+        x, grad, flat(kappa), flat(lambd), _layout(x), UNIT, paper,
+        (flat(affine.scale), flat(affine.shift)), mean)
     n, c, h, w = x.shape
-    native.library().batch_norm_grad(
-        native.pointer(grad_x), native.pointer(x), native.pointer(scale),
-        native.pointer(slope), native.pointer(offset), c_int64(n * c),
-        c_int64(h * w), c_int64(c), native.threads(x))
-    return (grad_x, (covariance * invstd).float(), total.float(),
-            *_parameter_grads(sums, kappa, lambd))
+    norm_grads, grads = x.new_empty(2, c), x.new_empty(2, kappa.numel())
+    native.library().batch_norm_aglu_grads(
+        *map(native.pointer, (grad_x, x, sums, flat(weight), mean,
+                              flat(invstd), norm_grads, grads)),
+        int(batch_stats), c_int64(n), c_int64(h * w), c_int64(c),
+        c_int64(int(kappa.numel() > 1)), native.threads(x))
+    return (grad_x, *norm_grads.unbind(),
+            *_parameter_grads(grads, kappa, lambd))
 
 
 def block_end_forward(main: 'Affine', short: 'Affine', gate: Tensor,
                       kappa: Tensor, lambd: Tensor) -> Tensor:
     """Return ``aglu(gate * h + identity)``."""
     y = torch.empty_like(main.source)
-    a, b, c = _fold(main, short, gate)
     native.library().block_end_forward(
-        *map(native.pointer, (main.source, short.source, y, a, b, c)),
-        *_sizes(main.source, kappa, lambd), native.threads(y))
+        *map(native.pointer, (main.source, short.source, y)),
+        *_folded(main, short, gate), *_sizes(main.source, kappa, lambd),
+        native.threads(y))
     return y
 
 
@@ -99,24 +104,23 @@ def block_end_backward(main: 'Affine', short: 'Affine', grad: Tensor,
     grad = grad.contiguous()
     grad_z, grad_h = torch.empty_like(x), torch.empty_like(x)
     n, c = x.shape[:2]
-    sums = torch.empty(n, c, 4, dtype=torch.float64)
-    center = torch.zeros(c)
-    folded = _fold(main, short, gate)
-    wide_gate = gate.detach().float().contiguous()
+    grad_gate = x.new_empty(n, c)
+    sums = torch.empty(n, c, 2, dtype=torch.float64)
+    grads = x.new_empty(2, kappa.numel())
     native.library().block_end_backward(
-        *map(native.pointer,
-             (x, short.source, grad, grad_z, grad_h, sums, *folded, wide_gate,
-              center)), *_sizes(x, kappa, lambd), int(paper),
+        *map(native.pointer, (x, short.source, grad, grad_z, grad_h,
+                              grad_gate, sums, grads)),
+        *_folded(main, short, gate), *_sizes(x, kappa, lambd), int(paper),
         native.threads(x))
-    # h = scale * x + shift, summed against grad_z.
-    grad_gate = main.scale * sums[..., 3] + main.shift * sums[..., 2]
     return (grad_h, grad_gate.to(gate.dtype), grad_z,
-            *_parameter_grads(sums.sum(0), kappa, lambd))
+            *_parameter_grads(grads, kappa, lambd))
 
 
 def flat(parameter: Tensor) -> Tensor:
-    """Return one parameter per channel, or a shared one, ready to be read."""
-    return parameter.detach().reshape(-1).to(torch.float32).contiguous()
+    """Return a tensor whose memory is that of the values in order, float32."""
+    if parameter.dtype == torch.float32 and parameter.is_contiguous():
+        return parameter
+    return parameter.detach().to(torch.float32).contiguous()
 
 
 def _layout(x: Tensor) -> native.Layout:
@@ -124,16 +128,12 @@ def _layout(x: Tensor) -> native.Layout:
     return native.Layout(n * c, h * w, c, False)
 
 
-def _fold(main: 'Affine', short: 'Affine',
-          gate: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-    """Return a, b, c of ``z = a * x + b * d + c`` per row, each (N, C)."""
-    gate = gate.detach().float()
-    a = main.scale * gate
-    c = main.shift * gate
-    b = torch.ones_like(gate)
+def _folded(main: 'Affine', short: 'Affine', gate: Tensor) -> tuple:
+    """Return pointers to scale and shift of both norms and to the gate."""
+    tensors = [flat(main.scale), flat(main.shift), flat(gate), None, None]
     if short.scale is not None:
-        b, c = b * short.scale, c + short.shift
-    return tuple(t.float().contiguous() for t in (a, b, c))
+        tensors[3:] = flat(short.scale), flat(short.shift)
+    return tuple(map(native.pointer, tensors))
 
 
 def _sizes(x: Tensor, kappa: Tensor, lambd: Tensor) -> tuple:
@@ -143,13 +143,9 @@ def _sizes(x: Tensor, kappa: Tensor, lambd: Tensor) -> tuple:
             c_int64(int(kappa.numel() > 1)))
 
 
-def _parameter_grads(sums: Tensor, kappa: Tensor,
+def _parameter_grads(grads: Tensor, kappa: Tensor,
                      lambd: Tensor) -> Tuple[Tensor, Tensor]:
-    """Return the gradients from per-channel sums, summed if shared."""
-    grads = []
-    for column, parameter in ((0, kappa), (1, lambd)):
-        values = sums[:, column]
-        if parameter.numel() == 1:
-            values = values.sum()
-        grads.append(values.reshape(parameter.shape).to(parameter.dtype))
-    return tuple(grads)
+    """Return the two rows in the shapes and dtypes of the parameters."""
+    return tuple(
+        row.reshape(parameter.shape).to(parameter.dtype)
+        for row, parameter in zip(grads.unbind(), (kappa, lambd), strict=True))

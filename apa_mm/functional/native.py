@@ -1,7 +1,7 @@
 """The compiled CPU forms of the activations: building, caching, calling them.
 
 The files in ``csrc`` are compiled at first use with the system's C++ compiler
-(3 s on one core) into ``${XDG_CACHE_HOME:-~/.cache}/apa_mm/native``, under
+(6 s on one core) into ``${XDG_CACHE_HOME:-~/.cache}/apa_mm/native``, under
 a name made of the source, the compiler and the processor's features, and is
 loaded from there afterwards. Without a compiler the eager form is used.
 """
@@ -23,8 +23,8 @@ from torch import Tensor
 from .layout import DTYPES, Layout, find_layout
 
 __all__ = [
-    'Layout', 'backward', 'find_layout', 'forward', 'library', 'pointer',
-    'threads'
+    'Layout', 'backward', 'backward_parts', 'find_layout', 'forward',
+    'library', 'pointer', 'threads'
 ]
 
 SOURCES = Path(__file__).parent / 'csrc'
@@ -94,6 +94,26 @@ def backward(
         tensor (channels, 4) with the sums of the gradients for kappa and
         lambda, of ``grad_z`` and of ``grad_z * (x - center)``.
     """
+    grad_z, sums = backward_parts(x, grad, kappa, lambd, layout, kind, paper,
+                                  affine, center)
+    return grad_z, sums.reshape(-1, layout.channels, 4).sum(0)
+
+
+def backward_parts(
+    x: Tensor,
+    grad: Tensor,
+    kappa: Tensor,
+    lambd: Tensor,
+    layout: Layout,
+    kind: int,
+    paper: bool,
+    affine: Optional[Tuple[Tensor, Tensor]] = None,
+    center: Optional[Tensor] = None
+) -> Tuple[Tensor, Tensor]:
+    """Return what :func:`backward` does, its sums one per row of ``layout``.
+
+    With ``channels_last`` they are one per channel.
+    """
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
         grad = torch.empty_like(x).copy_(grad)
     grad_z = torch.empty_like(x)
@@ -103,7 +123,7 @@ def backward(
         pointer(x), pointer(grad), pointer(grad_z), pointer(sums),
         *_problem(x, kappa, lambd, layout, affine), pointer(center),
         int(kind), int(paper), int(layout.channels_last), threads(x))
-    return grad_z, sums.reshape(-1, layout.channels, 4).sum(0)
+    return grad_z, sums
 
 
 def pointer(tensor: Optional[Tensor]) -> ctypes.c_void_p:

@@ -70,18 +70,21 @@ def _statistics(norm: nn.BatchNorm2d, x: Tensor) -> Tuple[Tensor, Tensor]:
     """
     if not norm.training:
         return norm.running_mean, torch.rsqrt(norm.running_var + norm.eps)
+    count = x.numel() / x.shape[1]
+    if count == 1:
+        raise ValueError('Expected more than 1 value per channel when '
+                         f'training, got input size {tuple(x.shape)}')
     with torch.no_grad():
-        if fused_native.usable(x, norm.weight, norm.weight):
-            mean, var = fused_native.moments(x)
-        else:
-            var, mean = torch.var_mean(
-                x.float() if x.dtype.itemsize < 4 else x, (0, 2, 3),
-                correction=0)
         norm.num_batches_tracked.add_(1)
         factor = norm.momentum
         if factor is None:
             factor = 1.0 / float(norm.num_batches_tracked)
-        count = x.numel() / x.shape[1]
+        if fused_native.usable(x, norm.running_mean, norm.running_var):
+            return fused_native.batch_statistics(x, norm.running_mean,
+                                                 norm.running_var, norm.eps,
+                                                 factor)
+        var, mean = torch.var_mean(
+            x.float() if x.dtype.itemsize < 4 else x, (0, 2, 3), correction=0)
         norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), factor)
         norm.running_var.lerp_(
             (var * (count / (count - 1))).to(norm.running_var.dtype), factor)
@@ -131,6 +134,9 @@ def fused_block_end(norm: nn.BatchNorm2d,
     Returns:
         Tensor: (N, C, H, W).
     """
+    if not norm.training and not torch.is_grad_enabled():
+        return _inference_block_end(norm, attention, act, x, identity,
+                                    downsample)
     h, recipe = _norm_with_recipe(norm, x)
     short = None
     if downsample is not None:
@@ -145,6 +151,37 @@ def fused_block_end(norm: nn.BatchNorm2d,
         short,
         lambda_grad=act.lambda_grad,
         **act.values(h))
+
+
+def _inference_block_end(norm: nn.BatchNorm2d,
+                         attention: Optional[ChannelAttention], act: AGLU,
+                         x: Tensor, identity: Tensor,
+                         downsample: Optional[nn.Sequential]) -> Tensor:
+    """Return what the block ends with, in one pass over its inputs.
+
+    With fixed statistics the mean of ``norm(x)`` is that of ``x``, scaled and
+    shifted, so that no norm's output needs to be written down.
+    """
+    main, short = _fixed_recipe(norm, x), None
+    if downsample is not None:
+        identity = downsample[:-1](identity)
+        short = _fixed_recipe(downsample[-1], identity)
+    gate = x.new_ones(x.shape[:2])
+    if attention is not None:
+        pooled = x.mean(dim=(2, 3)) * main.scale + main.shift
+        gate = attention.gate(attention.excite(pooled.to(x.dtype)))
+    return residual_aglu(
+        None,
+        gate,
+        identity,
+        main,
+        short,
+        lambda_grad=act.lambda_grad,
+        **act.values(x))
+
+
+def _fixed_recipe(norm: nn.BatchNorm2d, x: Tensor) -> Affine:
+    return Affine.of(x, norm.weight, norm.bias, *_statistics(norm, x))
 
 
 def _norm_with_recipe(norm: nn.BatchNorm2d,

@@ -95,6 +95,13 @@ def test_block_end(dtype, training, attention, project):
     x = torch.randn(3, 16, 6, 7).to(dtype) + 0.5
     identity = torch.randn(3, 8 if project else 16, 6, 7).to(dtype)
     compare(modules, fused, separate, [x, identity], dtype)
+    if not training:
+        with torch.no_grad():
+            got = fused(modules, x, identity)
+            want = separate(modules, x, identity)
+        assert got.dtype == want.dtype
+        tol = 1e-10 if dtype == torch.float64 else 1e-4
+        torch.testing.assert_close(got, want, rtol=tol, atol=tol)
 
 
 @pytest.mark.parametrize('depth', [18, 50])
@@ -202,13 +209,30 @@ def test_default_is_the_compiled_form_on_the_cpu():
 
 
 @needs_compiler
-def test_moments():
-    x = torch.randn(3, 5, 70, 71) * 3 + 40
-    mean, var = fused_native.moments(x)
-    want = x.double()
-    torch.testing.assert_close(mean.double(), want.mean((0, 2, 3)))
+@pytest.mark.parametrize('shape', [(3, 5, 70, 71), (2, 3, 1, 1), (1, 4, 5, 5)])
+def test_batch_statistics(shape):
+    x = torch.randn(shape) * 3 + 40
+    running_mean, running_var = torch.zeros(shape[1]), torch.ones(shape[1])
+    mean, invstd = fused_native.batch_statistics(x, running_mean, running_var,
+                                                 1e-3, 0.25)
+    want, dims = x.double(), (0, 2, 3)
+    torch.testing.assert_close(mean.double(), want.mean(dims))
+    biased = want.var(dims, correction=0)
     torch.testing.assert_close(
-        var.double(), want.var((0, 2, 3), correction=0), rtol=1e-5, atol=0)
+        invstd.double(), (biased + 1e-3).rsqrt(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(running_mean.double(), want.mean(dims) / 4)
+    torch.testing.assert_close(
+        running_var.double(), 0.75 + want.var(dims) / 4, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_one_value_per_channel_is_refused_as_by_torch(dtype):
+    norm, act = nn.BatchNorm2d(4).to(dtype), AGLU().to(dtype)
+    x = torch.rand(1, 4, 1, 1, dtype=dtype)
+    with pytest.raises(ValueError, match='more than 1 value per channel'):
+        norm(x)
+    with pytest.raises(ValueError, match='more than 1 value per channel'):
+        fused_norm_act(norm, act, x)
 
 
 @pytest.mark.parametrize('momentum', [0.1, None])

@@ -1,60 +1,14 @@
-// BatchNorm's own passes, and the end of a residual block, for CPUs.
+// The end of a residual block, for CPUs.
 //
-// The end of a block is y = z * eta(z) with z = a * x + b * d + c, where x is
-// the input of the last BatchNorm, d the shortcut (or the input of its
-// BatchNorm), and a, b, c are one number per row: norm, gate and shortcut
-// norm folded together. Layout as "rows" in apa_cpu.cpp; float32 only.
+// y = z * eta(z) with z = a * x + b * d + c, where x is the input of the last
+// BatchNorm, d the shortcut (or the input of its BatchNorm), and a, b, c are
+// one number per row: norm, gate and shortcut norm folded together. Layout as
+// "rows" in apa_cpu.cpp; float32 only.
 #include "apa_math.h"
 
 #include <omp.h>
 
 using namespace apa_mm;
-
-// moments: (rows, 2), mean and sum of squared deviations of every row.
-extern "C" void row_moments(const float* x, double* moments, int64_t rows,
-                            int64_t inner, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t row = 0; row < rows; ++row) {
-    const float* in = x + row * inner;
-    double total = 0;
-    for (int64_t begin = 0; begin < inner; begin += kChunk) {
-      const int64_t end = begin + kChunk < inner ? begin + kChunk : inner;
-      float sum = 0.f;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t i = begin; i < end; ++i) sum += in[i];
-      total += sum;
-    }
-    const float mean = static_cast<float>(total / inner);
-    double squares = 0;
-    for (int64_t begin = 0; begin < inner; begin += kChunk) {
-      const int64_t end = begin + kChunk < inner ? begin + kChunk : inner;
-      float sum = 0.f;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t i = begin; i < end; ++i)
-        sum += (in[i] - mean) * (in[i] - mean);
-      squares += sum;
-    }
-    moments[row * 2] = total / inner;
-    moments[row * 2 + 1] = squares;
-  }
-}
-
-// grad <- a * grad + b * x + c, one triple per channel: BatchNorm's backward.
-extern "C" void batch_norm_grad(float* grad, const float* x, const float* a,
-                                const float* b, const float* c, int64_t rows,
-                                int64_t inner, int64_t channels,
-                                int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t row = 0; row < rows; ++row) {
-    const int64_t channel = row % channels;
-    const float ra = a[channel], rb = b[channel], rc = c[channel];
-    float* out = grad + row * inner;
-    const float* in = x + row * inner;
-#pragma omp simd
-    for (int64_t i = 0; i < inner; ++i)
-      out[i] = ra * out[i] + rb * in[i] + rc;
-  }
-}
 
 namespace {
 
@@ -71,7 +25,20 @@ NOINLINE void end_forward(const float* in, const float* other, float* out,
 
 // What does not change along a row.
 struct Row {
-  float a, b, c, gate, center;
+  float a, b, c, gate;
+};
+
+// Scale and shift of both norms (null: 1 and 0 for the shortcut), one value
+// per channel, and the gate, one per row.
+struct Folded {
+  const float *scale, *shift, *gate, *short_scale, *short_shift;
+
+  Row at(int64_t row, int64_t channel) const {
+    const float c = shift[channel] * gate[row];
+    return {scale[channel] * gate[row],
+            short_scale ? short_scale[channel] : 1.f,
+            short_shift ? c + short_shift[channel] : c, gate[row]};
+  }
 };
 
 template <bool kPaper>
@@ -88,7 +55,7 @@ NOINLINE void end_backward(const float* in, const float* other, const float* gin
     k += g.kappa;
     l += g.lambda;
     dz += g.z;
-    dzx += g.z * (in[i] - row.center);
+    dzx += g.z * in[i];
   }
   total[0] += k, total[1] += l, total[2] += dz, total[3] += dzx;
 }
@@ -96,46 +63,49 @@ NOINLINE void end_backward(const float* in, const float* other, const float* gin
 }  // namespace
 
 // kappa and lambda: one value per channel with stride 1, one with stride 0.
-extern "C" void block_end_forward(const float* x, const float* d, float* y,
-                                  const float* a, const float* b,
-                                  const float* c, int64_t rows, int64_t inner,
-                                  int64_t channels, const float* kappa,
-                                  const float* lambda, int64_t stride,
-                                  int threads) {
+extern "C" void block_end_forward(
+    const float* x, const float* d, float* y, const float* scale,
+    const float* shift, const float* gate, const float* short_scale,
+    const float* short_shift, int64_t rows, int64_t inner, int64_t channels,
+    const float* kappa, const float* lambda, int64_t stride, int threads) {
+  const Folded folded{scale, shift, gate, short_scale, short_shift};
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t row = 0; row < rows; ++row) {
-    const int64_t channel = row % channels * stride;
-    const Parameters p = shared(kappa[channel], lambda[channel]);
-    const float ra = a[row], rb = b[row], rc = c[row];
+    const int64_t channel = row % channels;
+    const Parameters p =
+        shared(kappa[channel * stride], lambda[channel * stride]);
+    const Row r = folded.at(row, channel);
     const float *in = x + row * inner, *other = d + row * inner;
     float* out = y + row * inner;
     const int64_t whole = inner / kWidth * kWidth, left = inner - whole;
-    end_forward(in, other, out, whole, ra, rb, rc, p);
+    end_forward(in, other, out, whole, r.a, r.b, r.c, p);
     if (left) {
       float one[kWidth] = {}, two[kWidth] = {}, result[kWidth];
       copy_some(in + whole, one, left);
       copy_some(other + whole, two, left);
-      end_forward(one, two, result, kWidth, ra, rb, rc, p);
+      end_forward(one, two, result, kWidth, r.a, r.b, r.c, p);
       copy_some(result, out + whole, left);
     }
   }
 }
 
 // grad_z: gradient for the shortcut's output; grad_h = gate * grad_z: for the
-// norm's output. sums (rows, 4): gradients for kappa and lambda, grad_z, and
-// grad_z * (x - center).
+// norm's output. grad_gate: one per row. sums (rows, 2) is work space;
+// parameter_grads (2, channels or 1): gradients for kappa, then for lambda.
 extern "C" void block_end_backward(
     const float* x, const float* d, const float* grad, float* grad_z,
-    float* grad_h, double* sums, const float* a, const float* b,
-    const float* c, const float* gate, const float* center, int64_t rows,
+    float* grad_h, float* grad_gate, double* sums, float* parameter_grads,
+    const float* scale, const float* shift, const float* gate,
+    const float* short_scale, const float* short_shift, int64_t rows,
     int64_t inner, int64_t channels, const float* kappa, const float* lambda,
     int64_t stride, int paper, int threads) {
+  const Folded folded{scale, shift, gate, short_scale, short_shift};
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t channel = row % channels;
     const Parameters p =
         shared(kappa[channel * stride], lambda[channel * stride]);
-    const Row r{a[row], b[row], c[row], gate[row], center[channel]};
+    const Row r = folded.at(row, channel);
     const float *in = x + row * inner, *other = d + row * inner;
     const float* gin = grad + row * inner;
     float *out_z = grad_z + row * inner, *out_h = grad_h + row * inner;
@@ -157,6 +127,10 @@ extern "C" void block_end_backward(
       copy_some(result_z, out_z + whole, left);
       copy_some(result_h, out_h + whole, left);
     }
-    for (int j = 0; j < 4; ++j) sums[row * 4 + j] = total[j];
+    // h = scale * x + shift, summed against grad_z.
+    grad_gate[row] = static_cast<float>(scale[channel] * total[3] +
+                                        shift[channel] * total[2]);
+    sums[row * 2] = total[0], sums[row * 2 + 1] = total[1];
   }
+  add_parameter_grads(sums, 2, rows, channels, stride, parameter_grads);
 }
