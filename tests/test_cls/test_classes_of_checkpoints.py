@@ -19,7 +19,8 @@ model = dict(
     backbone=dict(type='apa_mm.APAResNetCIFAR', depth=20),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
-        type='apa_mm.CosineClsHead', num_classes=4, in_channels=64,
+        # Logits within [-1, 1]: the offsets show in every prediction.
+        type='apa_mm.CosineClsHead', num_classes=4, in_channels=64, scale=1.,
         logit_offset=dict(type='raw')))
 loader = dict(batch_size=8, num_workers=0,
               sampler=dict(type='DefaultSampler', shuffle=False))
