@@ -238,9 +238,8 @@ def test_refused_testing_leaves_nothing(det, change, message):
     assert not det.trained.exists()
 
 
+@pytest.mark.parametrize('job', ['det'], indirect=True)
 def test_a_softmax_head_is_not_tested_as_one_of_gol(job, tmp_path):
-    if job.kind == 'cls':
-        pytest.skip('image classifiers have no GOL head')
     checkpoint = (job.trained / 'last_checkpoint').read_text().strip()
     with pytest.raises(InputError, match='softmax has one more than apa_mm.G'):
         launch.test(

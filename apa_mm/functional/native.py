@@ -65,7 +65,18 @@ def forward(x: Tensor,
     return y
 
 
-def backward(
+def backward(x: Tensor, grad: Tensor, kappa: Tensor, lambd: Tensor,
+             layout: Layout, kind: int,
+             paper: bool) -> Tuple[Tensor, Tensor]:
+    """Return the gradient of x and (channels, 4) of the parameters.
+
+    Arguments and columns are those of :func:`backward_parts`.
+    """
+    grad_x, sums = backward_parts(x, grad, kappa, lambd, layout, kind, paper)
+    return grad_x, sums.reshape(-1, layout.channels, 4).sum(0)
+
+
+def backward_parts(
     x: Tensor,
     grad: Tensor,
     kappa: Tensor,
@@ -91,28 +102,9 @@ def backward(
 
     Returns:
         tuple[Tensor, Tensor]: Gradient for z, strides of ``x``; and a float64
-        tensor (channels, 4) with the sums of the gradients for kappa and
-        lambda, of ``grad_z`` and of ``grad_z * (x - center)``.
-    """
-    grad_z, sums = backward_parts(x, grad, kappa, lambd, layout, kind, paper,
-                                  affine, center)
-    return grad_z, sums.reshape(-1, layout.channels, 4).sum(0)
-
-
-def backward_parts(
-    x: Tensor,
-    grad: Tensor,
-    kappa: Tensor,
-    lambd: Tensor,
-    layout: Layout,
-    kind: int,
-    paper: bool,
-    affine: Optional[Tuple[Tensor, Tensor]] = None,
-    center: Optional[Tensor] = None
-) -> Tuple[Tensor, Tensor]:
-    """Return what :func:`backward` does, its sums one per row of ``layout``.
-
-    With ``channels_last`` they are one per channel.
+        tensor (rows, 4), or (channels, 4) with ``channels_last``, with the
+        sums of the gradients for kappa and lambda, of ``grad_z`` and of
+        ``grad_z * (x - center)``.
     """
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
         grad = torch.empty_like(x).copy_(grad)

@@ -15,10 +15,10 @@ import pytest
 import torch
 from long_tail_sets import image_list, write_cifar, write_list
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from mmpretrain.registry import DATA_SAMPLERS
 from PIL import Image
+from training_probe import TrainingProbe
 
 from apa_mm.engine import launch
 
@@ -63,33 +63,18 @@ class FirstOnes:
 
 
 @HOOKS.register_module(force=True)
-class ClsProbe(Hook):
-    """Notes gradients, losses, the state at the start, and class weights."""
+class ClsProbe(TrainingProbe):
+    """Notes class weights too."""
 
-    seen: set = set()
-    before: dict = {}
-    losses: list = []
     weights: list = []
 
     def before_train(self, runner):
-        ClsProbe.seen, ClsProbe.losses, ClsProbe.weights = set(), [], []
-        ClsProbe.before = {
-            n: p.detach().clone()
-            for n, p in runner.model.state_dict().items()
-        }
-        for name, parameter in runner.model.named_parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(
-                    lambda p, name=name: ClsProbe.note(name, p))
-
-    @classmethod
-    def note(cls, name, parameter):
-        if torch.isfinite(parameter.grad).all():
-            cls.seen.add(name)
+        super().before_train(runner)
+        ClsProbe.weights = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None):
-        ClsProbe.losses.append(outputs['loss'].item())
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
         loss = runner.model.head.loss_module
         if hasattr(loss, 'set_reweighting'):
             # Equal logits: the losses of two classes are as their weights.

@@ -10,8 +10,8 @@ import pytest
 import torch
 from detection_sets import MAKERS, SIDE
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from training_probe import TrainingProbe
 
 from apa_mm.engine import launch
 
@@ -23,32 +23,8 @@ SCALE = (SIDE, SIDE)
 
 
 @HOOKS.register_module(force=True)
-class Probe(Hook):
-    """Notes which parameters get a finite gradient, and kappa and lambda."""
-
-    seen: set = set()
-    before: dict = {}
-    losses: list = []
-
-    def before_train(self, runner):
-        Probe.seen, Probe.losses = set(), []
-        Probe.before = {
-            n: p.detach().clone()
-            for n, p in runner.model.named_parameters()
-        }
-        for name, parameter in runner.model.named_parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(
-                    lambda p, name=name: Probe.note(name, p))
-
-    @classmethod
-    def note(cls, name, parameter):
-        if torch.isfinite(parameter.grad).all():
-            cls.seen.add(name)
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None,
-                         outputs=None):
-        Probe.losses.append(outputs['loss'].item())
+class Probe(TrainingProbe):
+    """The notes of these tests."""
 
 
 def resize_options(dataset, prefix):

@@ -4,17 +4,16 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from apa_mm.analysis.parameters import TRACE_PREFIX
 from apa_mm.layers import AGLU, APA
 from apa_mm.registry import HOOKS
+from apa_mm.utils.load_check import unwrap
 
 __all__ = ['ParameterTraceHook']
 
-#: What the names of the scalars begin with.
-PREFIX = 'apa/'
 PICTURE = 'apa_parameters'
 
 
@@ -69,11 +68,8 @@ class ParameterTraceHook(Hook):
         Args:
             runner (Runner): The runner.
         """
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
         self._sites = [(name, module) for name, module in
-                       model.named_modules()
+                       unwrap(runner.model).named_modules()
                        if isinstance(module, (APA, AGLU))]
         self.trace = {}
         self._entries = 0
@@ -113,8 +109,8 @@ class ParameterTraceHook(Hook):
         if first is None or first['step'][-1] != step:
             scalars: Dict[str, float] = {}
             for name, (kappa, lambd) in self._values().items():
-                scalars[f'{PREFIX}{name}/kappa'] = kappa
-                scalars[f'{PREFIX}{name}/lambd'] = lambd
+                scalars[f'{TRACE_PREFIX}{name}/kappa'] = kappa
+                scalars[f'{TRACE_PREFIX}{name}/lambd'] = lambd
                 history = self.trace.setdefault(
                     name, dict(step=[], kappa=[], lambd=[]))
                 for key, value in zip(history, (step, kappa, lambd),

@@ -1,13 +1,10 @@
 # ImageNet-LT: images of ImageNet-1K, lists ImageNet_LT_{train,test}.txt.
+# Pipelines of the parent, with torchvision's bilinear resizing.
+_base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_pil_resize_autoaug.py'
 dataset_type = 'apa_mm.ImageNetLT'
 data_root = 'data/imagenet/'
-data_preprocessor = dict(
-    num_classes=1000,
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True)
+bgr_mean = [103.53, 116.28, 123.675]
 
-bgr_mean = data_preprocessor['mean'][::-1]
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=224, backend='pillow'),
@@ -27,20 +24,16 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=64,
-    num_workers=5,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
+        _delete_=True,
         type=dataset_type,
         data_root=data_root,
         ann_file='ImageNet_LT_train.txt',
         num_images=115846,
         pipeline=train_pipeline))
 val_dataloader = dict(
-    batch_size=64,
-    num_workers=5,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
+        _delete_=True,
         type=dataset_type,
         data_root=data_root,
         ann_file='ImageNet_LT_test.txt',

@@ -1,13 +1,8 @@
 # ImageNet-1K, trained on crops of 192 pixels and tested on 224.
-dataset_type = 'ImageNet'
-data_root = 'data/imagenet/'
-data_preprocessor = dict(
-    num_classes=1000,
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True)
+# Its pipelines, with torchvision's bilinear resizing.
+_base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_pil_resize_autoaug.py'
+bgr_mean = [103.53, 116.28, 123.675]
 
-bgr_mean = data_preprocessor['mean'][::-1]
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=192, backend='pillow'),
@@ -26,24 +21,8 @@ test_pipeline = [
     dict(type='PackInputs')
 ]
 
-train_dataloader = dict(
-    batch_size=64,
-    num_workers=5,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        split='train',
-        pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=64,
-    num_workers=5,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        split='val',
-        pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 val_evaluator = [
