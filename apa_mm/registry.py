@@ -26,8 +26,8 @@ MODELS = Registry(
     parent=MMENGINE_MODELS,
     scope=SCOPE,
     locations=[
-        'apa_mm.layers', 'apa_mm.backbones', 'apa_mm.losses', 'apa_mm.det',
-        'apa_mm.cls'
+        'apa_mm.layers', 'apa_mm.surgery', 'apa_mm.backbones',
+        'apa_mm.losses', 'apa_mm.det', 'apa_mm.cls'
     ])
 HOOKS = Registry(
     'hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['apa_mm.engine'])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from detection_sets import MAKERS
+from support.detection_sets import MAKERS
 
-from apa_mm.utils.dataset_report import frequency_groups, report_datasets
+from apa_mm.preflight.dataset_report import frequency_groups, report_datasets
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = dict(

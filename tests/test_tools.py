@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from tiny_jobs import (write_classification_config, write_classification_data,
+from support.tiny_jobs import (write_classification_config, write_classification_data,
                        write_detection_config, write_detection_data)
 
 from apa_mm.engine import launch
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
-from apa_mm.utils.preflight import InputError
+from apa_mm.preflight.job import InputError
 
 ROOT = Path(__file__).parents[1]
 GOL = dict(_delete_=True, type='apa_mm.GOLLoss', num_classes=3)

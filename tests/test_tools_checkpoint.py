@@ -19,7 +19,6 @@ from apa_mm.registry import MODELS
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / 'tests' / 'test_checkpoint'))
 import checkpoint_layouts as layouts  # noqa: E402
 import checkpoint_networks as networks  # noqa: E402
 

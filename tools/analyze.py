@@ -14,7 +14,7 @@ import warnings
 from apa_mm.analysis.command import build_parser, run
 from apa_mm.analysis.errors import AnalysisError
 from apa_mm.checkpoint import CheckpointError
-from apa_mm.utils.preflight import InputError
+from apa_mm.preflight.job import InputError
 
 
 def main() -> int:

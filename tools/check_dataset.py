@@ -10,7 +10,7 @@ import argparse
 
 from mmengine.config import Config, DictAction
 
-from apa_mm.utils.dataset_report import report_datasets
+from apa_mm.preflight.dataset_report import report_datasets
 
 COLUMNS = ('images', 'annotations', 'categories', 'missing_images',
            'images_without_annotations', 'unused_categories', 'rare',

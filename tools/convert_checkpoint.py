@@ -4,7 +4,7 @@ import sys
 
 from apa_mm.checkpoint import (TARGETS, CheckpointError, ConversionError,
                                Start, convert_file)
-from apa_mm.layers.equivalents import RELU_KAPPA
+from apa_mm.surgery.equivalents import RELU_KAPPA
 
 
 def parse_args() -> argparse.Namespace:

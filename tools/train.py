@@ -3,7 +3,7 @@ import argparse
 
 from apa_mm.engine.launch import train
 from apa_mm.engine.launch_options import add_common_options
-from apa_mm.utils.preflight import InputError
+from apa_mm.preflight.job import InputError
 
 
 def parse_args() -> argparse.Namespace:

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from apa_mm.engine.class_frequency import class_frequency, plain_datasets
+from apa_mm.data.class_frequency import class_frequency, plain_datasets
 from apa_mm.functional.shots import FEW_SHOT, MANY_SHOT, shot_groups
 
 __all__ = ['ClassGroups', 'group_classes', 'groups_of_counts']

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Subset
 from apa_mm.checkpoint import read_checkpoint
 from apa_mm.engine.launch_options import load_config
 from apa_mm.functional.shots import FEW_SHOT, MANY_SHOT
-from apa_mm.layers.surgery import replace_activations
-from apa_mm.utils.load_check import rehearse_loading
+from apa_mm.surgery.replace import replace_activations
+from apa_mm.weights.load_check import rehearse_loading
 
 from .errors import AnalysisError
 from .groups import ClassGroups, group_classes

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from apa_mm.layers import build_site_activation, can_fuse, fused_norm_act
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
-from apa_mm.utils.pretrained import check_pretrained
+from apa_mm.weights.pretrained import check_pretrained
 
 from .resnet_blocks import ACT_CFG, ARCHITECTURES, NORM_CFG, build_shortcut
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from apa_mm.backbones.resnet_blocks import ARCHITECTURES, BasicBlock
 
-from .errors import CheckpointError
+from apa_mm.weights.errors import CheckpointError
 
 __all__ = ['Architecture', 'Attention', 'read_architecture']
 

@@ -13,7 +13,7 @@ from apa_mm.utils.checks import check_choice
 
 from .architecture import Architecture, read_architecture
 from .contents import Facts
-from .errors import CheckpointError
+from apa_mm.weights.errors import CheckpointError
 from .expected import detector_shapes, head_shapes
 from .notes import notes_of
 from .recognition import (BACKBONE, Names, change, recognise, strip_backbone,

@@ -5,11 +5,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from apa_mm.utils.load_check import rehearse_loading
-from apa_mm.utils.pretrained import Comparison
+from apa_mm.weights.load_check import rehearse_loading
+from apa_mm.weights.pretrained import Comparison
 
 from .architecture import Architecture
-from .errors import CheckpointError
+from apa_mm.weights.errors import CheckpointError
 
 __all__ = ['compare_with_config', 'detector_shapes', 'head_shapes']
 

@@ -3,7 +3,7 @@ from typing import Dict, Mapping, NamedTuple, Optional
 
 from torch import Tensor
 
-from .errors import CheckpointError
+from apa_mm.weights.errors import CheckpointError
 from .tables import TABLES, Table
 from .templates import CHANGES, Rule, fill, match
 

@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 
 from apa_mm.registry import METRICS
 from apa_mm.utils.checks import check_choice
-from .annotations import AnnotationFile
+from apa_mm.data.annotation_file import AnnotationFile
 from .coco_report import (ap_limits, check_items, coco_report,
                           detection_limits)
 from .eval_fallback import check_cells, coco_grid, resolve_backend

@@ -6,7 +6,7 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from .annotations import AnnotationFile
+from apa_mm.data.annotation_file import AnnotationFile
 from .eval_summary import PrecisionGrid
 from .mask_rle import encode_masks, mask_areas, mask_size
 

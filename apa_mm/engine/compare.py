@@ -22,7 +22,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmengine.utils import mkdir_or_exist
 
-from apa_mm.utils.preflight import check_config
+from apa_mm.preflight.job import check_config
 
 from .launch_options import load_config
 

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import distributed
 
-from apa_mm.utils.preflight import InputError, is_rank_0
+from apa_mm.preflight.job import InputError, is_rank_0
 
 __all__ = ['prepare_distributed']
 

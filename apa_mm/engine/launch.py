@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import METRICS, RUNNERS
 from mmengine.runner import Runner
 
-from apa_mm.utils.preflight import check_checkpoint, check_config
+from apa_mm.preflight.job import check_checkpoint, check_config
 
 from . import launch_options as options
 from .distributed import prepare_distributed
@@ -43,7 +43,7 @@ def train(config: str,
             key.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
         skip_checks (bool): Leave out the checks of
-            :mod:`apa_mm.utils.preflight` and ``CheckpointCheckHook``.
+            :mod:`apa_mm.preflight.job` and ``CheckpointCheckHook``.
 
     Returns:
         nn.Module: The trained model.

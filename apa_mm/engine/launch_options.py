@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
 
-from apa_mm.utils.preflight import InputError
+from apa_mm.preflight.job import InputError
 
 __all__ = [
     'add_checkpoint_check', 'add_common_options', 'check_out', 'dump_metric',

@@ -6,7 +6,6 @@ from .attention_cbam import CBAM, SpatialAttention
 from .cosine_classifier import CosineClassifier
 from .fused import can_fuse, fused_block_end, fused_norm_act
 from .predictor import CosineConv2d, CosineLinear
-from .surgery import replace_activations
 from .wrapped_cauchy import WrappedCauchyLinear
 
 __all__ = [
@@ -14,5 +13,5 @@ __all__ = [
     'CosineConv2d', 'CosineLinear', 'Gumbel', 'SpatialAttention',
     'TemperedGumbel', 'TemperedSigmoid', 'WrappedCauchyLinear',
     'build_site_activation', 'can_fuse', 'fused_block_end',
-    'fused_norm_act', 'replace_activations'
+    'fused_norm_act'
 ]

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from apa_mm.utils.checks import check_choice
-from apa_mm.utils.class_counts import ClassCounts
+from apa_mm.layers.class_counts import ClassCounts
 
 from .utils import REDUCTIONS, weight_reduce_loss
 

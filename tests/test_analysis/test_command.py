@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
-from tiny_jobs import (CLASSES, write_classification_config,
+from support.tiny_jobs import (CLASSES, write_classification_config,
                        write_classification_data, write_detection_config,
                        write_detection_data)
 

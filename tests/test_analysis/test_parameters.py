@@ -8,7 +8,7 @@ from apa_mm.analysis import AnalysisError, parameter_rows
 from apa_mm.analysis.parameters import read_trace
 from apa_mm.analysis.views.parameters import draw_trace, picture_of_trace
 from apa_mm.checkpoint import Pair
-from apa_mm.checkpoint.plotting import quantity
+from apa_mm.analysis.parameter_plot import quantity
 from apa_mm.functional import aglu, apa
 from apa_mm.functional.shape import eta_at_zero, gate_slope_at_zero
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from apa_mm.analysis.runs import (View, default_name, format_rows,
                                   new_folder, write_view)
-from apa_mm.utils.plot_style import LINE_STYLES, drawing, line_style
+from apa_mm.analysis.plot_style import LINE_STYLES, drawing, line_style
 
 
 def view(**kwargs):

@@ -7,7 +7,7 @@ import torch
 from apa_mm.checkpoint import TABLES, convert, convert_back, recognise
 from apa_mm.checkpoint.contents import find_weights
 from apa_mm.checkpoint.configs import config_text
-from apa_mm.checkpoint.errors import CheckpointError
+from apa_mm.weights.errors import CheckpointError
 from apa_mm.registry import MODELS
 from apa_mm.utils.imports import HAS_MMPRETRAIN
 

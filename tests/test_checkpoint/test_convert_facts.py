@@ -6,7 +6,7 @@ import checkpoint_layouts as layouts
 import checkpoint_networks as networks
 import pytest
 import torch
-from checkpoint_checks import backbone_of
+from support.checkpoint_checks import backbone_of
 
 from apa_mm.checkpoint import CheckpointError, convert
 from apa_mm.checkpoint.contents import Facts, find_weights

@@ -6,7 +6,7 @@ import torch
 
 from apa_mm.checkpoint import CheckpointError, convert, inspect_file
 from apa_mm.checkpoint.inspection import Pair, parameter_pairs
-from apa_mm.checkpoint.plotting import plot_parameters
+from apa_mm.analysis.parameter_plot import plot_parameters
 from apa_mm.checkpoint.writing import write_checkpoint
 
 

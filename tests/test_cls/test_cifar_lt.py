@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from long_tail_sets import write_cifar
+from support.long_tail_sets import write_cifar
 
 from apa_mm.cls.datasets import CIFAR10LT, CIFAR100LT
 from apa_mm.cls.datasets.long_tail import draw_subset, long_tail_counts

@@ -1,11 +1,11 @@
 """Classifiers and data in another class order, and counts at test time."""
 import pytest
 import torch
-from long_tail_sets import image_list, write_list, write_listed_images
+from support.long_tail_sets import image_list, write_list, write_listed_images
 
 from apa_mm.cls.heads import CosineClsHead
 from apa_mm.engine import launch
-from apa_mm.utils.preflight import InputError
+from apa_mm.preflight.job import InputError
 
 # By falling count: class 2, 1, 3, 0.
 COUNTS = (2, 4, 7, 3)

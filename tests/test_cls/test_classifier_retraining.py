@@ -1,7 +1,7 @@
 """Stage two of cRT from the config alone: frozen backbone, new classifier."""
 import pytest
 import torch
-from tiny_classifier import classifier, runner
+from support.tiny_classifier import classifier, runner
 
 HEAD = dict(type='apa_mm.CosineClsHead', learnable_scale=True)
 LINEAR = dict(type='mmpretrain.LinearClsHead')

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from long_tail_sets import image_list, write_cifar, write_list
+from support.long_tail_sets import image_list, write_cifar, write_list
 from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from mmpretrain.registry import DATA_SAMPLERS
 from PIL import Image
-from training_probe import TrainingProbe
+from support.training_probe import TrainingProbe
 
 from apa_mm.engine import launch
 

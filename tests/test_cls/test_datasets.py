@@ -1,7 +1,7 @@
 """Sets given by lists, and Digits-LT: formats, orders, and bad input."""
 import numpy as np
 import pytest
-from long_tail_sets import image_list, write_list, write_listed_images
+from support.long_tail_sets import image_list, write_list, write_listed_images
 from mmpretrain.registry import DATASETS
 
 from apa_mm.cls.datasets import (DigitsLT, ImageListDataset, ImageNetLT,

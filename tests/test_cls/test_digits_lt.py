@@ -3,7 +3,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from long_tail_sets import write_cifar
+from support.long_tail_sets import write_cifar
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn

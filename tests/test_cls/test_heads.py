@@ -6,9 +6,9 @@ from mmengine.runner import load_checkpoint
 from mmpretrain.models.heads import LinearClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from tiny_classifier import COUNTS as TINY_COUNTS
-from tiny_classifier import build as build_classifier
-from tiny_classifier import classifier, runner
+from support.tiny_classifier import COUNTS as TINY_COUNTS
+from support.tiny_classifier import build as build_classifier
+from support.tiny_classifier import classifier, runner
 
 from apa_mm.cls.heads import (CosineClsHead, LongTailLinearClsHead,
                               NormalizedLinearClsHead)

@@ -8,7 +8,7 @@ from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead  # noqa: E402
 from mmdet.registry import MODELS as MMDET_MODELS  # noqa: E402
 from mmdet.testing import demo_mm_inputs  # noqa: E402
 from mmengine.config import ConfigDict  # noqa: E402
-from tiny_detectors import box_heads, build, predict, tiny_cfg  # noqa: E402
+from support.tiny_detectors import box_heads, build, predict, tiny_cfg  # noqa: E402
 
 from apa_mm.det.bbox_head import LargeVocabBBoxHead  # noqa: E402
 

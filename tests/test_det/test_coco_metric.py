@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from eval_cases import COCO_NAMES, Case, assert_same, coco_numbers, run
+from support.eval_cases import COCO_NAMES, Case, assert_same, coco_numbers, run
 from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
 from mmdet.registry import METRICS
 

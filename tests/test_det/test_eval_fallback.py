@@ -2,7 +2,7 @@ import logging
 
 import numpy as np
 import pytest
-from eval_cases import CUP, Case, assert_same, one_image, run
+from support.eval_cases import CUP, Case, assert_same, one_image, run
 
 from apa_mm.det import eval_fallback, lvis_metric
 from apa_mm.det.lvis_metric import LVISMetric

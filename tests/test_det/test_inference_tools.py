@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mmdet
 import pytest
-from demo_jobs import CONFIG, OPTIONS, environment, write_data
+from support.demo_jobs import CONFIG, OPTIONS, environment, write_data
 
 from apa_mm.engine import launch
 

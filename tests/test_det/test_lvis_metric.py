@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from eval_cases import (CUP, HIT, Case, assert_same, evaluate_one,
+from support.eval_cases import (CUP, HIT, Case, assert_same, evaluate_one,
                         lvis_numbers, one_image, run)
 from mmdet.evaluation.metrics import LVISMetric as MMDetLVISMetric
 from mmdet.registry import METRICS

@@ -19,7 +19,7 @@ from mmdet.testing import demo_mm_inputs  # noqa: E402
 from mmengine.config import ConfigDict  # noqa: E402
 from mmengine.logging import MMLogger  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
-from tiny_detectors import box_heads, build, predict, tiny_cfg  # noqa: E402
+from support.tiny_detectors import box_heads, build, predict, tiny_cfg  # noqa: E402
 
 from apa_mm.det.mask_head import ClasswiseFCNMaskHead  # noqa: E402
 

@@ -12,7 +12,7 @@ pytest.importorskip('mmdet')
 
 from mmcv.ops import batched_nms  # noqa: E402
 from mmdet.models.layers import multiclass_nms  # noqa: E402
-from nms_oracle import assert_same, check, make, oracle  # noqa: E402
+from support.nms_oracle import assert_same, check, make, oracle  # noqa: E402
 
 from apa_mm.det import nms as nms_module  # noqa: E402
 from apa_mm.det import nms_groups, nms_order  # noqa: E402

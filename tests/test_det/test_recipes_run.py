@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from detection_sets import MAKERS, SIDE
+from support.detection_sets import MAKERS, SIDE
 from mmengine.config import Config
 from mmengine.registry import HOOKS
-from training_probe import TrainingProbe
+from support.training_probe import TrainingProbe
 
 from apa_mm.engine import launch
 

@@ -4,10 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import eval_cases
+from support import eval_cases
 import numpy as np
 import pytest
-from eval_cases import (CUP, HIT, Case, assert_same, evaluate_one,
+from support.eval_cases import (CUP, HIT, Case, assert_same, evaluate_one,
                         lvis_numbers, one_image, run)
 from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
 

@@ -17,7 +17,7 @@ def num_hooks(model):
 
 
 def make_runner(tmp_path, backbone=None, **hook):
-    import tiny_classifier
+    from support import tiny_classifier
     return tiny_classifier.runner(
         tmp_path, tiny_classifier.classifier(HEAD, backbone),
         visualizer=dict(

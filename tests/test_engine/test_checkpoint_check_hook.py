@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from apa_mm.engine.hooks import CheckpointCheckHook
-from apa_mm.utils.preflight import InputError
+from apa_mm.preflight.job import InputError
 
 
 class Tiny(BaseModel):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from tiny_annotations import (ANNOTATIONS, CLASSES, COUNTS, NUM_IMAGES, build,
+from support.tiny_annotations import (ANNOTATIONS, CLASSES, COUNTS, NUM_IMAGES, build,
                               write)
 from torch import nn
 

@@ -2,7 +2,7 @@
 import pytest
 import torch
 from mmengine.hooks import Hook
-from tiny_classifier import COUNTS, classifier, runner
+from support.tiny_classifier import COUNTS, classifier, runner
 
 from apa_mm.engine.hooks import DeferredReweightingHook
 

@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from apa_mm.engine import launch_options as options
 from apa_mm.engine.distributed import prepare_distributed
-from apa_mm.utils.preflight import InputError
+from apa_mm.preflight.job import InputError
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_bad_settings(kwargs, message):
 
 @pytest.mark.skipif(not HAS_MMPRETRAIN, reason='mmpretrain missing')
 def test_a_real_run_leaves_scalars_and_a_picture(tmp_path):
-    import tiny_classifier
+    from support import tiny_classifier
     head = dict(type='mmpretrain.LinearClsHead',
                 loss=dict(type='mmpretrain.CrossEntropyLoss'))
     runner = tiny_classifier.runner(

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from demo_jobs import (CONFIG, OPTIONS, command, environment, run_tool,
+from support.demo_jobs import (CONFIG, OPTIONS, command, environment, run_tool,
                        words_of, write_data)
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from demo_jobs import CONFIG, OPTIONS, run_tool, words_of, write_data
+from support.demo_jobs import CONFIG, OPTIONS, run_tool, words_of, write_data
 
 pytestmark = pytest.mark.slow
 ITERATIONS = 6
 CHILD = """
 _base_ = '{base}'
-custom_imports = dict(imports=['rank_recorder'])
+custom_imports = dict(imports=['support.rank_recorder'])
 custom_hooks = [
     dict(type='apa_mm.ClassFrequencyHook'), dict(type='RankRecorder')]
 # Weights that move within six iterations.

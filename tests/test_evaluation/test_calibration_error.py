@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.registry import METRICS
-from two_processes import run_two
+from support.two_processes import run_two
 
 from apa_mm.evaluation import CalibrationError
 

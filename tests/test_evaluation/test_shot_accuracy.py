@@ -7,7 +7,7 @@ from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS
 from mmengine.structures import BaseDataElement
-from two_processes import run_two
+from support.two_processes import run_two
 
 from apa_mm.evaluation import ShotAccuracy
 from apa_mm.evaluation.class_counts import dataset_class_counts

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import TOLERANCES, aglu_lambda_gradient, eta, eta_tensor
+from support.reference import TOLERANCES, aglu_lambda_gradient, eta, eta_tensor
 
 from apa_mm.functional import aglu, apa
 

@@ -20,7 +20,7 @@ def report():
     """Run every check once: the interpreter needs a process of its own."""
     path = os.pathsep.join((str(HERE.parent), str(HERE.parents[1])))
     return subprocess.run(
-        [sys.executable, str(HERE / 'triton_checks.py')],
+        [sys.executable, str(HERE.parent / 'support' / 'triton_checks.py')],
         capture_output=True,
         text=True,
         env=dict(

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import TOLERANCES
+from support.reference import TOLERANCES
 from torch.autograd import gradcheck
 
 from apa_mm.functional import (count_foreground, gol_loss, gumbel,

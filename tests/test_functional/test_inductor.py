@@ -3,7 +3,7 @@ import logging
 
 import pytest
 import torch
-from reference import TOLERANCES
+from support.reference import TOLERANCES
 
 from apa_mm.functional import aglu, apa, gumbel, inductor
 

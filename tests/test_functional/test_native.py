@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from reference import TOLERANCES
+from support.reference import TOLERANCES
 
 from apa_mm.functional import aglu, apa, gumbel, native
 

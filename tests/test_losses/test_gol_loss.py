@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
-from two_processes import run_two
+from support.two_processes import run_two
 
 from apa_mm.losses import GOLLoss
 from apa_mm.losses.utils import weight_reduce_loss

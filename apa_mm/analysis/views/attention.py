@@ -8,7 +8,7 @@ from apa_mm.analysis.gates import find_gates, is_spatial, record_gates
 from apa_mm.analysis.loading import (Batch, Settings, Source, Subject,
                                      load_subject, run_images)
 from apa_mm.analysis.runs import View
-from apa_mm.utils.plot_style import drawing, label_axis, line_style
+from apa_mm.analysis.plot_style import drawing, label_axis, line_style
 
 __all__ = ['analyze', 'group_members']
 

@@ -11,7 +11,7 @@ from apa_mm.analysis.loading import (Batch, Settings, Source, Subject,
                                      load_subject, run_images)
 from apa_mm.analysis.runs import View
 from apa_mm.evaluation.predictions import read_prediction
-from apa_mm.utils.plot_style import (BAR_STYLES, drawing, label_axis,
+from apa_mm.analysis.plot_style import (BAR_STYLES, drawing, label_axis,
                                      line_style)
 
 __all__ = ['analyze', 'match_detections']

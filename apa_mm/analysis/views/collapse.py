@@ -6,7 +6,7 @@ from apa_mm.analysis.collapse import Collapse, CollapseSums
 from apa_mm.analysis.loading import (Settings, Source, Subject, load_subject,
                                      run_images)
 from apa_mm.analysis.runs import View
-from apa_mm.utils.plot_style import BAR_STYLES, drawing, label_axis
+from apa_mm.analysis.plot_style import BAR_STYLES, drawing, label_axis
 
 __all__ = ['analyze']
 

@@ -9,7 +9,7 @@ from apa_mm.analysis.runs import View
 from apa_mm.checkpoint import Pair, inspect_file
 from apa_mm.functional import aglu, apa
 from apa_mm.layers.activation import LAMBDA_FLOOR
-from apa_mm.utils.plot_style import drawing, label_axis, line_style
+from apa_mm.analysis.plot_style import drawing, label_axis, line_style
 
 __all__ = ['analyze', 'function_rows']
 

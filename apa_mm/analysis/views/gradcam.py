@@ -6,7 +6,7 @@ from apa_mm.analysis.gradcam import (Explanation, choose_images,
 from apa_mm.analysis.loading import (Settings, Source, Subject, load_subject)
 from apa_mm.analysis.progress import Progress
 from apa_mm.analysis.runs import View
-from apa_mm.utils.plot_style import drawing, label_axis, line_style
+from apa_mm.analysis.plot_style import drawing, label_axis, line_style
 
 __all__ = ['analyze']
 

@@ -10,7 +10,7 @@ from apa_mm.analysis.loading import (Settings, Source, Subject, load_subject,
 from apa_mm.analysis.logits import LogitFit, Reservoir, fit_logits
 from apa_mm.analysis.runs import View
 from apa_mm.utils.checks import check_choice
-from apa_mm.utils.plot_style import drawing, label_axis, line_style
+from apa_mm.analysis.plot_style import drawing, label_axis, line_style
 
 __all__ = ['analyze']
 

@@ -10,8 +10,8 @@ from apa_mm.analysis.loading import Settings, Source
 from apa_mm.analysis.parameters import parameter_rows, read_trace
 from apa_mm.analysis.runs import View
 from apa_mm.checkpoint import Inspection, inspect_file
-from apa_mm.checkpoint.plotting import plot_parameters
-from apa_mm.utils.plot_style import (drawing, label_axis, line_style,
+from apa_mm.analysis.parameter_plot import plot_parameters
+from apa_mm.analysis.plot_style import (drawing, label_axis, line_style,
                                      sketching, to_pixels)
 
 __all__ = ['analyze', 'draw_trace', 'picture_of_trace']

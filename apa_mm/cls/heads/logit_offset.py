@@ -7,7 +7,7 @@ from torch import Tensor
 from apa_mm.functional import long_tail
 from apa_mm.losses.logit_adjusted_loss import LogitAdjustedLoss
 from apa_mm.utils.checks import check_choice
-from apa_mm.utils.class_counts import ClassCounts
+from apa_mm.layers.class_counts import ClassCounts
 
 __all__ = ['LogitOffset']
 

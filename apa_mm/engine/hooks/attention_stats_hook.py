@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from apa_mm.analysis.attention import GateSums
 from apa_mm.analysis.gates import find_gates, record_gates
 from apa_mm.registry import HOOKS
-from apa_mm.utils.load_check import unwrap
+from apa_mm.weights.load_check import unwrap
 
 __all__ = ['AttentionStatsHook']
 

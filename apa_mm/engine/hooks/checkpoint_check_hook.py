@@ -8,10 +8,10 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from apa_mm.registry import HOOKS
-from apa_mm.utils.class_order import class_order_problem
-from apa_mm.utils.load_check import rehearse_loading, unwrap
-from apa_mm.utils.preflight import InputError
-from apa_mm.utils.pretrained import MIN_MATCHED, Comparison
+from apa_mm.preflight.class_order import class_order_problem
+from apa_mm.weights.load_check import rehearse_loading, unwrap
+from apa_mm.preflight.job import InputError
+from apa_mm.weights.pretrained import MIN_MATCHED, Comparison
 
 __all__ = ['CheckpointCheckHook']
 
@@ -30,7 +30,7 @@ class CheckpointCheckHook(Hook):
       logs one line with the counts;
     - a classifier that is taken over must have its classes in the order of
       the data sets, as far as the file says
-      (:mod:`apa_mm.utils.class_order`).
+      (:mod:`apa_mm.preflight.class_order`).
 
     Tensors that only the file has are counted in the log line and never an
     error. ``tools/train.py`` and ``tools/test.py`` add the hook by

@@ -7,10 +7,10 @@ from mmengine.runner import Runner
 from torch import nn
 
 from apa_mm.registry import DATASETS, HOOKS
-from apa_mm.utils.load_check import unwrap
-from apa_mm.utils.preflight import InputError
+from apa_mm.weights.load_check import unwrap
+from apa_mm.preflight.job import InputError
 
-from ..class_frequency import (ClassFrequency, class_frequency,
+from apa_mm.data.class_frequency import (ClassFrequency, class_frequency,
                                class_frequency_from_file, plain_datasets)
 
 __all__ = ['ClassFrequencyHook']
@@ -25,7 +25,7 @@ class ClassFrequencyHook(Hook):
 
     Every module of the model that has ``set_class_frequency(counts,
     num_images)``, such as :class:`apa_mm.losses.GOLLoss`, gets them; see
-    :func:`apa_mm.engine.class_frequency.class_frequency` for what is counted.
+    :func:`apa_mm.data.class_frequency.class_frequency` for what is counted.
     Annotations are read once per process, from the index that the dataset
     has made anyway. This happens after a checkpoint was loaded or resumed, so
     that the frequencies are those of the set that is trained on. Ranks read

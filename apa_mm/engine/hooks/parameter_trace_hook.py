@@ -10,7 +10,7 @@ from torch import nn
 from apa_mm.analysis.parameters import TRACE_PREFIX
 from apa_mm.layers import AGLU, APA
 from apa_mm.registry import HOOKS
-from apa_mm.utils.load_check import unwrap
+from apa_mm.weights.load_check import unwrap
 
 __all__ = ['ParameterTraceHook']
 

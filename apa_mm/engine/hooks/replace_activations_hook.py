@@ -7,7 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
-from apa_mm.layers.surgery import replace_activations
+from apa_mm.surgery.replace import replace_activations
 from apa_mm.registry import HOOKS
 
 __all__ = ['ReplaceActivationsHook']
@@ -25,7 +25,7 @@ class ReplaceActivationsHook(Hook):
     config instead.
 
     Args:
-        **options: Of :func:`apa_mm.layers.surgery.replace_activations`, such
+        **options: Of :func:`apa_mm.surgery.replace.replace_activations`, such
             as ``types``, ``pattern``, ``stages`` and ``init``.
 
     Raises:

@@ -7,7 +7,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.utils import apply_to
 from torch import Tensor, nn
 
-from apa_mm.utils.load_check import unwrap
+from apa_mm.weights.load_check import unwrap
 
 __all__ = ['CPUAmpOptimWrapper']
 

@@ -1,0 +1,205 @@
+"""Find the data files that a config is about to read."""
+import os.path as osp
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from mmengine.utils import is_abs
+
+__all__ = ['SPLITS', 'DataFile', 'find_data_files']
+
+SPLITS = ('train', 'val', 'test')
+#: Readers of mmdet whose way from an entry to an image path is known.
+_LAYOUTS = {
+    'CocoDataset': 'coco',
+    'LVISV05Dataset': 'lvis_v0.5',
+    'LVISV1Dataset': 'lvis_v1'
+}
+
+
+class DataFile(NamedTuple):
+    """One annotation file, who reads it and what that reader needs.
+
+    Attributes:
+        split (str): 'train', 'val' or 'test'.
+        reader (str): Type of the dataset or metric.
+        path (str): The annotation file, or the folder.
+        layout (str, optional): How the reader lays out images and classes
+            (see :func:`~apa_mm.data.annotation_checks.check_annotations`);
+            'folder' if ``path`` is a folder of images without an annotation
+            file; None if it is not known, then only existence can be checked.
+        image_folder (str, optional): Folder that image names start from.
+        classes (Sequence[str], optional): Class names, where known.
+        lvis_metric (bool): An LVIS metric reads it.
+        masks (bool): Instance masks are read from it.
+        labelled (bool): False if no metric needs its annotations.
+    """
+
+    split: str
+    reader: str
+    path: str
+    layout: Optional[str] = None
+    image_folder: Optional[str] = None
+    classes: Optional[Sequence[str]] = None
+    lvis_metric: bool = False
+    masks: bool = False
+    labelled: bool = True
+
+
+def find_data_files(cfg: Config,
+                    splits: Sequence[str] = SPLITS) -> List[DataFile]:
+    """List the local annotation files of a config's datasets and metrics.
+
+    Wrapped datasets (repeated, balanced, concatenated, mixed) are looked
+    into. Files behind a file client (``s3://`` and so on) are left out.
+
+    Args:
+        cfg (Config): The config of a job.
+        splits (Sequence[str]): Which of 'train', 'val' and 'test' to look at.
+
+    Returns:
+        list[DataFile]: In the order of ``splits``, datasets before metrics.
+    """
+    files = []
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        metrics = _metrics(cfg, split)
+        own = [
+            _dataset_file(split, dataset, cfg.get('default_scope'), metrics)
+            for dataset in _leaves(loader.get('dataset'))
+        ]
+        own = [item for item in own if item is not None]
+        read = {osp.normpath(item.path) for item in own}
+        files += own
+        files += [
+            _metric_file(split, metric, own) for metric in metrics
+            if _is_local(metric.get('ann_file'), metric)
+            and osp.normpath(metric['ann_file']) not in read
+        ]
+    return files
+
+
+def _leaves(dataset: Any) -> Iterator[dict]:
+    """Yield the datasets inside all wrappers."""
+    if isinstance(dataset, (list, tuple)):
+        for item in dataset:
+            yield from _leaves(item)
+    elif isinstance(dataset, dict):
+        inner = [dataset[k] for k in ('dataset', 'datasets') if k in dataset]
+        if inner:
+            yield from _leaves(inner)
+        else:
+            yield dataset
+
+
+def _metrics(cfg: Config, split: str) -> List[dict]:
+    evaluator = (cfg.get(f'{split}_evaluator') or []) if split != 'train' \
+        else []
+    if isinstance(evaluator, dict):
+        evaluator = evaluator.get('metrics', evaluator)
+    if isinstance(evaluator, dict):
+        evaluator = [evaluator]
+    return [metric for metric in evaluator if isinstance(metric, dict)]
+
+
+def _is_local(path: Any, owner: dict) -> bool:
+    backend = owner.get('backend_args') or {}
+    return (isinstance(path, str) and path != '' and '://' not in path
+            and backend.get('backend', 'local') == 'local')
+
+
+def _join(root: str, path: str) -> str:
+    """Join as mmengine's BaseDataset does."""
+    return path if is_abs(path) or not root else osp.join(root, path)
+
+
+def _dataset_file(split: str, dataset: dict, scope: Optional[str],
+                  metrics: List[dict]) -> Optional[DataFile]:
+    root = dataset.get('data_root') or ''
+    kind = dataset_class(dataset.get('type'), scope)
+    if not dataset.get('ann_file') and _is_local(root, dataset) and \
+            _inherits(kind, 'CustomDataset'):
+        return DataFile(split, _type_name(dataset), root, layout='folder')
+    if not _is_local(dataset.get('ann_file'), dataset) or '://' in root:
+        return None
+    layout = _layout(kind)
+    folder = None
+    if layout:
+        prefix = dataset.get('data_prefix') or {}
+        folder = _join(root, prefix.get('img', prefix.get('img_path', '')))
+    return DataFile(
+        split=split,
+        reader=_type_name(dataset),
+        path=_join(root, dataset['ann_file']),
+        layout=layout,
+        image_folder=folder,
+        classes=_classes(dataset, kind),
+        lvis_metric=any('LVIS' in _type_name(m) for m in metrics),
+        masks=_reads_masks(dataset, metrics),
+        labelled=not metrics or not all(m.get('format_only') for m in metrics))
+
+
+def _metric_file(split: str, metric: dict, datasets: List[DataFile]) -> \
+        DataFile:
+    """Describe a metric's own annotation file after its dataset's."""
+    like = datasets[0] if len(datasets) == 1 else None
+    return DataFile(
+        split=split,
+        reader=_type_name(metric),
+        path=metric['ann_file'],
+        layout=like.layout if like else None,
+        classes=like.classes if like else None,
+        lvis_metric='LVIS' in _type_name(metric),
+        masks=like.masks if like else False,
+        labelled=not metric.get('format_only'))
+
+
+def _type_name(item: dict) -> str:
+    kind = item.get('type')
+    return kind if isinstance(kind, str) else getattr(kind, '__name__', '?')
+
+
+def dataset_class(kind: Any, scope: Optional[str]) -> Optional[type]:
+    """Return the dataset class of a config ``type``, None if unknown."""
+    if not isinstance(kind, str):
+        return kind if isinstance(kind, type) else None
+    try:
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            return registry.get(kind)
+    except (ImportError, RuntimeError):
+        # The Runner will say that the type does not exist.
+        return None
+
+
+def _inherits(kind: Optional[type], name: str) -> bool:
+    return any(base.__name__ == name for base in getattr(kind, '__mro__', ()))
+
+
+def _layout(kind: Optional[type]) -> Optional[str]:
+    """Return the layout if the class reads files as a known one does."""
+    owners = {
+        next((base.__name__ for base in getattr(kind, '__mro__', ())
+              if method in vars(base)), None)
+        for method in ('load_data_list', 'parse_data_info')
+    }
+    known = owners - {'CocoDataset'}
+    if not owners <= set(_LAYOUTS) or len(known) > 1:
+        return None
+    return _LAYOUTS[known.pop() if known else 'CocoDataset']
+
+
+def _classes(dataset: dict, kind: Optional[type]) -> Optional[Tuple[str]]:
+    metainfo = dataset.get('metainfo') or {}
+    classes = metainfo.get('classes')
+    if classes is None:
+        classes = getattr(kind, 'METAINFO', {}).get('classes')
+    return tuple(classes) if isinstance(classes, (list, tuple)) else None
+
+
+def _reads_masks(dataset: dict, metrics: List[dict]) -> bool:
+    loads = any(
+        isinstance(step, dict) and step.get('with_mask')
+        for step in dataset.get('pipeline') or [])
+    wanted = [metric.get('metric') or () for metric in metrics]
+    return loads or any('segm' in
+                        ([m] if isinstance(m, str) else m) for m in wanted)

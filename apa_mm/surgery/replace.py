@@ -1,0 +1,289 @@
+"""Swap the activations of a built model for AGLU units."""
+import re
+from typing import (Dict, Iterator, List, NamedTuple, Optional, Sequence,
+                    Tuple)
+
+import torch
+from mmengine.logging import print_log
+from torch import nn
+
+from apa_mm.layers.activation import AGLU
+from apa_mm.surgery.call_sites import (CONTAINERS, CallSites,
+                                       find_call_sites)
+from apa_mm.surgery.equivalents import RELU_KAPPA, equivalent_of, kind_of
+from apa_mm.surgery.site_splitting import class_with_sites
+from apa_mm.registry import MODELS
+from apa_mm.utils.checks import check_choice
+
+__all__ = ['Swap', 'SwapReport', 'replace_activations']
+
+#: What ``types`` names, beside class names -> kinds of ``kind_of``.
+FAMILIES: Dict[str, Tuple[str, ...]] = {
+    'ReLU': ('relu', ),
+    'SiLU': ('silu', ),
+    'GELU': ('gelu', 'gelu_tanh', 'quick_gelu'),
+}
+#: How libraries number their stages: layer3 (ResNet), stage3 (CSPNeXt),
+#: stages.3 (ConvNeXt, Swin), layers.3 (ViT), blocks.3 (timm), h.3 (GPT-2).
+STAGE_NAME = re.compile(
+    r'(?:^|\.)(?:layers?|stages?|blocks|h)\.?(\d+)(?:\.|$)')
+
+
+class Swap(NamedTuple):
+    """One activation that was replaced.
+
+    Attributes:
+        name (str): Where it is in the model.
+        old (str): Class of the module that was there.
+        sites (int): Number of AGLU units that are there now.
+        kappa (float, optional): Starting value; None if drawn at random.
+        lambd (float, optional): The same for lambda.
+        deviation (float, optional): Largest difference of the two functions
+            on [-12, 12].
+    """
+
+    name: str
+    old: str
+    sites: int
+    kappa: Optional[float] = None
+    lambd: Optional[float] = None
+    deviation: Optional[float] = None
+
+
+class SwapReport(NamedTuple):
+    """What :func:`replace_activations` did.
+
+    Attributes:
+        swapped (list[Swap]): What was replaced, in the model's order.
+        kept (list[tuple[str, str]]): Activations that stayed, and why.
+    """
+
+    swapped: List[Swap]
+    kept: List[Tuple[str, str]]
+
+    @property
+    def num_units(self) -> int:
+        """int: Number of AGLU units made."""
+        return sum(swap.sites for swap in self.swapped)
+
+    def __str__(self) -> str:
+        lines = [
+            f'{self.num_units} AGLU units in place of {len(self.swapped)} '
+            'activation modules'
+        ]
+        for old in sorted({swap.old for swap in self.swapped}):
+            same = [swap for swap in self.swapped if swap.old == old]
+            first = same[0]
+            values = 'random kappa and lambda' if first.kappa is None else (
+                f'kappa={first.kappa:g}, lambda={first.lambd:g}, at most '
+                f'{first.deviation:.1e} off')
+            units = sum(swap.sites for swap in same)
+            lines.append(f'  {old}: {units} units, {values}')
+        lines += [f'  kept {name}: {why}' for name, why in self.kept]
+        return '\n'.join(lines)
+
+
+class _Place(NamedTuple):
+    """An activation in a block, and the dotted name of it."""
+
+    name: str
+    block: nn.Module
+    attribute: str
+    module: nn.Module
+
+
+def replace_activations(model: nn.Module,
+                        *,
+                        types: Sequence[str] = tuple(FAMILIES),
+                        pattern: Optional[str] = None,
+                        stages: Optional[Sequence[int]] = None,
+                        init: str = 'equivalent',
+                        relu_kappa: float = RELU_KAPPA,
+                        shared: Sequence[str] = (),
+                        act_cfg: Optional[dict] = None) -> SwapReport:
+    r"""Swap activation modules for AGLU units, in place.
+
+    A block that calls one module several times gets one unit per call, in an
+    ``nn.ModuleList`` (see :mod:`apa_mm.surgery.site_splitting`), since kappa
+    and lambda must not be shared by accident. With ``init='equivalent'`` the
+    model computes the same function as before: exactly for SiLU, within the
+    stated deviation per unit for ReLU and GELU (see
+    :mod:`apa_mm.surgery.equivalents`). Call it before the optimizer is built
+    and before the model is wrapped for distributed training, or use
+    ``apa_mm.ReplacedActivations`` in the config.
+
+    Activations called as functions (``F.relu``) are no modules and stay.
+
+    Args:
+        model (nn.Module): Any model.
+        types (Sequence[str]): Which activations: 'ReLU', 'SiLU' or 'GELU'
+            with all its forms, or names of single classes.
+        pattern (str, optional): Regular expression that the dotted name of
+            the module must contain, such as ``'^backbone'``.
+        stages (Sequence[int], optional): Numbers N of the ``layerN``,
+            ``stageN``, ``stages.N``, ``layers.N``, ``blocks.N`` or ``h.N``
+            in the name, to which the swap is limited.
+        init (str): 'equivalent', or 'random' for AGLU's own ranges.
+        relu_kappa (float): kappa that stands for ReLU; a smaller one lets
+            kappa learn sooner and starts further from ReLU.
+        shared (Sequence[str]): ``'BlockClass.attribute'`` of activations
+            whose calls may all use one unit, such as calls in a loop.
+        act_cfg (dict, optional): Further arguments of
+            :class:`~apa_mm.layers.AGLU`: ``lambd_min``, ``lambda_grad``.
+
+    Returns:
+        SwapReport: What was swapped and what stayed; print it.
+
+    Raises:
+        ValueError: If nothing matches, an option is unknown, or the calls
+            of a block cannot be told apart in its source. The model is
+            unchanged then.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.SiLU())
+        >>> report = replace_activations(model)
+        >>> report.num_units, type(model[1]).__name__
+        (1, 'AGLU')
+    """
+    check_choice('init', init, ('equivalent', 'random'))
+    found = list(_activations(model))
+    chosen = [
+        place for place in found if _matches(place, types, pattern, stages)
+    ]
+    if not chosen:
+        raise ValueError(
+            f'no activation matches types={tuple(types)}, pattern='
+            f'{pattern!r}, stages={stages}; the model has {_describe(found)}')
+    # All before the first change: an error must leave the model whole.
+    sites = [_sites_of(place, shared) for place in chosen]
+    classes = _new_classes(chosen, sites)
+    report = SwapReport([], [])
+    for place, found_sites in zip(chosen, sites, strict=True):
+        if found_sites.count == 0:
+            report.kept.append(
+                (place.name, f'{type(place.block).__name__} never calls it'))
+            continue
+        swap = _describe_swap(place, found_sites.count, init, relu_kappa)
+        _put(model, place, swap, dict(act_cfg or {}))
+        report.swapped.append(swap)
+    for block, cls in classes:
+        block.__class__ = cls
+    return report
+
+
+def _activations(model: nn.Module) -> Iterator[_Place]:
+    for prefix, block in model.named_modules():
+        # named_children would leave out a module registered twice.
+        for name, child in block._modules.items():
+            if child is not None and kind_of(child) is not None:
+                full = f'{prefix}.{name}' if prefix else name
+                yield _Place(full, block, name, child)
+
+
+def _matches(place: _Place, types: Sequence[str], pattern: Optional[str],
+             stages: Optional[Sequence[int]]) -> bool:
+    kind = kind_of(place.module)
+    named = type(place.module).__name__ in types or any(
+        kind in FAMILIES.get(name, ()) for name in types)
+    if not named or (pattern is not None
+                     and re.search(pattern, place.name) is None):
+        return False
+    if stages is None:
+        return True
+    stage = STAGE_NAME.search(place.name)
+    return stage is not None and int(stage[1]) in stages
+
+
+def _describe(found: Sequence[_Place]) -> str:
+    if not found:
+        return 'no ReLU, SiLU or GELU modules at all'
+    names = sorted({type(place.module).__name__ for place in found})
+    return (f'{len(found)} activation modules ({", ".join(names)}), such as '
+            f'{found[0].name}')
+
+
+def _sites_of(place: _Place, shared: Sequence[str]) -> CallSites:
+    block = type(place.block).__name__
+    key = f'{block}.{place.attribute}'
+    if key in shared:
+        return CallSites(1, {})
+    sites = find_call_sites(place.block, place.attribute)
+    if sites.count == 0 and isinstance(place.block, CONTAINERS):
+        return CallSites(1, {})
+    if sites.count is None:
+        raise ValueError(
+            f'the calls of {place.name} cannot be told apart in the source of '
+            f'{block}, and they must not share kappa and lambda by accident; '
+            f"name it in shared=['{key}'] to let all of them use one unit, or "
+            'leave it out by pattern')
+    return sites
+
+
+def _new_classes(places: Sequence[_Place], sites: Sequence[CallSites]
+                 ) -> List[Tuple[nn.Module, type]]:
+    """Return blocks that need a class with indices, and that class."""
+    shared: Dict[int, Dict[str, CallSites]] = {}
+    blocks = {id(place.block): place.block for place in places}
+    for place, found in zip(places, sites, strict=True):
+        if found.count is not None and found.count > 1:
+            shared.setdefault(id(place.block), {})[place.attribute] = found
+    made: Dict[tuple, type] = {}
+    result = []
+    for number, by_name in shared.items():
+        block = blocks[number]
+        key = (type(block), *sorted(by_name))
+        if key not in made:
+            made[key] = class_with_sites(type(block), by_name)
+        result.append((block, made[key]))
+    return result
+
+
+def _describe_swap(place: _Place, count: int, init: str,
+                   relu_kappa: float) -> Swap:
+    old = type(place.module).__name__
+    if init == 'random':
+        return Swap(place.name, old, count)
+    return Swap(place.name, old, count,
+                *equivalent_of(kind_of(place.module), relu_kappa))
+
+
+def _put(model: nn.Module, place: _Place, swap: Swap, options: dict) -> None:
+    if swap.kappa is not None:
+        options.update(kappa_init=swap.kappa, lambd_init=swap.lambd)
+    units = [AGLU(**options) for _ in range(swap.sites)]
+    new = units[0] if len(units) == 1 else nn.ModuleList(units)
+    # Its own device: a model may lie on several.
+    anchor = next(place.block.parameters(), next(model.parameters(), None))
+    if anchor is not None:
+        new.to(anchor.device)
+    new.train(place.module.training)
+    setattr(place.block, place.attribute, new)
+
+
+@MODELS.register_module(name='ReplacedActivations')
+def build_with_replaced_activations(model: dict,
+                                    data_preprocessor: Optional[dict] = None,
+                                    **options) -> nn.Module:
+    """Build a model and swap its activations: the switch for configs.
+
+    ``model=dict(type='apa_mm.ReplacedActivations', model=dict(...),
+    stages=[3, 4])``. The result is the inner model itself, so that nothing
+    else in a config changes.
+
+    Args:
+        model (dict): Config of the model.
+        data_preprocessor (dict, optional): Given by mmengine's Runner; goes
+            to the inner model.
+        **options: Of :func:`replace_activations`.
+
+    Returns:
+        nn.Module: The built model.
+    """
+    if data_preprocessor is not None:
+        model = dict(model)
+        model.setdefault('data_preprocessor', data_preprocessor)
+    built = MODELS.build(model)
+    with torch.no_grad():
+        report = replace_activations(built, **options)
+    print_log(str(report), logger='current')
+    return built

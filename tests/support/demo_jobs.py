@@ -1,0 +1,62 @@
+"""The demo's own config on a few images, for tests that train it."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from apa_mm.demo import DigitsLVISSettings, make_digits_lvis
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(
+    ROOT / 'configs/demo/mask-rcnn_apa-seresnet18_fpn_gol_digits-lvis.py')
+#: Two images per step, small and few: a step takes half a second.
+OPTIONS = {
+    'train_dataloader.batch_size': 2,
+    'train_cfg.max_iters': 2,
+    'train_cfg.val_interval': 1000,
+    'default_hooks.logger.interval': 1,
+    'default_hooks.checkpoint.interval': 2,
+    'log_processor.window_size': 1,
+    'custom_hooks.0.allow_empty': True,
+}
+
+
+def write_data(folder: Path) -> Path:
+    """Write a Digits-LVIS of twice 30 images where the config looks."""
+    make_digits_lvis(
+        str(folder / 'data/digits_lvis'),
+        DigitsLVISSettings(num_train=30, num_val=30))
+    return folder
+
+
+def run_tool(*words, cwd, **env):
+    """Run a script of ``tools/`` as a user does; return the process."""
+    return subprocess.run(
+        command(*words),
+        cwd=cwd,
+        env=environment(**env),
+        capture_output=True,
+        text=True)
+
+
+def command(script, *words):
+    """Return the command line of a script of ``tools/``."""
+    start = sys.executable if str(script).endswith('.py') else 'bash'
+    return [start, str(ROOT / 'tools' / script), *map(str, words)]
+
+
+def environment(PYTHONPATH='', **env):  # noqa: N803
+    """Return the environment of such a command: this package, one thread."""
+    path = os.pathsep.join(
+        [str(ROOT), PYTHONPATH, os.environ.get('PYTHONPATH', '')])
+    return dict(
+        os.environ,
+        PYTHONPATH=path,
+        PYTHON=sys.executable,
+        OMP_NUM_THREADS='1',
+        **env)
+
+
+def words_of(options: dict) -> list:
+    """Return ``options`` as words behind ``--cfg-options``."""
+    return [f'{key}={value}' for key, value in options.items()]

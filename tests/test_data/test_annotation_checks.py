@@ -1,0 +1,194 @@
+import pytest
+from support.tiny_jobs import CLASSES, coco_annotations, write_images
+
+from apa_mm.data.annotation_checks import (check_annotations, image_name,
+                                            missing_files)
+
+
+def problems(annotation, **kwargs):
+    return check_annotations(annotation, **kwargs).problems
+
+
+def drop(annotation, section, key, count=1):
+    for item in annotation[section][:count]:
+        del item[key]
+    return annotation
+
+
+def test_a_sound_file_has_counts_and_no_problem(tmp_path):
+    annotation = coco_annotations(4)
+    write_images(tmp_path, [f'{i}.png' for i in range(4)], size=4)
+    for layout in ('coco', 'lvis_v0.5', 'lvis_v1'):
+        report = check_annotations(
+            annotation,
+            str(tmp_path),
+            layout=layout,
+            classes=CLASSES,
+            lvis_metric=True,
+            masks=True)
+        assert report.problems == []
+        assert report.counts == dict(
+            images=4,
+            annotations=4,
+            categories=3,
+            images_without_annotations=0,
+            unused_categories=0,
+            missing_images=0)
+
+
+def test_unused_categories_and_empty_images_are_counted_not_refused():
+    annotation = coco_annotations(4)
+    annotation['annotations'] = annotation['annotations'][:2]
+    report = check_annotations(annotation)
+    assert report.problems == []
+    assert report.counts['images_without_annotations'] == 2
+    assert report.unused_categories == ['ring']
+    assert report.counts['unused_categories'] == 1
+
+
+@pytest.mark.parametrize('section', ['images', 'annotations', 'categories'])
+def test_a_missing_section(section):
+    annotation = coco_annotations()
+    del annotation[section]
+    assert problems(annotation) == [
+        f"it lacks '{section}'; a COCO-style file has 'images', "
+        "'annotations' and 'categories'"
+    ]
+
+
+@pytest.mark.parametrize('section', ['images', 'annotations', 'categories'])
+def test_an_empty_section(section):
+    annotation = dict(coco_annotations(), **{section: []})
+    assert problems(annotation) == [
+        f"'{section}' is empty; nothing could be read from it, so check that "
+        'it is the right file'
+    ]
+
+
+def test_a_test_set_needs_no_annotations():
+    annotation = coco_annotations()
+    del annotation['annotations']
+    assert problems(annotation, need_annotations=False) == []
+    assert problems(annotation) != []
+
+
+@pytest.mark.parametrize('content', [[1, 2], 'text'])
+def test_another_kind_of_json(content):
+    assert 'it holds a' in problems(content)[0]
+    wrong = dict(coco_annotations(), images='0.png')
+    assert problems(wrong) == ["'images' must be a list; rewrite the file"]
+
+
+@pytest.mark.parametrize('section, key, kwargs', [
+    ('images', 'id', {}),
+    ('images', 'width', {}),
+    ('images', 'file_name', {}),
+    ('images', 'coco_url', dict(layout='lvis_v1')),
+    ('images', 'neg_category_ids', dict(lvis_metric=True)),
+    ('images', 'not_exhaustive_category_ids', dict(lvis_metric=True)),
+    ('annotations', 'bbox', {}),
+    ('annotations', 'area', {}),
+    ('annotations', 'segmentation', dict(masks=True)),
+    ('categories', 'name', {}),
+    ('categories', 'frequency', dict(lvis_metric=True)),
+])
+def test_a_missing_key_is_named_once_with_its_number(section, key, kwargs):
+    annotation = drop(coco_annotations(4), section, key, count=2)
+    total = len(annotation[section])
+    found = problems(annotation, **kwargs)
+    assert len(found) == 1
+    assert found[0].startswith(
+        f"2 of {total} entries of '{section}' lack '{key}' (the first is "
+        'entry 0')
+
+
+@pytest.mark.parametrize('section, key', [
+    ('images', 'coco_url'),
+    ('images', 'neg_category_ids'),
+    ('annotations', 'segmentation'),
+    ('categories', 'frequency'),
+])
+def test_keys_that_the_reader_does_not_use_may_be_absent(section, key):
+    assert problems(drop(coco_annotations(), section, key)) == []
+
+
+def test_annotations_of_unknown_images_and_categories():
+    annotation = coco_annotations(4)
+    annotation['annotations'][0]['image_id'] = 77
+    annotation['annotations'][1]['category_id'] = 88
+    annotation['annotations'][2]['category_id'] = 99
+    images, categories = problems(annotation)
+    assert images.startswith('the image_id of 1 annotations is not among the '
+                             "ids of 'images' (77)")
+    assert categories.startswith('the category_id of 2 annotations is not '
+                                 "among the ids of 'categories' (88, 99)")
+
+
+@pytest.mark.parametrize('section', ['images', 'annotations', 'categories'])
+def test_ids_that_occur_twice(section):
+    annotation = coco_annotations(4)
+    annotation[section][1]['id'] = annotation[section][0]['id']
+    assert problems(annotation)[0].startswith(
+        f"1 ids of '{section}' occur more than once (1)")
+
+
+def test_classes_are_looked_up_by_name_for_coco():
+    assert problems(coco_annotations(), classes=('ball', 'cube')) == []
+    found = problems(coco_annotations(), classes=('ball', 'Cube'))
+    assert found[0].startswith(
+        "1 of 2 classes of the dataset's metainfo are not among its 3 "
+        'categories (classes: Cube; categories: cube, ball, ring)')
+
+
+def test_every_category_is_a_class_for_lvis():
+    found = problems(
+        coco_annotations(), layout='lvis_v1', classes=('ball', 'cube'))
+    assert found[0].startswith("it has 3 categories, but the dataset's "
+                               'metainfo names 2 classes')
+    # LVIS datasets take names from the file, whatever metainfo calls them.
+    assert problems(
+        coco_annotations(), layout='lvis_v1', classes=('a', 'b', 'c')) == []
+
+
+def test_missing_images_are_counted_and_three_are_named(tmp_path):
+    annotation = coco_annotations(6)
+    write_images(tmp_path, ['2.png'], size=4)
+    assert problems(annotation, image_folder=str(tmp_path)) == [
+        f'5 of its 6 images are not in {tmp_path} (first: 0.png, 1.png, '
+        '3.png, ...); complete the images or correct data_prefix'
+    ]
+
+
+def test_a_missing_image_folder(tmp_path):
+    folder = str(tmp_path / 'no')
+    assert problems(
+        coco_annotations(),
+        image_folder=folder) == [f'its image folder {folder} does not exist; '
+                                 'set data_root and data_prefix to where the '
+                                 'images are']
+
+
+def test_missing_files_looks_into_subfolders(tmp_path):
+    write_images(tmp_path / 'a', ['0.png'], size=4)
+    write_images(tmp_path / 'b', ['1.png'], size=4)
+    names = ['a/0.png', 'a/1.png', 'b/1.png', 'c/1.png']
+    assert missing_files(str(tmp_path), names) == ['a/1.png', 'c/1.png']
+
+
+@pytest.mark.parametrize('layout, image, expected', [
+    ('coco', dict(file_name='COCO_val2014_000000000042.jpg'),
+     'COCO_val2014_000000000042.jpg'),
+    ('lvis_v0.5', dict(file_name='COCO_val2014_000000000042.jpg'),
+     '000000000042.jpg'),
+    ('lvis_v0.5', dict(file_name='7.jpg'), '7.jpg'),
+    ('lvis_v1',
+     dict(coco_url='http://images.cocodataset.org/train2017/'
+          '000000000042.jpg'), 'train2017/000000000042.jpg'),
+])
+def test_image_names_are_those_that_mmdet_reads(layout, image, expected):
+    assert image_name(image, layout) == expected
+
+
+def test_an_unknown_layout():
+    with pytest.raises(ValueError, match="layout must be one of .*'voc'"):
+        check_annotations(coco_annotations(), layout='voc')

@@ -1,0 +1,73 @@
+import pytest
+from mmengine.config import Config
+
+from apa_mm.losses import GOLLoss
+from apa_mm.preflight.loss_checks import loss_problems
+
+GOL = dict(type='apa_mm.GOLLoss', num_classes=3)
+HOOK = dict(type='apa_mm.ClassFrequencyHook')
+
+
+def detector(loss=GOL, heads=1, **cfg):
+    head = dict(type='Shared2FCBBoxHead', loss_cls=loss)
+    return Config(
+        dict(
+            model=dict(
+                roi_head=dict(bbox_head=head if heads == 1 else [head] *
+                              heads)),
+            **cfg))
+
+
+@pytest.mark.parametrize('cfg', [
+    detector(custom_hooks=[HOOK]),
+    detector(heads=3, custom_hooks=[HOOK]),
+    detector(load_from='a.pth'),
+    detector(dict(GOL, rare_threshold=0)),
+    detector(dict(type='CrossEntropyLoss')),
+    Config(dict()),
+])
+def test_sound_configs(cfg):
+    assert loss_problems(cfg, training=True) == []
+
+
+def test_nothing_tells_the_counts():
+    problem, = loss_problems(detector(), training=True)
+    assert problem.startswith(
+        'model.roi_head.bbox_head.loss_cls is apa_mm.GOLLoss, which needs')
+    assert loss_problems(detector(), training=False) == []
+
+
+def test_a_detector_in_another_model():
+    inner = detector().model
+    cfg = Config(dict(model=dict(type='SoftTeacher', detector=inner)))
+    assert loss_problems(cfg, training=False) == []
+
+
+def test_every_stage_is_named():
+    problems = loss_problems(detector(heads=2), training=True)
+    assert [p.split(' ')[0] for p in problems] == [
+        'model.roi_head.bbox_head[0].loss_cls',
+        'model.roi_head.bbox_head[1].loss_cls'
+    ]
+
+
+@pytest.mark.parametrize('place', [
+    dict(bbox_head=dict(loss_cls=GOL)),
+    dict(rpn_head=dict(loss_cls=GOL)),
+    dict(roi_head=dict(mask_head=dict(loss_mask=GOL))),
+    dict(roi_head=dict(bbox_head=dict(loss_bbox=GOL))),
+])
+def test_gol_where_nobody_understands_it(place):
+    cfg = Config(dict(model=place, custom_hooks=[HOOK]))
+    problem, = loss_problems(cfg, training=False)
+    assert 'only the box heads of a roi_head understand' in problem
+
+
+def test_classifiers_and_classes_instead_of_names():
+    head = dict(loss=dict(type='apa_mm.BalancedSoftmaxLoss'))
+    cfg = Config(dict(model=dict(head=head)))
+    assert len(loss_problems(cfg, training=True)) == 1
+    # Configs in Python's own syntax name classes.
+    hook = dict(type=GOLLoss)
+    cfg = dict(model=dict(head=hook))
+    assert len(loss_problems(cfg, training=False)) == 1

@@ -1,0 +1,108 @@
+import torch
+from mmengine.model import BaseModel, BaseTTAModel
+from torch import nn
+
+from apa_mm.weights.load_check import rehearse_loading, unwrap
+
+
+class Renaming(nn.Module):
+    """Takes ``old`` for ``new`` and any size for ``table``, as it loads."""
+
+    def __init__(self):
+        super().__init__()
+        self.new = nn.Parameter(torch.zeros(3))
+        self.register_buffer('table', torch.zeros(0))
+        self.child = nn.Linear(2, 2)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        if prefix + 'old' in state_dict:
+            state_dict[prefix + 'new'] = state_dict.pop(prefix + 'old')
+        if prefix + 'table' in state_dict:
+            self.table = torch.zeros_like(state_dict[prefix + 'table'])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def names(model, state):
+    return rehearse_loading(model, state)
+
+
+def test_names_and_shapes_are_compared():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    state = model.state_dict()
+    del state['0.bias']
+    state['1.weight'] = torch.zeros(2, 3)
+    state['2.weight'] = torch.zeros(1)
+    found = names(model, state)
+    assert found.matched == ['0.weight', '1.bias']
+    assert found.missing == ['0.bias']
+    assert found.reshaped == ['1.weight']
+    assert found.unexpected == ['2.weight']
+
+
+def test_a_module_may_rename_and_resize_while_it_loads():
+    model = nn.Sequential(Renaming())
+    state = model.state_dict()
+    state['0.old'] = state.pop('0.new') + 5
+    state['0.table'] = torch.ones(7)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    found = names(model, state)
+    assert found.missing == found.reshaped == found.unexpected == []
+    assert len(found.matched) == 4
+    # The rehearsal has changed neither the model nor the file's dict.
+    assert model.state_dict().keys() == before.keys()
+    assert torch.equal(model[0].new, before['0.new'])
+    assert model[0].table.shape == (0, ) and '0.old' in state
+
+
+def test_a_hook_may_rename_too():
+    model = nn.Sequential(nn.Linear(2, 1))
+    model[0].register_load_state_dict_pre_hook(
+        lambda module, state, prefix, *_: state.update(
+            {prefix + 'weight': state.pop(prefix + 'kernel')}))
+    state = {'0.kernel': torch.zeros(1, 2), '0.bias': torch.zeros(1)}
+    found = names(model, state)
+    assert found.missing == found.unexpected == []
+
+
+def test_batch_norm_may_lack_its_counter():
+    model = nn.BatchNorm1d(2)
+    state = model.state_dict()
+    del state['num_batches_tracked']
+    assert names(model, state).missing == []
+    del state['running_mean']
+    assert names(model, state).missing == ['running_mean']
+
+
+def test_buffers_that_are_not_saved_do_not_count():
+    model = nn.Module()
+    model.register_buffer('mean', torch.zeros(3), persistent=False)
+    assert names(model, {}).missing == []
+
+
+def test_the_rehearsal_agrees_with_loading(tmp_path):
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), Renaming(),
+        nn.MultiheadAttention(4, 2))
+    state = dict(list(model.state_dict().items())[::2])
+    real = model.load_state_dict(state, strict=False)
+    found = names(model, state)
+    counters = {n for n in real.missing_keys if 'num_batches' in n}
+    assert set(found.missing) == set(real.missing_keys) - counters
+    assert found.unexpected == real.unexpected_keys == []
+
+
+def test_unwrap_reaches_the_model_itself():
+
+    class Flip(BaseTTAModel):
+
+        def merge_preds(self, data_samples_list):
+            return data_samples_list[0]
+
+    class Plain(BaseModel):
+
+        def forward(self, inputs):
+            return inputs
+
+    inner = Plain()
+    assert unwrap(Flip(module=inner)) is inner
+    assert unwrap(inner) is inner
