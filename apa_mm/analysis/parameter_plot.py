@@ -4,7 +4,7 @@ from typing import Dict, Optional, Sequence
 
 from torch import Tensor
 
-from apa_mm.functional.shape import eta_at_zero, gate_slope_at_zero
+from apa_mm.functional.apa import eta_at_zero, gate_slope_at_zero
 from apa_mm.layers.activation import LAMBDA_FLOOR
 from apa_mm.analysis.plot_style import drawing, label_axis, line_style
 

@@ -7,7 +7,7 @@ from typing import Dict, List, Sequence
 from torch import Tensor
 
 from apa_mm.checkpoint import Pair
-from apa_mm.functional.shape import eta_at_zero, gate_slope_at_zero
+from apa_mm.functional.apa import eta_at_zero, gate_slope_at_zero
 from apa_mm.layers.activation import LAMBDA_FLOOR
 
 from .errors import AnalysisError

@@ -5,9 +5,9 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from apa_mm.functional.gumbel import (GOL_ACTIVATIONS, check_clamp,
-                                      count_foreground, gol_loss, gumbel,
-                                      rare_ratio)
+from apa_mm.functional.gol import (GOL_ACTIVATIONS, count_foreground,
+                                   gol_loss, rare_ratio)
+from apa_mm.functional.gumbel import check_clamp, gumbel
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 

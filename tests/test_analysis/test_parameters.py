@@ -10,7 +10,7 @@ from apa_mm.analysis.views.parameters import draw_trace, picture_of_trace
 from apa_mm.checkpoint import Pair
 from apa_mm.analysis.parameter_plot import quantity
 from apa_mm.functional import aglu, apa
-from apa_mm.functional.shape import eta_at_zero, gate_slope_at_zero
+from apa_mm.functional.apa import eta_at_zero, gate_slope_at_zero
 
 
 @pytest.mark.parametrize('kappa', [-0.7, 0.0, 1.0, 3.0])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from apa_mm.functional import backend
-from apa_mm.functional.layout import Layout
+from apa_mm.kernels import activation
+from apa_mm.kernels.native import Layout
 
 triton = pytest.importorskip(
     'triton', reason='no Triton: the GPU kernels are not checked')
@@ -46,7 +46,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(dtype, way, tmp_path,
     if 'nvidia' not in backends:
         pytest.skip('this Triton has no compiler for NVIDIA cards')
     monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
-    from apa_mm.functional import apa_triton
+    from apa_mm.kernels import apa_triton
     layout = {
         'FLAT': Layout(1, 4096, 1, False),
         'ROWS': Layout(64, 3136, 32, False),
@@ -80,7 +80,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(dtype, way, tmp_path,
 
 
 def test_image_sizes_share_kernels():
-    from apa_mm.functional import apa_triton
+    from apa_mm.kernels import apa_triton
     blocks = {apa_triton._Plan.of(Layout(1, n, 1, False)).block
               for n in range(1, 5000, 7)}
     assert blocks == {(1, apa_triton.BLOCK)}
@@ -95,13 +95,14 @@ def test_image_sizes_share_kernels():
 
 
 @pytest.mark.parametrize('has_triton, want', [(True, 'triton'),
-                                              (False, 'compile')])
+                                              (False, 'eager')])
 def test_default_of_a_gpu(has_triton, want, monkeypatch):
-    monkeypatch.setattr(backend, 'HAS_TRITON', has_triton)
-    assert backend._default('cuda') == want
-    assert backend._default('cpu') == 'native'
-    assert backend._default('mps') == 'eager'
+    class OnGPU(torch.Tensor):
+        device = torch.device('cuda')
+
+    monkeypatch.setattr(activation, 'HAS_TRITON', has_triton)
+    assert activation.choose_backend(OnGPU()) == want
 
 
 def test_cpu_tensors_go_to_the_eager_form_outside_of_the_interpreter():
-    assert backend.choose_backend(torch.ones(2), 'triton') == 'eager'
+    assert activation.choose_backend(torch.ones(2), 'triton') == 'eager'

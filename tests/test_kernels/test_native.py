@@ -8,7 +8,8 @@ import pytest
 import torch
 from support.reference import TOLERANCES
 
-from apa_mm.functional import aglu, apa, gumbel, native
+from apa_mm.functional import aglu, apa, gumbel
+from apa_mm.kernels import build, native
 
 SHAPES = [(1, ), (1023, ), (7, 3, 5, 5), (2, 64), (5000, 3), (1, 2, 70, 71)]
 FUNCTIONS = {
@@ -176,7 +177,8 @@ def test_environment_variable_chooses(monkeypatch):
 CODE = """
 import torch, logging
 logging.basicConfig(level=logging.INFO)
-from apa_mm.functional import aglu, native
+from apa_mm.functional import aglu
+from apa_mm.kernels import native
 x = torch.linspace(-3, 3, 7)
 for _ in range(2):
     y = aglu(x, kappa=1., lambd=1.)
@@ -186,7 +188,7 @@ print(native.library() is None, torch.allclose(y, x * torch.sigmoid(x)))
 
 @pytest.mark.parametrize('compiler, message', [
     ('none', 'no C++ compiler'),
-    ('false', 'could not be built'),
+    ('false', 'failed'),
 ])
 def test_without_a_compiler_the_eager_form_runs(tmp_path, compiler, message):
     path = str(tmp_path)
@@ -201,8 +203,8 @@ def test_without_a_compiler_the_eager_form_runs(tmp_path, compiler, message):
                             capture_output=True,
                             text=True,
                             env=env)
-    assert result.stdout.split() == ['True', 'True'], result.stderr
-    assert result.stderr.count(message) == 1
+    assert result.stdout.split()[-2:] == ['True', 'True'], result.stderr
+    assert (result.stdout + result.stderr).count(message) == 1
     assert not list(tmp_path.glob('cache/apa_mm/native/*'))
 
 
@@ -210,14 +212,14 @@ def test_without_a_compiler_the_eager_form_runs(tmp_path, compiler, message):
 def test_the_library_is_built_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     caplog.set_level(logging.INFO)
-    native.library.cache_clear()
+    build.library.cache_clear()
     try:
         assert native.library() is not None
-        built, = (tmp_path / 'apa_mm/native').iterdir()
+        built, = (tmp_path / 'apa_mm/native').glob('*.so')
         stamp = built.stat().st_mtime_ns
-        native.library.cache_clear()
+        build.library.cache_clear()
         assert native.library() is not None
         assert built.stat().st_mtime_ns == stamp
     finally:
         monkeypatch.undo()
-        native.library.cache_clear()
+        build.library.cache_clear()

@@ -46,7 +46,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .formulas import GUMBEL, UNIT
-from .layout import Layout
+from .native import Layout
 
 __all__ = ['backward', 'forward', 'interpreted']
 
@@ -261,7 +261,7 @@ def forward(x: Tensor, kappa: Tensor, lambd: Tensor, layout: Layout,
         kappa (Tensor): One float32 value, or one per channel, contiguous.
         lambd (Tensor): The same number of values, positive; not read by the
             Gumbel gate.
-        layout (Layout): From :func:`apa_mm.functional.layout.find_layout`.
+        layout (Layout): From :func:`apa_mm.kernels.native.find_layout`.
         kind (int): GATE, UNIT or GUMBEL of ``formulas.py``.
 
     Returns:
