@@ -183,6 +183,8 @@ def as_parameter(name: str, value: Union[Tensor, float], x: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         return x.new_tensor(value, dtype=dtype)
+    if value.dim() == 0:
+        return value
     if value.numel() == 1:
         return value.reshape(())
     offset = x.dim() - value.dim()

@@ -3,6 +3,7 @@ from typing import Any, Tuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .activation import is_plain
 
@@ -29,6 +30,10 @@ class _LowerBound(torch.autograd.Function):
         passes = (value >= ctx.bound) | (grad < 0)
         return grad * passes, None
 
+
+class _ForwardLowerBound(_LowerBound):
+    """Knows forward mode too, which ``torch.compile`` refuses."""
+
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
         return tangent.clone()  # a view of an input may not be returned
@@ -42,4 +47,6 @@ def bounded(value: Tensor, bound: float) -> Tensor:
     if (value.numel() == 1 and value.device.type == 'cpu' and is_plain(value)
             and value.item() >= bound):
         return value
-    return _LowerBound.apply(value, bound)
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return _LowerBound.apply(value, bound)
+    return _ForwardLowerBound.apply(value, bound)
