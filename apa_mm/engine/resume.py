@@ -2,17 +2,48 @@
 import logging
 import re
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from apa_mm.preflight.job import InputError
 from apa_mm.weights.errors import CheckpointError
 from apa_mm.weights.reading import read_checkpoint
 
-__all__ = ['find_checkpoint', 'read_resumable']
+__all__ = ['find_checkpoint', 'plan_resume', 'read_resumable']
 
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
+
+
+def plan_resume(cfg: Config) -> Tuple[Optional[str], Optional[int]]:
+    """Return what a job goes on from, if it is to resume.
+
+    Args:
+        cfg (Config): A config whose ``resume``, ``load_from`` and
+            ``work_dir`` are final.
+
+    Returns:
+        tuple: Path and seed of the checkpoint; None where there is none, and
+        no seed of a file behind a URL.
+
+    Raises:
+        InputError: If there is no checkpoint to resume from where there
+            should be one, or it is further than the config trains.
+    """
+    if not cfg.get('resume'):
+        return None, None
+    path = cfg.get('load_from') or find_checkpoint(cfg.work_dir)
+    if path is None or '://' in path:
+        return path, None
+    meta = read_resumable(path)['meta']
+    for key in ('epoch', 'iter'):
+        limit = (cfg.get('train_cfg') or {}).get(f'max_{key}s')
+        if limit is not None and meta[key] > limit:
+            raise InputError(
+                f'checkpoint {path} has done {meta[key]} of train_cfg.max_'
+                f'{key}s={limit}; raise that, or resume an earlier one')
+    return path, meta.get('seed')
 
 
 def find_checkpoint(work_dir: str) -> Optional[str]:
@@ -91,6 +122,9 @@ def read_resumable(path: str) -> dict:
     Raises:
         InputError: If it is damaged, or lacks what resuming takes.
     """
+    if not Path(path).expanduser().is_file():
+        raise InputError(f'checkpoint {path} does not exist; name a .pth file, '
+                         'or train first')
     try:
         content = read_checkpoint(path).content
     except CheckpointError as error:

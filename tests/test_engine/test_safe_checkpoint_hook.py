@@ -188,7 +188,7 @@ def test_why_a_run_is_not_exact_is_said(tmp_path, caplog):
 
 # --- writing ----------------------------------------------------------------
 def names(folder):
-    return sorted(p.name for p in Path(folder).iterdir() if p.is_file())
+    return sorted(p.name for p in Path(folder).rglob('*.pth'))
 
 
 @pytest.mark.parametrize('save_best', [None, 'score'])
@@ -212,8 +212,7 @@ def test_the_old_checkpoint_goes_after_the_new_one_is_whole(
     train(tmp_path, default_hooks=dict(checkpoint=hook))
     assert there[0] is None and all(there[1:])
     expected = ['best_score_epoch_1.pth'] if save_best else []
-    assert [n for n in names(tmp_path)
-            if n.endswith('.pth')] == expected + ['epoch_4.pth']
+    assert names(tmp_path) == expected + ['epoch_4.pth']
 
 
 def test_a_disk_that_is_full_leaves_what_was_there(tmp_path, monkeypatch):
@@ -245,8 +244,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     runner = Runner(**settings(tmp_path))
     runner.register_hook(Spoil())
     runner.train()
-    assert [n for n in names(tmp_path) if n.endswith('.pth')] == [
-        'epoch_1.pth', 'epoch_2.pth']
+    assert names(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
     assert Path(find_checkpoint(str(tmp_path))).name == 'epoch_2.pth'
 
 

@@ -8,6 +8,7 @@ import torch
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -107,8 +108,13 @@ class SafeCheckpointHook(CheckpointHook):
         Args:
             runner (Runner): The runner.
             checkpoint (dict): What was loaded.
+
+        Raises:
+            InputError: If the run is resumed and its optimizer is another.
         """
-        self._states = checkpoint.get(_STATES) if runner._resume else None
+        if runner._resume:
+            self._states = checkpoint.get(_STATES)
+            _check_optimizer(runner, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
         """Prepare the folder and go on where a resumed run stopped.
@@ -226,6 +232,29 @@ def _not_finite(model: nn.Module) -> List[str]:
         name for name, value in state.items()
         if not torch.isfinite(value).all()
     ]
+
+
+def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
+    if not isinstance(runner.optim_wrapper, OptimWrapper):
+        return
+    groups = runner.optim_wrapper.optimizer.param_groups
+    own = [len(group['params']) for group in groups]
+    try:
+        saved = [
+            len(group['params'])
+            for group in checkpoint['optimizer']['param_groups']
+        ]
+    except (KeyError, TypeError):
+        raise InputError(
+            'the checkpoint to resume holds no state of an optimizer; to '
+            'train on from its weights set load_from and resume=False'
+        ) from None
+    if saved != own:
+        raise InputError(
+            f'the optimizer of the checkpoint has {len(saved)} groups of '
+            f'{sum(saved)} parameters, that of the config {len(own)} of '
+            f'{sum(own)}; resume by the config it was trained with, or set '
+            'load_from and resume=False')
 
 
 def _why_inexact(runner: Runner, states: Optional[List[dict]]) -> str:
