@@ -11,12 +11,9 @@ import json
 import logging
 import os
 import os.path as osp
-import pickle
-import re
 import time
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
@@ -25,6 +22,8 @@ from apa_mm.data.annotation_checks import check_annotations, show
 from apa_mm.preflight.config_keys import check_keys
 from apa_mm.data.dataset_files import SPLITS, DataFile, find_data_files
 from apa_mm.preflight.loss_checks import loss_problems
+from apa_mm.weights import CheckpointError, read_checkpoint
+from apa_mm.weights.load_check import state_dict_of
 
 __all__ = ['InputError', 'check_checkpoint', 'check_config', 'is_rank_0']
 
@@ -196,7 +195,7 @@ def check_checkpoint(cfg: Config) -> None:
 
     Raises:
         InputError: If the file does not exist, or holds objects that
-            torch refuses to load.
+            no weights are made of.
     """
     path = cfg.get('load_from')
     if path is None and cfg.get('resume'):
@@ -209,13 +208,9 @@ def check_checkpoint(cfg: Config) -> None:
             f'checkpoint {path} does not exist; name a .pth file, or train '
             'first')
     try:
-        torch.load(path, map_location='meta', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(_unreadable(path, str(error))) from error
-    except Exception as error:  # Bytes that are no pickle raise anything.
-        raise InputError(
-            f'checkpoint {path} is not a whole torch file ({error!r}); copy '
-            'or download it again') from error
+        state_dict_of(read_checkpoint(path, map_location='meta').content)
+    except CheckpointError as error:
+        raise InputError(str(error)) from None
 
 
 def _latest_checkpoint(cfg: Config) -> Optional[str]:
@@ -224,15 +219,3 @@ def _latest_checkpoint(cfg: Config) -> Optional[str]:
                                                    'last_checkpoint')):
         return None
     return find_latest_checkpoint(work_dir)
-
-
-def _unreadable(path: str, error: str) -> str:
-    found = re.search(r'(?:GLOBAL|global:) (?:GLOBAL )?([\w.]+)', error)
-    name = found.group(1) if found else 'something else than tensors'
-    if name == 'argparse.Namespace':
-        return (f'checkpoint {path} holds an argparse.Namespace, as files of '
-                "the paper's classification code do, and torch refuses to "
-                'load it; convert it with tools/convert_checkpoint.py')
-    return (f'checkpoint {path} holds {name}, which torch does not take from '
-            'a file; save its tensors alone in a new file if you know who '
-            'made it')
