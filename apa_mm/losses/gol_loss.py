@@ -109,6 +109,11 @@ class GOLLoss(nn.Module):
             persistent=False)
         self._refresh()
 
+    @staticmethod
+    def needs_class_counts(cfg: dict) -> bool:
+        """Return whether a config of this loss drops anything by counts."""
+        return cfg.get('rare_threshold') != 0
+
     def set_class_frequency(self, counts: Union[Tensor, Sequence[int]],
                             num_images: int) -> None:
         """Take the image frequencies of the training set.
