@@ -98,6 +98,11 @@ class GOLLoss(ClassCounts, nn.Module):
             torch.zeros(num_classes, dtype=torch.bool),
             persistent=False)
 
+    @staticmethod
+    def needs_class_counts(cfg: dict) -> bool:
+        """Return whether a config of this loss drops anything by counts."""
+        return cfg.get('rare_threshold') != 0
+
     def forward(self,
                 cls_score: Tensor,
                 labels: Tensor,
