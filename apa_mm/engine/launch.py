@@ -59,7 +59,7 @@ def train(config: str,
     if not skip_checks:
         check_config(cfg, splits=('train', 'val'))
         check_checkpoint(cfg)
-        options.add_checkpoint_check(cfg)
+        options.add_hooks(cfg, 'CheckpointCheckHook', 'WeightDecayCheckHook')
     return _build_runner(cfg).train()
 
 
@@ -110,7 +110,7 @@ def test(config: str,
     if not skip_checks:
         check_config(cfg, splits=('test', ))
         check_checkpoint(cfg)
-        options.add_checkpoint_check(cfg)
+        options.add_hooks(cfg, 'CheckpointCheckHook')
     runner = _build_runner(cfg)
     if out:
         runner.test_evaluator.metrics.append(

@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from apa_mm.preflight.job import InputError
 
 __all__ = [
-    'add_checkpoint_check', 'add_common_options', 'check_out', 'dump_metric',
+    'add_common_options', 'add_hooks', 'check_out', 'dump_metric',
     'load_config', 'set_amp', 'set_auto_scale_lr', 'set_resume', 'set_tta',
     'set_visualization'
 ]
@@ -172,12 +172,19 @@ def set_amp(cfg: Config, requested: bool) -> None:
         logger='current')
 
 
-def add_checkpoint_check(cfg: Config) -> None:
-    """Add ``CheckpointCheckHook`` unless the config has one."""
+def add_hooks(cfg: Config, *names: str) -> None:
+    """Add hooks of this package unless the config has them.
+
+    Args:
+        cfg (Config): The config of a job; ``custom_hooks`` is changed.
+        *names (str): Classes of :mod:`apa_mm.engine.hooks`.
+    """
     hooks = list(cfg.get('custom_hooks') or [])
-    if not any('CheckpointCheckHook' in str(hook.get('type'))
-               for hook in hooks):
-        hooks.append(dict(type='apa_mm.CheckpointCheckHook'))
+    defaults = list((cfg.get('default_hooks') or {}).values())
+    there = [str(hook.get('type')) for hook in hooks + defaults if hook]
+    for name in names:
+        if not any(name in kind for kind in there):
+            hooks.append(dict(type=f'apa_mm.{name}'))
     cfg.custom_hooks = hooks
 
 

@@ -147,12 +147,12 @@ def test_amp_with_another_wrapper():
 
 def test_the_checkpoint_check_is_added_once():
     cfg = config()
-    options.add_checkpoint_check(cfg)
-    options.add_checkpoint_check(cfg)
+    options.add_hooks(cfg, 'CheckpointCheckHook')
+    options.add_hooks(cfg, 'CheckpointCheckHook')
     assert cfg.custom_hooks == [dict(type='apa_mm.CheckpointCheckHook')]
     own = dict(type='apa_mm.CheckpointCheckHook', min_matched=0.1)
     cfg = config(custom_hooks=[own, dict(type='EMAHook')])
-    options.add_checkpoint_check(cfg)
+    options.add_hooks(cfg, 'CheckpointCheckHook')
     assert cfg.custom_hooks == [own, dict(type='EMAHook')]
 
 

@@ -5,8 +5,10 @@ from .class_frequency_hook import ClassFrequencyHook
 from .deferred_reweighting_hook import DeferredReweightingHook
 from .parameter_trace_hook import ParameterTraceHook
 from .replace_activations_hook import ReplaceActivationsHook
+from .weight_decay_check_hook import WeightDecayCheckHook
 
 __all__ = [
     'AttentionStatsHook', 'CheckpointCheckHook', 'ClassFrequencyHook',
-    'DeferredReweightingHook', 'ParameterTraceHook', 'ReplaceActivationsHook'
+    'DeferredReweightingHook', 'ParameterTraceHook', 'ReplaceActivationsHook',
+    'WeightDecayCheckHook'
 ]
