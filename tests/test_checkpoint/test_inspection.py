@@ -1,6 +1,6 @@
 import argparse
 
-import checkpoint_layouts as layouts
+from support import checkpoint_layouts as layouts
 import pytest
 import torch
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from support.tiny_annotations import (ANNOTATIONS, CLASSES, COUNTS, NUM_IMAGES, build,
-                              write)
+from support.tiny_annotations import (ANNOTATIONS, CLASSES, COUNTS, NUM_IMAGES,
+                                      build, write)
 from torch import nn
 
 from apa_mm.engine.hooks import ClassFrequencyHook

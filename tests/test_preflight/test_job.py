@@ -11,8 +11,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from support.tiny_jobs import (CLASSES, coco_annotations, write_detection_config,
-                       write_detection_data)
+from support.tiny_jobs import (CLASSES, coco_annotations,
+                               write_detection_config, write_detection_data)
 
 from apa_mm.preflight import job as preflight
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
