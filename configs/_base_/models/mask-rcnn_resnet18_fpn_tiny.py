@@ -1,4 +1,5 @@
-# Mask R-CNN with an APA* backbone, small enough to train on two CPU cores.
+# Mask R-CNN on our ResNet-18 (APA* and AGLU where a config says nothing else),
+# small enough to train on two CPU cores.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 # Before weights are read: torch refuses mmengine's checkpoints otherwise.
 custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)

@@ -1,4 +1,5 @@
-# ResNet-20 of the CIFAR family with APA* gates and AGLU units, for 10 digits.
+# ResNet-20 of the CIFAR family for 10 digits; APA* gates and AGLU units
+# where a config says nothing else.
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='apa_mm.APAResNetCIFAR', depth=20),

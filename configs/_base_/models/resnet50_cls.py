@@ -1,4 +1,5 @@
-# ResNet-50 with APA* gates and AGLU units, for 1000 classes.
+# ResNet-50 for 1000 classes. Gates and units are APAResNet's own, APA* and
+# AGLU, where a recipe says nothing else.
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='apa_mm.APAResNet', depth=50, out_indices=(3, )),

@@ -1,6 +1,2 @@
-# Balanced softmax (Table 4c).
-_base_ = '../imagenet_lt/apa-seresnet50_4xb64-mixup-200e_imagenet-lt.py'
-model = dict(
-    head=dict(
-        logit_offset=None,
-        loss=dict(type='apa_mm.BalancedSoftmaxLoss', num_classes=1000)))
+# Balanced softmax on APA* gates and AGLU units.
+_base_ = '../../_base_/recipes/imagenet-lt_bsce.py'

@@ -1,10 +1,2 @@
-# Deferred re-weighting: class weights from epoch 161 of 200 (Table 4c).
-_base_ = '../imagenet_lt/apa-seresnet50_4xb64-mixup-200e_imagenet-lt.py'
-model = dict(
-    head=dict(
-        logit_offset=None,
-        loss=dict(type='apa_mm.DeferredReweightedLoss', num_classes=1000)))
-custom_hooks = [
-    dict(type='apa_mm.ClassFrequencyHook'),
-    dict(type='apa_mm.DeferredReweightingHook', start_epoch=160)
-]
+# Deferred re-weighting on APA* gates and AGLU units.
+_base_ = '../../_base_/recipes/imagenet-lt_drw.py'

@@ -1,5 +1,5 @@
-# Logit-adjusted loss (Table 4c); with tau = 1 the same as balanced softmax.
-_base_ = '../imagenet_lt/apa-seresnet50_4xb64-mixup-200e_imagenet-lt.py'
+# Logit-adjusted loss; with tau = 1 the same as balanced softmax.
+_base_ = '../../_base_/recipes/imagenet-lt_200e.py'
 model = dict(
     head=dict(
         logit_offset=None,

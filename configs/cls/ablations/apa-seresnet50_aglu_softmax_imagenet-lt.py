@@ -1,4 +1,2 @@
-# Cross entropy without any correction (Table 4c).
-_base_ = '../imagenet_lt/apa-seresnet50_4xb64-mixup-200e_imagenet-lt.py'
-model = dict(head=dict(logit_offset=None))
-custom_hooks = []
+# Cross entropy without any correction on APA* gates and AGLU units.
+_base_ = '../../_base_/recipes/imagenet-lt_softmax.py'
