@@ -3,16 +3,13 @@
 The measures here are plain functions and small accumulators; ``views`` runs
 them over checkpoints, and ``tools/analyze.py`` is their command line.
 """
-from .attention import GateSums, binary_entropy
 from .calibration import group_calibration
 from .collapse import CollapseSums
 from .errors import AnalysisError
-from .gates import find_gates, record_gates
 from .logits import Reservoir, fit_logits, ks_distance
 from .parameters import parameter_rows
 
 __all__ = [
-    'AnalysisError', 'CollapseSums', 'GateSums', 'Reservoir',
-    'binary_entropy', 'find_gates', 'fit_logits', 'group_calibration',
-    'ks_distance', 'parameter_rows', 'record_gates'
+    'AnalysisError', 'CollapseSums', 'Reservoir', 'fit_logits',
+    'group_calibration', 'ks_distance', 'parameter_rows'
 ]

@@ -15,10 +15,11 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
-from .attention import GateSums, GateStats
+from apa_mm.functional.attention import GateStats, gate_stats, gate_sums
+from apa_mm.layers.gates import find_gates, is_spatial, record_gates
+
 from .classifier import MATCH_OVERLAP, box_overlaps, record_classifier
 from .errors import AnalysisError
-from .gates import find_gates, is_spatial, record_gates
 from .loading import Subject, true_labels
 
 __all__ = ['Explanation', 'choose_images', 'choose_layer', 'explain']
@@ -279,7 +280,5 @@ def _signal(caught: List[Tensor]) -> tuple:
     if not caught:
         return np.zeros(0), None
     values = caught[-1][:1].detach()
-    sums = GateSums()
-    sums.update('gate', values)
     shown = values[0, 0] if is_spatial(values) else values.flatten()
-    return shown.float().cpu().numpy(), sums.result()['gate'][0]
+    return shown.float().cpu().numpy(), gate_stats(gate_sums(values).sum(0))

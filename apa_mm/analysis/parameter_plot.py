@@ -6,10 +6,11 @@ from torch import Tensor
 
 from apa_mm.functional.shape import eta_at_zero, gate_slope_at_zero
 from apa_mm.layers.activation import LAMBDA_FLOOR
+from apa_mm.layers.pairs import Pair
 from apa_mm.analysis.plot_style import drawing, label_axis, line_style
 
 from apa_mm.weights.errors import CheckpointError
-from apa_mm.checkpoint.inspection import Inspection, Pair
+from apa_mm.checkpoint.inspection import Inspection
 
 __all__ = ['QUANTITIES', 'plot_parameters', 'quantity']
 

@@ -6,16 +6,14 @@ from typing import Dict, List, Sequence
 
 from torch import Tensor
 
-from apa_mm.checkpoint import Pair
+from apa_mm.engine.hooks.parameter_trace_hook import TRACE_PREFIX
 from apa_mm.functional.shape import eta_at_zero, gate_slope_at_zero
 from apa_mm.layers.activation import LAMBDA_FLOOR
+from apa_mm.layers.pairs import Pair
 
 from .errors import AnalysisError
 
-__all__ = ['TRACE_PREFIX', 'parameter_rows', 'read_trace']
-
-#: What the scalars of ``ParameterTraceHook`` begin with.
-TRACE_PREFIX = 'apa/'
+__all__ = ['parameter_rows', 'read_trace']
 
 
 def parameter_rows(pairs: Sequence[Pair]) -> List[Dict[str, object]]:
@@ -23,7 +21,7 @@ def parameter_rows(pairs: Sequence[Pair]) -> List[Dict[str, object]]:
 
     Args:
         pairs (Sequence[Pair]): As
-            :func:`apa_mm.checkpoint.parameter_pairs` returns them.
+            :func:`apa_mm.layers.pairs.parameter_pairs` returns them.
 
     Returns:
         list[dict]: 'depth' (from 1, units and gates counted apart), 'site',

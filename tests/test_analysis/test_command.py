@@ -40,6 +40,7 @@ WITH_IMAGES = ('attention', 'logits', 'collapse', 'calibration', 'gradcam')
 PICTURES = dict.fromkeys(TOOLS, ())
 PICTURES.update(
     {tool: (f'{tool}.png', ) for tool in TOOLS if tool != 'functions'},
+    attention=('attention.png', 'signals.png'),
     functions=('functions.png', 'derivatives.png', 'learned.png'))
 
 
@@ -150,6 +151,10 @@ def test_values_of_an_untrained_model_make_sense(job, tmp_path):
         assert groups['all']['images'] == images
         assert 0.5 < groups['all']['entropy'] <= 1
         assert 0 <= groups['all']['variance'] < 0.25
+    signals = [len(g['all']['signal']) for g in gates.values()
+               if 'signal' in g['all']]
+    assert signals == [64, 512]
+    for groups in gates.values():
         members = [g['images'] for n, g in groups.items() if n != 'all']
         assert sum(members) == images  # one class on each image
     if job.kind == 'det':
@@ -195,7 +200,7 @@ def test_a_report_of_all_tools(cls, tmp_path):
                 '--out', tmp_path / 'runs' / tool)
     line, = analyze('report', tmp_path / 'runs', '--out', tmp_path / 'html')
     text = (tmp_path / 'html' / 'index.html').read_text()
-    assert text.count('data:image/png') == 2
+    assert text.count('data:image/png') == 3
     assert line.startswith(f'written: {tmp_path}/html/index.html (')
 
 
@@ -216,7 +221,7 @@ def test_an_existing_folder_gets_a_new_one_beside_it(cls, tmp_path):
 
 
 @pytest.mark.parametrize('tool, message', [
-    ('attention', 'ImageClassifier has no attention gate, .* logits'),
+    ('attention', 'ImageClassifier has no attention gate, .* model logits'),
     ('parameters', 'has kappa and lambda, .* of others attention, logits'),
 ])
 def test_models_without_what_a_tool_looks_at(cls, tool, message, tmp_path):

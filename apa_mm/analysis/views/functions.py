@@ -6,9 +6,10 @@ import torch
 
 from apa_mm.analysis.loading import Settings, Source
 from apa_mm.analysis.runs import View
-from apa_mm.checkpoint import Pair, inspect_file
+from apa_mm.checkpoint import inspect_file
 from apa_mm.functional import aglu, apa
 from apa_mm.layers.activation import LAMBDA_FLOOR
+from apa_mm.layers.pairs import Pair
 from apa_mm.analysis.plot_style import drawing, label_axis, line_style
 
 __all__ = ['analyze', 'function_rows']

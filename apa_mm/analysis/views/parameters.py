@@ -11,10 +11,9 @@ from apa_mm.analysis.parameters import parameter_rows, read_trace
 from apa_mm.analysis.runs import View
 from apa_mm.checkpoint import Inspection, inspect_file
 from apa_mm.analysis.parameter_plot import plot_parameters
-from apa_mm.analysis.plot_style import (drawing, label_axis, line_style,
-                                     sketching, to_pixels)
+from apa_mm.analysis.plot_style import drawing, label_axis, line_style
 
-__all__ = ['analyze', 'draw_trace', 'picture_of_trace']
+__all__ = ['analyze', 'draw_trace']
 
 TEXT = (
     'kappa and lambda of every unit (AGLU) and gate (APA) from input to '
@@ -110,20 +109,6 @@ def draw_trace(trace: Dict[str, Dict[str, list]], path: str) -> None:
     """
     with drawing(path, *_grid(trace), **_CELL) as (_, axes):
         _fill(axes, trace)
-
-
-def picture_of_trace(trace: Dict[str, Dict[str, list]]) -> np.ndarray:
-    """Return what :func:`draw_trace` draws, uint8 RGB (H, W, 3).
-
-    Args:
-        trace (dict): See :func:`draw_trace`.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
-    with sketching(*_grid(trace), **_CELL) as (figure, axes):
-        _fill(axes, trace)
-        return to_pixels(figure)
 
 
 _CELL = dict(width=4.2, height=2.6, sharex=True)
