@@ -17,7 +17,7 @@ from support.tiny_jobs import (CLASSES, write_classification_config,
 
 from apa_mm.analysis import AnalysisError
 from apa_mm.analysis.command import TOOLS, build_parser, run
-from apa_mm.analysis.loading import Settings, Source, load_subject
+from apa_mm.analysis.loading import Settings, Source, load_subjects
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,7 @@ def test_a_tool_compares_two_models(job, tool, tmp_path, capsys):
     assert list(record['metrics']) == ['APA*', 'SE']
     assert {row['run'] for row in rows} == {'APA*', 'SE'}
     progress = capsys.readouterr().err
-    assert f'{tool} APA*: ' in progress and ' images, ' in progress
+    assert f'{tool} APA*: ' in progress and ' images\n' in progress
 
 
 @pytest.mark.parametrize('tool', sorted(set(TOOLS) - set(WITH_IMAGES)))
@@ -183,10 +183,11 @@ def test_rois_of_a_detector_have_the_labels_of_objects(tmp_path):
 
 
 def test_the_model_is_as_before(job):
-    subject = load_subject(Source('a', job.config, job.checkpoint),
-                           Settings(device='cpu'))
+    subject, = load_subjects([Source('a', job.config, job.checkpoint)],
+                             Settings(device='cpu'), [])
     before = {k: v.clone() for k, v in subject.model.state_dict().items()}
-    from apa_mm.analysis.gradcam import choose_images, choose_layer, explain
+    from apa_mm.analysis.explanation import (choose_images, choose_layer,
+                                             explain)
     index, group = next(iter(choose_images(subject, 1).items()))
     explain(subject, index, group, choose_layer(subject))
     assert number_of_hooks(subject.model) == 0
@@ -232,7 +233,7 @@ def test_models_without_what_a_tool_looks_at(cls, tool, message, tmp_path):
 
 
 @pytest.mark.parametrize('tool, message', [
-    ('logits', r'of .* logits of .*nan.pth are NaN .*ball.*inspect'),
+    ('logits', r'of .* logits of .*nan.pth are NaN .*inspect'),
     ('calibration', 'confidences of .*nan.pth are NaN.*inspect'),
     ('gradcam', 'logits of .*nan.pth are NaN.*inspect'),
 ])
@@ -245,7 +246,7 @@ def test_nan_logits(cls, tool, message, tmp_path):
 
 def test_nan_features(cls, tmp_path):
     config, checkpoint = cls.variant('nan', '', spoil='layer4.1.conv2')
-    with pytest.raises(AnalysisError, match='features hold NaN'):
+    with pytest.raises(AnalysisError, match='features are NaN'):
         analyze('collapse', config, checkpoint, '--out', tmp_path / 'a')
 
 

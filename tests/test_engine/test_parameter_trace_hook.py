@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from apa_mm.analysis.parameters import read_trace
+from apa_mm.analysis.traces import read_trace
 from apa_mm.engine.hooks import ParameterTraceHook
 from apa_mm.layers import AGLU, APA
 from apa_mm.registry import HOOKS
@@ -49,7 +49,7 @@ def two_sites():
 
 def test_entries_come_at_their_interval_first_and_last():
     seen, _ = train(ParameterTraceHook(interval=4), two_sites(), 10)
-    assert [step for step, _ in seen.scalars] == [1, 4, 8, 10]
+    assert [step for step, _ in seen.scalars] == [0, 4, 8, 10]
     assert seen.scalars[1][1] == pytest.approx({
         'apa/act/kappa': 1.04,
         'apa/act/lambd': 0.54,
@@ -60,7 +60,7 @@ def test_entries_come_at_their_interval_first_and_last():
 
 def test_the_last_entry_is_not_made_twice():
     seen, _ = train(ParameterTraceHook(interval=4), two_sites(), 8)
-    assert [step for step, _ in seen.scalars] == [1, 4, 8]
+    assert [step for step, _ in seen.scalars] == [0, 4, 8]
 
 
 def test_channels_are_averaged():
@@ -68,7 +68,7 @@ def test_channels_are_averaged():
     with torch.no_grad():
         model['act'].kappa.copy_(torch.tensor([1.0, 4.0]))
     seen, _ = train(ParameterTraceHook(interval=1), model, 1)
-    assert seen.scalars[0][1]['apa/act/kappa'] == pytest.approx(2.51)
+    assert seen.scalars[1][1]['apa/act/kappa'] == pytest.approx(2.51)
 
 
 def test_a_model_without_parameters_costs_one_line():
@@ -102,7 +102,7 @@ def test_a_real_run_leaves_scalars(tmp_path):
     runner.train()
     trace = read_trace(str(tmp_path))
     model = runner.model
-    assert len(trace) == 28 and trace['backbone.act1']['step'] == [1, 2]
+    assert len(trace) == 28 and trace['backbone.act1']['step'] == [0, 1, 2]
     assert trace['backbone.act1']['kappa'][-1] == pytest.approx(
         model.backbone.act1.kappa.item(), rel=1e-6)
     lines = next(tmp_path.glob('*/vis_data/scalars.json')).read_text()

@@ -20,8 +20,8 @@ TRACE_PREFIX = 'apa/'
 class ParameterTraceHook(Hook):
     """Give kappa and lambda of every unit and gate to the visualizer.
 
-    Every ``interval`` iterations, and after the first and the last one, each
-    site's ``apa/<site>/kappa`` and ``apa/<site>/lambd`` go to the backends
+    Every ``interval`` iterations, and before the first and after the last
+    one, each site's ``apa/<site>/kappa`` and ``apa/<site>/lambd`` go to the backends
     of mmengine's visualizer: ``vis_data/scalars.json``, TensorBoard or wandb,
     whichever the config names. Of values per channel that is the mean.
     Lambda is shown as used, that is not below its floor.
@@ -52,16 +52,17 @@ class ParameterTraceHook(Hook):
         self._last = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Look for units and gates.
+        """Look for units and gates, and note where they start.
 
         Args:
             runner (Runner): The runner.
         """
         self._sites = units_and_gates(unwrap(runner.model))
-        self._last = 0
         if not self._sites:
             runner.logger.info('ParameterTraceHook: the model has no APA and '
                                'no AGLU, so there is nothing to trace')
+            return
+        self._enter(runner, runner.iter)
 
     def after_train_iter(self,
                          runner: Runner,
@@ -77,7 +78,7 @@ class ParameterTraceHook(Hook):
             outputs (dict, optional): Not used.
         """
         step = runner.iter + 1
-        if self._sites and (step % self.interval == 0 or not self._last):
+        if self._sites and step % self.interval == 0:
             self._enter(runner, step)
 
     def after_train(self, runner: Runner) -> None:

@@ -4,15 +4,16 @@ from typing import Any, Dict, List, Sequence
 
 import torch
 
-from apa_mm.analysis.errors import AnalysisError
-from apa_mm.analysis.loading import (Batch, Settings, Source, Subject,
-                                     load_subject, run_images)
-from apa_mm.analysis.plot_style import drawing, label_axis, line_style
-from apa_mm.analysis.runs import View
 from apa_mm.layers.gates import GateSums, find_gates, is_spatial, record_gates
 from apa_mm.layers.pairs import units_and_gates
 
-__all__ = ['analyze', 'group_members']
+from .errors import AnalysisError
+from .loading import (Batch, Settings, Source, Subject, load_subjects,
+                      run_images)
+from .plot_style import drawing, label_axis, line_style
+from .runs import View
+
+__all__ = ['analyze']
 
 MEASURES = (('entropy', 'entropy [bits]'), ('variance', 'variance'),
             ('mean', 'mean gate value'))
@@ -43,14 +44,12 @@ def analyze(sources: Sequence[Source], settings: Settings) -> View:
     rows: List[Dict[str, Any]] = []
     notes: List[str] = []
     signals: Dict[str, Dict[str, dict]] = {}
-    for source in sources:
-        subject = load_subject(source, settings)
-        notes += [f'{source.name}: {note}' for note in subject.notes]
+    for subject in load_subjects(sources, settings, notes):
         sums, spatial = _measure(subject, notes)
         groups = ('all', *subject.group_names)
         rows += _rows(subject, sums, spatial, groups)
         with_channels = [name for name in sums.sums if name not in spatial]
-        signals[source.name] = {
+        signals[subject.name] = {
             name: dict(zip(groups, sums.signals(name), strict=True))
             for name in dict.fromkeys(with_channels[:1] + with_channels[-1:])
         }
@@ -68,7 +67,7 @@ def analyze(sources: Sequence[Source], settings: Settings) -> View:
         notes=notes)
 
 
-def group_members(subject: Subject, batch: Batch) -> torch.Tensor:
+def _group_members(subject: Subject, batch: Batch) -> torch.Tensor:
     """Return which groups every image shows a class of, bool (N, G)."""
     members = torch.zeros(len(batch.labels), len(subject.group_names),
                           dtype=torch.bool)
@@ -89,7 +88,7 @@ def _measure(subject: Subject, notes: List[str]) -> tuple:
     with record_gates(subject.model, lambda *c: caught.append(c), gates):
         inside = all(n.startswith(('backbone.', 'neck.')) for n in gates)
         for batch in run_images(subject, 'attention', features_only=inside):
-            members = group_members(subject, batch)
+            members = _group_members(subject, batch)
             for name, values in caught:
                 if is_spatial(values):
                     spatial.add(name)
