@@ -4,12 +4,14 @@ from typing import Any, Callable, Dict, List, Sequence
 
 import torch
 
-from apa_mm.analysis.loading import Settings, Source
-from apa_mm.analysis.runs import View
-from apa_mm.checkpoint import Pair, inspect_file
+from apa_mm.checkpoint import inspect_file
 from apa_mm.functional import aglu, apa
 from apa_mm.layers.activation import LAMBDA_FLOOR
-from apa_mm.analysis.plot_style import drawing, label_axis, line_style
+from apa_mm.layers.pairs import Pair
+
+from .loading import Settings, Source
+from .plot_style import drawing, label_axis, line_style
+from .runs import View
 
 __all__ = ['analyze', 'function_rows']
 
