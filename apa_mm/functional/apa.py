@@ -116,7 +116,7 @@ def lower_bound(value: Tensor, bound: float) -> Tensor:
     raise the value; a gradient that would lower it further is dropped. This
     rule has no second derivative: ``create_graph=True`` raises RuntimeError
     if a value is below. For ``torch.func`` and in forward mode the derivative
-    is 1 everywhere. Graphs of ``torch.jit.trace`` hold ``torch.clamp``.
+    is 1 everywhere. Traced and exported graphs hold ``torch.clamp``.
 
     Args:
         value (Tensor): Any shape.
@@ -194,8 +194,8 @@ def as_parameter(name: str, value: Union[Tensor, float], x: Tensor) -> Tensor:
     """Return the parameter as a tensor that broadcasts to ``x``'s shape."""
     if not isinstance(value, Tensor):
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-        return x.new_tensor(value, dtype=dtype)
-    if value.dim() == 0 or value.shape == (1, ):
+        return torch.full((), value, dtype=dtype, device=x.device)
+    if torch.jit.is_tracing() or value.dim() == 0 or value.shape == (1, ):
         return value
     if value.numel() == 1:
         return value.reshape(())

@@ -109,8 +109,8 @@ def _log1p_terms(t):
 @triton.jit
 def _finite(z):
     """Return z, or a number for infinity: infinity times 0 would be NaN."""
-    z = tl.where(z < -1e30, -1e30, z)
-    return tl.where(z > 1e30, 1e30, z)
+    z = tl.where(z < -1e15, -1e15, z)
+    return tl.where(z > 1e15, 1e15, z)
 
 
 @triton.jit

@@ -30,8 +30,9 @@ SERIES_TERMS = {torch.float32: 5, torch.float64: 10}
 
 # exp(-exp(20)) is 0 in every dtype, and no derivative meets 0 * inf.
 GUMBEL_LOG_BOUND = 20.0
-# Stands for infinity in the exponent, so that kappa = 0 does not make NaN.
-LARGEST = 1e30
+# Stands for infinity in the exponent: infinity times 0 is NaN, and in the
+# gradient of kappa it is squared.
+LARGEST = 1e15
 
 
 def activation(x: Tensor,

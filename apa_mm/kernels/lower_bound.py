@@ -54,16 +54,20 @@ class _Identity(torch.autograd.Function):
         return tangent.clone()  # a view of an input may not be returned
 
 
+#: torch 2.6 and older cannot tell export from compilation.
+_is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+
+
 def bounded(value: Tensor, bound: float) -> Tensor:
     """Return the maximum; see :func:`apa_mm.functional.lower_bound`."""
     transformed = torch._C._are_functorch_transforms_active()
+    if torch.jit.is_tracing() or _is_exporting():
+        return value.clamp(min=bound)
     if torch.compiler.is_compiling():
         if transformed:  # where torch.compile passes over custom gradients
             return torch.where(value < bound,
                                bound + (value - value.detach()), value)
         return _Descent.apply(value, bound)
-    if torch.jit.is_tracing():
-        return value.clamp(min=bound)
     if transformed or forward_ad._current_level >= 0:
         return _Identity.apply(value, bound)
     # Above the bound it is the identity; one value on the CPU is cheap to see.

@@ -81,10 +81,10 @@ inline float atanh_tail(float s) {
   return p * s;
 }
 
-// Stands for infinity in the exponent: infinity times 0 would be NaN.
+// Stands for infinity, which times 0 is NaN; the gradient of kappa squares it.
 inline float finite(float z) {
-  z = z < -1e30f ? -1e30f : z;
-  return z > 1e30f ? 1e30f : z;
+  z = z < -1e15f ? -1e15f : z;
+  return z > 1e15f ? 1e15f : z;
 }
 
 struct Parameters {
