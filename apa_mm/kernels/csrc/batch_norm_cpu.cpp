@@ -13,32 +13,30 @@ struct Moments {
   double mean, squares;  // mean, sum of squared deviations from it
 };
 
-// Sums of deviations from the row's first value, so that values far from
-// zero lose no digits: first those for the mean, then those around it.
 Moments row_moments(const float* in, int64_t inner) {
-  const float origin = in[0];
   double total = 0;
   for (int64_t begin = 0; begin < inner; begin += kChunk) {
     const int64_t end = begin + kChunk < inner ? begin + kChunk : inner;
     float sum = 0.f;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = begin; i < end; ++i) sum += in[i] - origin;
+    for (int64_t i = begin; i < end; ++i) sum += in[i];
     total += sum;
   }
-  const double offset = total / inner;
-  const float center = static_cast<float>(offset);
-  double squares = 0;
+  const float mean = static_cast<float>(total / inner);
+  // The second pass corrects the mean, whose sum was rounded.
+  double squares = 0, rest = 0;
   for (int64_t begin = 0; begin < inner; begin += kChunk) {
     const int64_t end = begin + kChunk < inner ? begin + kChunk : inner;
-    float sum = 0.f;
-#pragma omp simd reduction(+ : sum)
+    float sum = 0.f, off = 0.f;
+#pragma omp simd reduction(+ : sum, off)
     for (int64_t i = begin; i < end; ++i) {
-      const float d = (in[i] - origin) - center;
-      sum += d * d;
+      const float away = in[i] - mean;
+      sum += away * away;
+      off += away;
     }
-    squares += sum;
+    squares += sum, rest += off;
   }
-  return {origin + offset, squares};
+  return {mean + rest / inner, squares - rest * rest / inner};
 }
 
 }  // namespace
