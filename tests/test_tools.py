@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support.tiny_jobs import (write_classification_config, write_classification_data,
-                       write_detection_config, write_detection_data)
+from support.tiny_jobs import (write_classification_config,
+                               write_classification_data,
+                               write_detection_config, write_detection_data)
 
 from apa_mm.engine import launch
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN

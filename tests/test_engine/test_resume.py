@@ -10,6 +10,7 @@ from support.tiny_jobs import (write_classification_config,
 from apa_mm.engine import launch
 from apa_mm.preflight.job import InputError
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
+from apa_mm.weights.reading import read_checkpoint
 
 pytestmark = pytest.mark.skipif(
     not (HAS_MMDET and HAS_MMPRETRAIN), reason='mmdet or mmpretrain missing')
@@ -74,7 +75,7 @@ def train(config, work_dir, seed=None, stop=None, epochs=3, **kwargs):
 
 
 def saved(path):
-    return torch.load(path, weights_only=True)
+    return read_checkpoint(str(path)).content
 
 
 def test_killed_and_resumed_is_uninterrupted_bit_for_bit(config, tmp_path):

@@ -83,8 +83,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._local = self.file_client_args is None and (
-            self.backend_args is None)
+        self._local = (
+            self.file_client_args is None and self.backend_args is None
+            and '://' not in (self.out_dir or ''))
         if self._local:
             self.backend_args = dict(backend=_BACKEND)
         self._states: Optional[List[dict]] = None
@@ -92,9 +93,6 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_run(self, runner: Runner) -> None:
         """Choose what to resume from, before mmengine does.
-
-        Args:
-            runner (Runner): The runner.
 
         Raises:
             InputError: If all checkpoints of the work directory are damaged.
@@ -105,10 +103,6 @@ class SafeCheckpointHook(CheckpointHook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the states of the generators until the loop starts.
 
-        Args:
-            runner (Runner): The runner.
-            checkpoint (dict): What was loaded.
-
         Raises:
             InputError: If the run is resumed and its optimizer is another.
         """
@@ -117,11 +111,7 @@ class SafeCheckpointHook(CheckpointHook):
             _check_optimizer(runner, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
-        """Prepare the folder and go on where a resumed run stopped.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Prepare the folder and go on where a resumed run stopped."""
         super().before_train(runner)
         if self._local and is_main_process():
             _sweep(self.out_dir)
@@ -147,12 +137,7 @@ class SafeCheckpointHook(CheckpointHook):
             self._before_val = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the states of the generators.
-
-        Args:
-            runner (Runner): The runner.
-            checkpoint (dict): What is saved.
-        """
+        """Add the states of the generators."""
         if self._states is not None:
             checkpoint[_STATES] = self._states
 

@@ -55,13 +55,7 @@ class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: List[dict], module: nn.Module,
                    *args: Any, **kwargs: Any) -> None:
-        """Add the parameters of a module and of all below it.
-
-        Args:
-            params (list[dict]): Parameter groups; new ones are appended.
-            module (nn.Module): Module whose parameters are added.
-            *args, **kwargs: What the parent passes on from module to module.
-        """
+        """Append groups of a module's parameters, as the parent does."""
         outermost = not params and not args and not kwargs
         super().add_params(params, module, *args, **kwargs)
         if outermost:
