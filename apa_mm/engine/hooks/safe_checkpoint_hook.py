@@ -220,6 +220,10 @@ def _not_finite(model: nn.Module) -> List[str]:
 
 
 def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
+    if 'optimizer' not in checkpoint:
+        runner.logger.warning('the checkpoint holds no state of an optimizer: '
+                              'momentum and the like start anew')
+        return
     if not isinstance(runner.optim_wrapper, OptimWrapper):
         return
     groups = runner.optim_wrapper.optimizer.param_groups
@@ -230,10 +234,7 @@ def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
             for group in checkpoint['optimizer']['param_groups']
         ]
     except (KeyError, TypeError):
-        raise InputError(
-            'the checkpoint to resume holds no state of an optimizer; to '
-            'train on from its weights set load_from and resume=False'
-        ) from None
+        saved = []
     if saved != own:
         raise InputError(
             f'the optimizer of the checkpoint has {len(saved)} groups of '

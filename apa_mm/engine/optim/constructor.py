@@ -69,7 +69,7 @@ class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         }
         for group in params:
             name = names.get(group['params'][0])
-            if name is not None:
+            if name is not None and len(group['params']) == 1:
                 group['weight_decay'] = (
                     (self.base_wd or 0.) * self._decay_mult(name))
 
