@@ -160,6 +160,8 @@ def test_two_processes_on_cpus(det, tmp_path):
         PORT='29653')
     assert 'communicating by gloo instead of nccl' in log
     assert 'Distributed launcher: pytorch' in log
+    # The ranks of one run are no two runs.
+    assert 'another run trains' not in log
     # Two of the four images each: one iteration of two.
     assert 'Epoch(train) [1][1/1]' in log
     assert (tmp_path / 'w' / 'epoch_1.pth').is_file()
