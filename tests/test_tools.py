@@ -194,7 +194,7 @@ def test_refused_input_ends_in_one_sentence(det, tmp_path):
         cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        "error: config key 'optim_wraper' is read by nobody; did you mean "
+        "error: config key 'optim_wraper' is not read; did you mean "
         "'optim_wrapper'?")
     assert 'Traceback' not in result.stderr
     assert not (tmp_path / 'w').exists()

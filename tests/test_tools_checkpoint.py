@@ -19,8 +19,8 @@ from apa_mm.registry import MODELS
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
 
 ROOT = Path(__file__).parents[1]
-import checkpoint_layouts as layouts  # noqa: E402
-import checkpoint_networks as networks  # noqa: E402
+from support import checkpoint_layouts as layouts
+from support import checkpoint_networks as networks
 
 
 def load_tool(name):

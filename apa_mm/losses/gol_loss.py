@@ -4,8 +4,8 @@ from typing import Dict, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from apa_mm.functional.gumbel import (GOL_ACTIVATIONS, check_clamp,
-                                      gol_loss, gumbel)
+from apa_mm.functional.gol import GOL_ACTIVATIONS, gol_loss
+from apa_mm.functional.gumbel import check_clamp, gumbel
 from apa_mm.layers.class_counts import ClassCounts
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
@@ -97,6 +97,11 @@ class GOLLoss(ClassCounts, nn.Module):
             'rare',
             torch.zeros(num_classes, dtype=torch.bool),
             persistent=False)
+
+    @staticmethod
+    def needs_class_counts(cfg: dict) -> bool:
+        """Return whether a config of this loss drops anything by counts."""
+        return cfg.get('rare_threshold') != 0
 
     def forward(self,
                 cls_score: Tensor,

@@ -1,6 +1,6 @@
 """The authors' classification files: counts, outputs, heads, round trips."""
-import checkpoint_layouts as layouts
-import checkpoint_networks as networks
+from support import checkpoint_layouts as layouts
+from support import checkpoint_networks as networks
 import pytest
 import torch
 

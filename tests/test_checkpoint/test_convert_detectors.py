@@ -2,8 +2,8 @@
 import collections
 from pathlib import Path
 
-import checkpoint_layouts as layouts
-import checkpoint_networks as networks
+from support import checkpoint_layouts as layouts
+from support import checkpoint_networks as networks
 import pytest
 import torch
 import torch.nn.functional as F

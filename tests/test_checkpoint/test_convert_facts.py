@@ -2,8 +2,8 @@
 import argparse
 import re
 
-import checkpoint_layouts as layouts
-import checkpoint_networks as networks
+from support import checkpoint_layouts as layouts
+from support import checkpoint_networks as networks
 import pytest
 import torch
 from support.checkpoint_checks import backbone_of

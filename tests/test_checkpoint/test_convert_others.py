@@ -1,6 +1,6 @@
 """Networks without kappa and lambda: torchvision, mmpretrain, mmdet."""
-import checkpoint_layouts as layouts
-import checkpoint_networks as networks
+from support import checkpoint_layouts as layouts
+from support import checkpoint_networks as networks
 import pytest
 import torch
 import torch.nn.functional as F

@@ -5,8 +5,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import checkpoint_layouts as layouts
-import checkpoint_networks as networks
+from support import checkpoint_layouts as layouts
+from support import checkpoint_networks as networks
 import pytest
 import torch
 from support.checkpoint_checks import assert_round_trip, assert_same, backbone_of

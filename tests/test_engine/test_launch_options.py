@@ -225,7 +225,7 @@ def test_the_checkpoint_check_is_added_once():
     options.add_hooks(cfg, 'CheckpointCheckHook')
     options.add_hooks(cfg, 'CheckpointCheckHook')
     assert cfg.custom_hooks == [dict(type='apa_mm.CheckpointCheckHook')]
-    own = dict(type='apa_mm.CheckpointCheckHook', min_matched=0.1)
+    own = dict(type='apa_mm.CheckpointCheckHook', priority='LOW')
     cfg = config(custom_hooks=[own, dict(type='EMAHook')])
     options.add_hooks(cfg, 'CheckpointCheckHook')
     assert cfg.custom_hooks == [own, dict(type='EMAHook')]
