@@ -5,12 +5,12 @@ import json
 import os.path as osp
 import warnings
 
-from mmengine.config import DictAction
 from mmengine.device import get_device
 
 from apa_mm.engine.compare import available_cores, plan_runs, run_all
 from apa_mm.engine.compare_report import (choose_columns, format_csv,
                                           format_table, plot_bars, summarize)
+from apa_mm.engine.launch_options import add_cfg_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,11 +32,7 @@ def parse_args() -> argparse.Namespace:
         help='runs at a time (default: one per CPU core, or one on a GPU)')
     parser.add_argument(
         '--metrics', nargs='+', help='metrics to show, e.g. shot/few')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='config settings to override, as key=value with dotted keys')
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

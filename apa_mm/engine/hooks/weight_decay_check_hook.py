@@ -17,18 +17,17 @@ __all__ = ['WeightDecayCheckHook']
 class WeightDecayCheckHook(Hook):
     """Warn once before training if kappa or lambda decay unasked.
 
-    An optimizer that
-    :class:`~apa_mm.engine.optim.APAOptimWrapperConstructor` built is as its
-    config asked and is not looked at.
+    What :class:`~apa_mm.engine.optim.APAOptimWrapperConstructor` built is as
+    its config asked and is not looked at.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the groups of the optimizer.
-
-        Args:
-            runner (Runner): The runner that trains.
-        """
-        if _has_our_constructor(runner):
+        """Look at the groups of the optimizer."""
+        kind = (runner.cfg.get('optim_wrapper') or {}).get('constructor')
+        if isinstance(kind, str):
+            kind = OPTIM_WRAPPER_CONSTRUCTORS.get(kind)
+        if isinstance(kind, type) and issubclass(kind,
+                                                 APAOptimWrapperConstructor):
             return
         names = _decaying(runner.model, runner.optim_wrapper)
         if names:
@@ -37,14 +36,6 @@ class WeightDecayCheckHook(Hook):
                 f'{names[0]}, get weight decay, which pulls kappa to 0 and '
                 'lambda to its floor; set optim_wrapper=dict(constructor='
                 "'apa_mm.APAOptimWrapperConstructor') in the config")
-
-
-def _has_our_constructor(runner: Runner) -> bool:
-    kind = (runner.cfg.get('optim_wrapper') or {}).get('constructor')
-    if isinstance(kind, str):
-        kind = OPTIM_WRAPPER_CONSTRUCTORS.get(kind)
-    return isinstance(kind, type) and issubclass(kind,
-                                                 APAOptimWrapperConstructor)
 
 
 def _decaying(model: nn.Module,
