@@ -154,15 +154,7 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
                 'forward_classwise(x, labels)')
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the features that the logits are made from.
-
-        Args:
-            x (Tensor): RoI features (N, C_in, h, w).
-
-        Returns:
-            Tensor: Features (N, C, H, W) after upsampling; with
-            ``classwise=False`` logits (N, K, H, W).
-        """
+        """Compute features (N, C, H, W), or without ``classwise`` logits."""
         if not self.classwise:
             return super().forward(x)
         for conv in self.convs:
@@ -177,15 +169,7 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
         return x
 
     def logits_of(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Compute the logits of one class per RoI.
-
-        Args:
-            features (Tensor): What ``forward`` returned, (N, C, H, W).
-            labels (Tensor): Classes (N,), in [0, K).
-
-        Returns:
-            Tensor: Logits (N, 1, H, W).
-        """
+        """Compute logits (N, 1, H, W) of one class per RoI, labels (N,)."""
         features = features.as_subclass(Tensor)
         if self.class_agnostic or len(features) == 0:
             # No RoI costs nothing, and every parameter gets its zero gradient
@@ -201,19 +185,7 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
                         sampling_results: List[SamplingResult],
                         batch_gt_instances: List[InstanceData],
                         rcnn_train_cfg: ConfigDict) -> dict:
-        """Compute the mask loss of the positive RoIs.
-
-        Args:
-            mask_preds (Tensor): What ``forward`` returned, (N, C, H, W).
-            sampling_results (list[SamplingResult]): Sampling per image.
-            batch_gt_instances (list[InstanceData]): Ground truth per image,
-                with 'masks'.
-            rcnn_train_cfg (ConfigDict): With 'mask_size'.
-
-        Returns:
-            dict: 'loss_mask', a dict of losses, and 'mask_targets'
-            (N, H, W).
-        """
+        """Compute the mask loss of the positive RoIs, as the parent does."""
         if not self.classwise:
             return super().loss_and_target(mask_preds, sampling_results,
                                            batch_gt_instances, rcnn_train_cfg)
@@ -235,21 +207,7 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
                                 rcnn_test_cfg: ConfigDict,
                                 rescale: bool = False,
                                 activate_map: bool = False) -> Tensor:
-        """Paste the masks of one image.
-
-        Args:
-            mask_preds (Tensor): What ``forward`` returned, (N, C, H, W).
-            bboxes (Tensor): Detected boxes xyxy in pixels, (N, 4).
-            labels (Tensor): Detected classes (N,).
-            img_meta (dict): 'scale_factor' and 'ori_shape'.
-            rcnn_test_cfg (ConfigDict): With 'mask_thr_binary'.
-            rescale (bool): Whether masks are wanted in the original image.
-            activate_map (bool): Whether ``mask_preds`` are probabilities;
-                only with ``classwise=False``.
-
-        Returns:
-            Tensor: Masks (N, height, width), bool, or uint8 if the threshold
-            is negative.
+        """Paste the masks of one image, as the parent does.
 
         Raises:
             ValueError: If ``activate_map`` is set: sigmoids of features mean
