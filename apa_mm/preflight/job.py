@@ -5,11 +5,8 @@ before a work directory exists.
 """
 import logging
 import os.path as osp
-import pickle
-import re
 from typing import Optional, Sequence
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
@@ -19,6 +16,8 @@ from apa_mm.preflight.config_keys import check_keys
 from apa_mm.preflight.data_checks import DataReport, check_data, inspect_data
 from apa_mm.preflight.findings import InputError, is_rank_0
 from apa_mm.preflight.loss_checks import check_losses
+from apa_mm.weights import CheckpointError, read_checkpoint
+from apa_mm.weights.load_check import state_dict_of
 
 __all__ = [
     'CHECKS', 'InputError', 'check_checkpoint', 'check_config', 'is_rank_0',
@@ -75,7 +74,7 @@ def check_checkpoint(cfg: Config) -> None:
 
     Raises:
         InputError: If the file does not exist, or holds objects that
-            torch refuses to load.
+            no weights are made of.
     """
     path = cfg.get('load_from')
     if path is None and cfg.get('resume'):
@@ -88,13 +87,9 @@ def check_checkpoint(cfg: Config) -> None:
             f'checkpoint {path} does not exist; name a .pth file, or train '
             'first')
     try:
-        torch.load(path, map_location='meta', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(_unreadable(path, str(error))) from error
-    except Exception as error:  # Bytes that are no pickle raise anything.
-        raise InputError(
-            f'checkpoint {path} is not a whole torch file ({error!r}); copy '
-            'or download it again') from error
+        state_dict_of(read_checkpoint(path, map_location='meta').content)
+    except CheckpointError as error:
+        raise InputError(str(error)) from None
 
 
 def _latest_checkpoint(cfg: Config) -> Optional[str]:
@@ -103,15 +98,3 @@ def _latest_checkpoint(cfg: Config) -> Optional[str]:
                                                    'last_checkpoint')):
         return None
     return find_latest_checkpoint(work_dir)
-
-
-def _unreadable(path: str, error: str) -> str:
-    found = re.search(r'(?:GLOBAL|global:) (?:GLOBAL )?([\w.]+)', error)
-    name = found.group(1) if found else 'something else than tensors'
-    if name == 'argparse.Namespace':
-        return (f'checkpoint {path} holds an argparse.Namespace, as files of '
-                "the paper's classification code do, and torch refuses to "
-                'load it; convert it with tools/convert_checkpoint.py')
-    return (f'checkpoint {path} holds {name}, which torch does not take from '
-            'a file; save its tensors alone in a new file if you know who '
-            'made it')
