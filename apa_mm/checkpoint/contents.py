@@ -6,7 +6,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-from apa_mm.weights.errors import CheckpointError
+from apa_mm.weights import CheckpointError
 
 __all__ = ['Facts', 'Weights', 'check_finite', 'find_weights']
 

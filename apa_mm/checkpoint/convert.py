@@ -13,11 +13,11 @@ from apa_mm.utils.checks import check_choice
 
 from .architecture import Architecture, read_architecture
 from .contents import Facts
-from apa_mm.weights.errors import CheckpointError
+from apa_mm.weights import CheckpointError
 from .expected import detector_shapes, head_shapes
 from .notes import notes_of
 from .recognition import (BACKBONE, Names, change, recognise, strip_backbone,
-                          translate, translate_back)
+                          translate)
 from .report import LoadReport
 from .tables import TABLES
 from .values import Start, starting_values
@@ -142,7 +142,7 @@ def convert_back(
     for name, value in tensors.items():
         if name in added:
             continue
-        place = translate_back(BACKBONE + name if bare else name, names)
+        place = translate(BACKBONE + name if bare else name, names, back=True)
         if place is None:
             left.append(name)
             continue

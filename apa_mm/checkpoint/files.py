@@ -7,10 +7,10 @@ from apa_mm.version import __version__
 from .configs import config_text
 from .contents import check_finite, find_weights
 from .convert import Conversion, convert
-from apa_mm.weights.errors import CheckpointError
+from apa_mm.weights import CheckpointError
 from .expected import compare_with_config
 from .notes import class_order
-from apa_mm.weights.reading import RawCheckpoint, read_checkpoint
+from apa_mm.weights import RawCheckpoint, read_checkpoint
 from .report import LoadReport
 from .values import Start
 from .writing import make_folder_for, write_checkpoint, write_text

@@ -8,9 +8,9 @@ from apa_mm.layers.activation import LAMBDA_FLOOR
 
 from .architecture import Architecture, read_architecture
 from .contents import Facts, check_finite, find_weights
-from apa_mm.weights.errors import CheckpointError
+from apa_mm.weights import CheckpointError
 from .notes import class_order
-from apa_mm.weights.reading import RawCheckpoint, read_checkpoint
+from apa_mm.weights import RawCheckpoint, read_checkpoint
 from .recognition import (Names, change, recognise, strip_backbone, translate)
 
 __all__ = ['Inspection', 'Pair', 'inspect_file', 'parameter_pairs']

@@ -9,7 +9,7 @@ from apa_mm.layers.activation import LAMBDA_FLOOR
 from apa_mm.surgery.equivalents import RELU_KAPPA, equivalent_of
 from apa_mm.utils.checks import check_choice
 
-from apa_mm.weights.errors import CheckpointError
+from apa_mm.weights import CheckpointError
 
 __all__ = ['INITS', 'Start', 'clamp_deviation', 'starting_values']
 

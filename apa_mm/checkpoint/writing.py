@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator
 import torch
 from torch import Tensor
 
-from apa_mm.weights.errors import CheckpointError
+from apa_mm.weights import CheckpointError
 
 __all__ = ['make_folder_for', 'write_checkpoint', 'write_text']
 
