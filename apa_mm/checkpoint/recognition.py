@@ -4,6 +4,7 @@ from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 from torch import Tensor
 
 from apa_mm.weights import CheckpointError
+
 from .tables import TABLES, Table
 from .templates import CHANGES, Rule, any_of, pattern_of
 
