@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT / 'tests'))
 #: What also runs on the OneDL forks: where the two stacks could differ and
 #: what a user would lose most by.
 CORE = [
-    'apa_mm/functional', 'apa_mm/layers',
-    'tests/test_functional', 'tests/test_layers',
+    'apa_mm/functional', 'apa_mm/kernels', 'apa_mm/layers',
+    'tests/test_functional', 'tests/test_kernels', 'tests/test_layers',
     'tests/test_registry.py', 'tests/test_imports.py', 'tests/test_weights',
     'tests/test_evaluation', 'tests/test_det/test_lvis_metric.py',
     'tests/test_det/test_coco_metric.py', 'tests/test_det/test_mask_head.py'

@@ -29,7 +29,7 @@ VERSIONS = {
 #: Newest first: pip would take these if it were asked for them.
 OTHERS = dict(torch='2.9.1', torchvision='0.24.1', numpy='2.4.6',
               setuptools='81.0.0', safetensors='0.8.0', hotcoco='1.3.0',
-              lvis='0.5.3')
+              msgspec='0.22.0')
 
 
 def write_wheel(folder, distribution, version, package):

@@ -3,7 +3,7 @@ import argparse
 import sys
 
 from apa_mm.checkpoint import CheckpointError, inspect_file
-from apa_mm.analysis.parameter_plot import plot_parameters
+from apa_mm.analysis.parameters import plot_parameters
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,18 +1,15 @@
-"""Measures of what a network has learned, after the paper's analyses.
+"""Measures and pictures of what a network has learned.
 
-The measures here are plain functions and small accumulators; ``views`` runs
-them over checkpoints, and ``tools/analyze.py`` is their command line.
+One module per analysis of the paper, each with a function ``analyze`` that
+``tools/analyze.py`` calls; nothing else in the package imports this.
 """
-from .attention import GateSums, binary_entropy
 from .calibration import group_calibration
 from .collapse import CollapseSums
 from .errors import AnalysisError
-from .gates import find_gates, record_gates
-from .logits import Reservoir, fit_logits, ks_distance
+from .logits import fit_logits
 from .parameters import parameter_rows
 
 __all__ = [
-    'AnalysisError', 'CollapseSums', 'GateSums', 'Reservoir',
-    'binary_entropy', 'find_gates', 'fit_logits', 'group_calibration',
-    'ks_distance', 'parameter_rows', 'record_gates'
+    'AnalysisError', 'CollapseSums', 'fit_logits', 'group_calibration',
+    'parameter_rows'
 ]

@@ -1,152 +1,222 @@
-r"""Entropy, variance and mean of attention gates (Eq. 4, Fig. 2 and 5).
-
-A gate value g in [0, 1] says how much of a channel or a place passes. Its
-entropy is that of a switch which is open with probability g,
-
-.. math:: H(g) = -g \log_2 g - (1 - g) \log_2 (1 - g),
-
-averaged over the values of a layer. With logarithms to base 2 it lies in
-[0, 1] whatever the number of channels, so that layers can be compared: 0 if
-every gate is shut or open, 1 if all stand at 1/2.
-
-Legend: N images, G groups of images.
-"""
+"""Entropy, variance and mean of every gate over depth (Fig. 2 and 5)."""
 import math
-from typing import Dict, NamedTuple, Optional
+from typing import Any, Dict, List, Sequence
 
 import torch
-from torch import Tensor
+
+from apa_mm.layers.gates import GateSums, find_gates, is_spatial, record_gates
+from apa_mm.layers.pairs import units_and_gates
 
 from .errors import AnalysisError
+from .loading import (Batch, Settings, Source, Subject, load_subjects,
+                      run_images)
+from .plot_style import drawing, label_axis, line_style
+from .runs import View
 
-__all__ = ['GateStats', 'GateSums', 'binary_entropy']
+__all__ = ['analyze']
 
-#: Sums are taken of g - 1/2, which keeps the variance of gates near 1/2, the
-#: usual place, free of cancellation.
-SHIFT = 0.5
+MEASURES = (('entropy', 'entropy [bits]'), ('variance', 'variance'),
+            ('mean', 'mean gate value'))
+TEXT = (
+    'Every attention gate of the network, from input to output: the mean '
+    'binary entropy of its values (Eq. 4 with logarithms to base 2, 1 if all '
+    'values are 1/2, 0 if all are 0 or 1), the variance of its signal, and '
+    'its mean. The signal is the mean value of each channel over all images; '
+    'its variance over channels is one number per layer (of a spatial gate '
+    'the variance over the places of an image). Below, the signals of the '
+    'first and the last gate with channels. An image counts for every group '
+    'that it shows a class of.')
 
 
-def binary_entropy(values: Tensor) -> Tensor:
-    """Return the entropy of every gate value in bits (Eq. 4, base 2).
+def analyze(sources: Sequence[Source], settings: Settings) -> View:
+    """Measure the gates of some checkpoints.
 
     Args:
-        values (Tensor): Gate values in [0, 1], any shape.
+        sources (Sequence[Source]): Checkpoints to overlay.
+        settings (Settings): Split, images and groups.
 
     Returns:
-        Tensor: In [0, 1], float64, the same shape; 0 at 0 and at 1. Outside
-        of [0, 1] it is NaN.
+        View: Rows per run, layer and group.
 
-    Example:
-        >>> binary_entropy(torch.tensor([0.0, 0.25, 0.5, 1.0])).tolist()
-        [0.0, 0.8112781244591328, 1.0, 0.0]
+    Raises:
+        AnalysisError: If a model has no gates, or values outside of [0, 1].
     """
-    g = values.double()
-    nats = torch.xlogy(g, g) + torch.special.xlog1py(1 - g, -g)
-    # Not -nats: a shut gate has the entropy 0.0, not -0.0.
-    return (0 - nats) / math.log(2)
+    rows: List[Dict[str, Any]] = []
+    notes: List[str] = []
+    signals: Dict[str, Dict[str, dict]] = {}
+    for subject in load_subjects(sources, settings, notes):
+        sums, spatial = _measure(subject, notes)
+        groups = ('all', *subject.group_names)
+        rows += _rows(subject, sums, spatial, groups)
+        with_channels = [name for name in sums.sums if name not in spatial]
+        signals[subject.name] = {
+            name: dict(zip(groups, sums.signals(name), strict=True))
+            for name in dict.fromkeys(with_channels[:1] + with_channels[-1:])
+        }
+    return View(
+        title='Attention entropy, variance and mean per layer',
+        text=TEXT,
+        metrics={source.name: _metrics(rows, source.name, signals)
+                 for source in sources},
+        rows=rows,
+        summary=_summary(rows),
+        pictures={
+            'attention.png': lambda path: draw(rows, path),
+            'signals.png': lambda path: draw_signals(signals, path)
+        },
+        notes=notes)
 
 
-class GateStats(NamedTuple):
-    """What one layer's gates do on one group of images.
-
-    Attributes:
-        images (int): Images (or rows) that were seen.
-        values (int): Gate values that were seen.
-        mean (float): Mean gate value in [0, 1]; NaN without images.
-        variance (float): Variance over images and channels (divisor: the
-            number of values) in [0, 0.25]; NaN without images.
-        entropy (float): Mean binary entropy in [0, 1], bits.
-    """
-
-    images: int
-    values: int
-    mean: float
-    variance: float
-    entropy: float
+def _group_members(subject: Subject, batch: Batch) -> torch.Tensor:
+    """Return which groups every image shows a class of, bool (N, G)."""
+    members = torch.zeros(len(batch.labels), len(subject.group_names),
+                          dtype=torch.bool)
+    if subject.groups is not None:
+        for i, labels in enumerate(batch.labels):
+            members[i, subject.groups.index[labels]] = True
+    return members
 
 
-class GateSums:
-    """Sums from which the statistics of any number of images follow.
+def _measure(subject: Subject, notes: List[str]) -> tuple:
+    """Return the sums of all gates and the names of the spatial ones."""
+    sums = GateSums(len(subject.group_names))
+    caught: List[tuple] = []
+    spatial, unmatched = set(), set()
+    gates = find_gates(subject.model)
+    if not gates:
+        raise AnalysisError(_no_gates(subject.model))
+    with record_gates(subject.model, lambda *c: caught.append(c), gates):
+        inside = all(n.startswith(('backbone.', 'neck.')) for n in gates)
+        for batch in run_images(subject, 'attention', features_only=inside):
+            members = _group_members(subject, batch)
+            for name, values in caught:
+                if is_spatial(values):
+                    spatial.add(name)
+                fits = len(values) == len(members)
+                try:
+                    sums.update(name, values, members if fits else None)
+                except ValueError as error:
+                    raise AnalysisError(str(error)) from None
+                if not fits:
+                    unmatched.add(name)
+            caught.clear()
+    silent = [name for name in gates if name not in sums.sums]
+    for names, what in (
+        (sorted(unmatched), 'do not answer once per image, so that they have '
+         'no groups'), (silent, 'were never used')):
+        if names:
+            notes.append(f'{subject.name}: {len(names)} gates {what}: '
+                         + ', '.join(names[:3]))
+    return sums, spatial
 
-    Memory does not grow with the number of images: five float64 numbers for
-    each layer and group.
+
+def _no_gates(model: torch.nn.Module) -> str:
+    others = ['logits', 'collapse', 'calibration', 'gradcam']
+    if units_and_gates(model):
+        others.insert(0, 'parameters')
+    return (f'{type(model).__name__} has no attention gate, but SE, CBAM or '
+            'spatial attention was expected; of this model '
+            f'{", ".join(others)} can be analysed')
+
+
+def _rows(subject: Subject, sums: GateSums, spatial: set,
+          groups: Sequence[str]) -> List[Dict[str, Any]]:
+    return [
+        dict(
+            run=subject.name,
+            depth=depth,
+            gate=name,
+            kind='spatial' if name in spatial else 'channel',
+            group=group,
+            **stats._asdict())
+        for depth, (name, found) in enumerate(sums.result().items(), 1)
+        for group, stats in zip(groups, found, strict=True)
+    ]
+
+
+def _metrics(rows: List[Dict[str, Any]], run: str,
+             signals: Dict[str, Dict[str, dict]]) -> Dict[str, Any]:
+    gates: Dict[str, Any] = {}
+    for row in rows:
+        if row['run'] == run:
+            gates.setdefault(row['gate'], {})[row['group']] = {
+                key: row[key]
+                for key in ('images', 'values', 'mean', 'variance', 'entropy')
+            }
+    for name, groups in signals[run].items():
+        for group, signal in groups.items():
+            gates[name][group]['signal'] = signal
+    return gates
+
+
+def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """Average over layers, one line per run and group."""
+    summary = []
+    for run, group in dict.fromkeys((r['run'], r['group']) for r in rows):
+        mine = [r for r in rows if (r['run'], r['group']) == (run, group)]
+        line = dict(run=run, group=group, images=mine[0]['images'],
+                    gates=len(mine))
+        for name, _ in MEASURES:
+            line[name] = sum(r[name] for r in mine) / len(mine)
+        line['last_entropy'] = mine[-1]['entropy']
+        summary.append(line)
+    return summary
+
+
+def draw(rows: Sequence[Dict[str, Any]], path: str) -> None:
+    """Draw one row of panels per measure, one column per group.
 
     Args:
-        num_groups (int): G. An image may be in several groups or in none;
-            statistics of all images are kept beside those of the groups.
-
-    Example:
-        >>> sums = GateSums()
-        >>> sums.update('gate', torch.tensor([[0.0, 1.0], [0.5, 0.5]]))
-        >>> sums.result()['gate'][0]
-        GateStats(images=2, values=4, mean=0.5, variance=0.125, entropy=0.5)
+        rows (Sequence[dict]): As in the view.
+        path (str): PNG to write.
     """
-
-    def __init__(self, num_groups: int = 0) -> None:
-        self.num_groups = num_groups
-        self.sums: Dict[str, Tensor] = {}
-
-    def update(self, name: str, values: Tensor,
-               members: Optional[Tensor] = None) -> None:
-        """Add one batch of gate values of one layer.
-
-        Args:
-            name (str): The layer.
-            values (Tensor): Gate values in [0, 1], (N, ...).
-            members (Tensor, optional): Which group every image is in, bool,
-                (N, G); None counts the images among all only.
-
-        Raises:
-            AnalysisError: If a value is outside of [0, 1] or NaN, or
-                ``members`` is of another shape.
-        """
-        values = values.detach()
-        sums = self.sums.setdefault(
-            name, torch.zeros(1 + self.num_groups, 5, dtype=torch.float64))
-        if values.numel() == 0:
-            return
-        low, high = (float(v) for v in values.aminmax())
-        # Written so that NaN fails it.
-        if not (low >= 0 and high <= 1):
-            raise AnalysisError(
-                f'{name} gives values in [{low:g}, {high:g}], but entropy is '
-                'defined for gates in [0, 1]; analyse a checkpoint without '
-                'NaN and with sigmoid-like gates')
-        g = values.flatten(1).double()  # (N, values per image)
-        shifted = g - SHIFT
-        rows = torch.stack([
-            torch.ones_like(g[:, 0]),
-            torch.full_like(g[:, 0], g.shape[1]),
-            shifted.sum(1), (shifted * shifted).sum(1),
-            binary_entropy(g).sum(1)
-        ], dim=1).cpu()  # (N, 5)
-        sums[0] += rows.sum(0)
-        if members is not None:
-            if members.shape != (len(rows), self.num_groups):
-                raise AnalysisError(
-                    f'members must have shape ({len(rows)}, '
-                    f'{self.num_groups}) for the rows of {name}, but has '
-                    f'{tuple(members.shape)}')
-            sums[1:] += members.double().T.cpu() @ rows
-
-    def result(self) -> Dict[str, list]:
-        """Return the statistics.
-
-        Returns:
-            dict[str, list[GateStats]]: By layer in the order of their first
-            update: all images first, then the G groups.
-        """
-        return {
-            name: [_stats(row) for row in sums.tolist()]
-            for name, sums in self.sums.items()
-        }
+    groups = list(dict.fromkeys(r['group'] for r in rows))
+    lines = list(dict.fromkeys((r['run'], r['kind']) for r in rows))
+    mixed = len({kind for _, kind in lines}) > 1
+    with drawing(path, len(MEASURES), len(groups), 2.7, 2.1, sharex=True,
+                 sharey='row') as (figure, axes):
+        for i, (measure, unit) in enumerate(MEASURES):
+            for j, group in enumerate(groups):
+                axis = axes[i][j]
+                for number, line in enumerate(lines):
+                    mine = [r for r in rows if (r['run'], r['kind']) == line
+                            and r['group'] == group]
+                    axis.plot([r['depth'] for r in mine],
+                              [r[measure] for r in mine],
+                              label=', '.join(line) if mixed else line[0],
+                              **line_style(number))
+                images = max(r['images'] for r in rows if r['group'] == group)
+                label_axis(
+                    axis,
+                    f'{group} ({images} images)' if i == 0 else '',
+                    'gate, from input to output'
+                    if i == len(MEASURES) - 1 else '',
+                    unit if j == 0 else '')
+                axis.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(*axes[0][0].get_legend_handles_labels(),
+                      loc='outside upper center', ncols=3)
 
 
-def _stats(row: list) -> GateStats:
-    images, values, first, second, entropy = row
-    if not values:
-        return GateStats(int(images), 0, math.nan, math.nan, math.nan)
-    mean = first / values
-    return GateStats(
-        int(images), int(values), mean + SHIFT,
-        max(second / values - mean * mean, 0.), entropy / values)
+def draw_signals(signals: Dict[str, Dict[str, dict]], path: str) -> None:
+    """Draw the signals of the first and the last gate, one row per run.
+
+    Args:
+        signals (dict): By run, gate and group, one value per channel.
+        path (str): PNG to write.
+    """
+    with drawing(path, len(signals), 2, 4.2, 2.3) as (figure, axes):
+        for line, (run, gates) in zip(axes, signals.items(), strict=True):
+            for axis in line[len(gates):]:
+                axis.set_axis_off()
+            for axis, (name, groups) in zip(line, gates.items(),
+                                            strict=False):
+                for number, (group, signal) in enumerate(groups.items()):
+                    if not any(map(math.isfinite, signal)):
+                        continue  # no image of the group
+                    axis.plot(signal, label=group, linewidth=0.8,
+                              color=line_style(number)['color'],
+                              linestyle=line_style(number)['linestyle'])
+                label_axis(axis, f'{run}: {name.removeprefix("backbone.")}',
+                           'channel', 'mean gate value')
+        figure.legend(*axes[0][0].get_legend_handles_labels(),
+                      loc='outside upper center', ncols=4)

@@ -1,14 +1,31 @@
-"""Reliability of many, medium and few-shot classes apart (Fig. 8)."""
-from typing import Dict, NamedTuple, Optional
+"""Reliability, ECE and MCE of frequent, common and rare classes (Fig. 8)."""
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
+from apa_mm.evaluation.predictions import read_prediction
 from apa_mm.functional.calibration import (CalibrationBins, calibration_bins,
                                            expected_calibration_error,
                                            maximum_calibration_error)
 
-__all__ = ['Calibration', 'group_calibration']
+from .errors import AnalysisError, check_finite
+from .loading import (MATCH_OVERLAP, Batch, Settings, Source, Subject,
+                      load_subjects, objects_of, run_images)
+from .plot_style import BAR_STYLES, drawing, label_axis, line_style
+from .runs import View
+
+__all__ = ['Calibration', 'analyze', 'group_calibration', 'match_detections']
+
+TEXT = (
+    'Accuracy of the predictions of every confidence; on the diagonal a '
+    'confidence means what it says, below it the model is too sure. Bins of '
+    'equal width, closed on the right; below, the share of predictions in '
+    'each. Groups of a classifier are by true class; of a detector by '
+    'predicted class, and a detection is right if it is the best one on an '
+    'object of its class (overlap at least 0.5).')
 
 
 class Calibration(NamedTuple):
@@ -76,3 +93,173 @@ def _calibration(confidences: Tensor, correct: Tensor,
         float(maximum_calibration_error(bins)),
         float(correct.double().mean()), float(confidences.double().mean()),
         bins)
+
+
+def analyze(sources: Sequence[Source], settings: Settings,
+            num_bins: int = 10) -> View:
+    """Compute the calibration of some checkpoints.
+
+    Args:
+        sources (Sequence[Source]): Checkpoints to overlay.
+        settings (Settings): Split, images and groups.
+        num_bins (int): Bins of the reliability diagram.
+
+    Returns:
+        View: Rows per run, group and bin.
+
+    Raises:
+        AnalysisError: If a classifier has one class, or scores are NaN.
+    """
+    found: Dict[str, Dict[str, Calibration]] = {}
+    notes: List[str] = []
+    for subject in load_subjects(sources, settings, notes):
+        found[subject.name] = _measure(subject, num_bins)
+    summary = [
+        dict(run=run, group=group, predictions=c.count, ece=c.ece, mce=c.mce,
+             accuracy=c.accuracy, confidence=c.confidence)
+        for run, groups in found.items() for group, c in groups.items()
+    ]
+    return View(
+        title='Calibration',
+        text=TEXT,
+        metrics={run: {group: dict(c._asdict(), bins=c.bins._asdict())
+                       for group, c in groups.items()}
+                 for run, groups in found.items()},
+        rows=_bin_rows(found),
+        summary=summary,
+        pictures={'calibration.png': lambda path: _draw(found, path)},
+        notes=notes,
+        settings=dict(num_bins=num_bins))
+
+
+def _measure(subject: Subject, num_bins: int) -> Dict[str, Calibration]:
+    parts: List[tuple] = []
+    for batch in run_images(subject, 'calibration'):
+        if hasattr(batch.samples[0], 'pred_instances'):
+            parts += [_detections(*pair) for pair in
+                      zip(batch.infos, batch.samples, strict=True)]
+        else:
+            parts.append(_classified(batch))
+    confidences, correct, labels = (
+        torch.from_numpy(np.concatenate(column))
+        for column in zip(*parts, strict=True))
+    check_finite(confidences,
+                 f'confidences of {subject.source.checkpoint}')
+    groups = {}
+    if subject.groups is not None:
+        index = torch.from_numpy(subject.groups.index)[labels]
+        groups = {name: index == i
+                  for i, name in enumerate(subject.group_names)}
+    return group_calibration(confidences, correct, groups, num_bins)
+
+
+def _classified(batch: Batch) -> tuple:
+    """Return confidences, hits and true labels of classified images."""
+    confidences, hits, labels = [], [], []
+    for sample in batch.samples:
+        pred, label, scores = read_prediction(sample.to_dict())
+        if len(scores) < 2:
+            raise AnalysisError(
+                'the classifier has one class, whose confidence is always 1, '
+                'but calibration needs at least 2; analyse another model')
+        confidences.append(float(scores[pred]))
+        hits.append(pred == label)
+        labels.append(label)
+    # Softmax in float32 may miss 1 by its rounding error.
+    return (np.minimum(np.array(confidences, np.float32), 1),
+            np.array(hits, bool), np.array(labels, np.int64))
+
+
+def _detections(info: dict, sample: Any) -> tuple:
+    """Return scores, hits and predicted labels of one image's detections."""
+    instances = sample.pred_instances.cpu()
+    objects = objects_of(info)
+    hits = match_detections(
+        instances.bboxes.numpy(), instances.labels.numpy(),
+        instances.scores.numpy(),
+        np.reshape([o['bbox'] for o in objects], (-1, 4)).astype(float),
+        np.array([o['bbox_label'] for o in objects], dtype=np.int64))
+    return (instances.scores.float().numpy(), hits,
+            instances.labels.numpy().astype(np.int64))
+
+
+def match_detections(boxes: np.ndarray, labels: np.ndarray,
+                     scores: np.ndarray, true_boxes: np.ndarray,
+                     true_labels: np.ndarray) -> np.ndarray:
+    """Return which detections of an image are right.
+
+    From the highest score down, a detection takes the object of its class
+    that it overlaps most, by at least 0.5; every object
+    is taken once.
+
+    Args:
+        boxes (np.ndarray): x1, y1, x2, y2, (N, 4).
+        labels (np.ndarray): (N,).
+        scores (np.ndarray): (N,).
+        true_boxes (np.ndarray): (M, 4).
+        true_labels (np.ndarray): (M,).
+
+    Returns:
+        np.ndarray: bool, (N,).
+
+    Example:
+        >>> box = np.array([[0., 0., 2., 2.]])
+        >>> match_detections(box.repeat(2, 0), np.array([1, 1]),
+        ...                  np.array([.1, .9]), box, np.array([1])).tolist()
+        [False, True]
+    """
+    hits = np.zeros(len(boxes), dtype=bool)
+    if not len(boxes) or not len(true_boxes):
+        return hits
+    overlaps = box_iou(*(torch.from_numpy(b).double() for b in
+                         (boxes, true_boxes))).nan_to_num().numpy()
+    overlaps[labels[:, None] != true_labels] = 0
+    for i in np.argsort(-scores, kind='stable'):
+        best = overlaps[i].argmax()
+        if overlaps[i, best] >= MATCH_OVERLAP:
+            hits[i] = True
+            overlaps[:, best] = 0
+    return hits
+
+
+def _bin_rows(found: Dict[str, Dict[str, Calibration]]) -> List[dict]:
+    return [
+        dict(run=run, group=group, low=float(c.bins.edges[k]),
+             high=float(c.bins.edges[k + 1]), count=int(c.bins.counts[k]),
+             accuracy=float(c.bins.accuracy[k]),
+             confidence=float(c.bins.confidence[k]))
+        for run, groups in found.items() for group, c in groups.items()
+        for k in range(len(c.bins.counts))
+    ]
+
+
+def _draw(found: Dict[str, Dict[str, Calibration]], path: str) -> None:
+    """Draw a reliability diagram per group and the shares of the bins."""
+    groups = list(dict.fromkeys(g for run in found.values() for g in run))
+    with drawing(path, 2, len(groups), 2.7, 2.4, sharex=True, sharey='row',
+                 height_ratios=(2, 1)) as (_, axes):
+        for j, group in enumerate(groups):
+            upper, lower = axes[0][j], axes[1][j]
+            upper.plot([0, 1], [0, 1], color='black', linewidth=0.8)
+            for number, (run, calibrations) in enumerate(found.items()):
+                if group not in calibrations:
+                    continue
+                found_here = calibrations[group]
+                bins = found_here.bins
+                there = bins.counts > 0
+                upper.plot(
+                    bins.confidence[there], bins.accuracy[there],
+                    label=f'{run}, ECE {100 * found_here.ece:.1f} %',
+                    **line_style(number))
+                width = 1 / len(bins.counts) / len(found)
+                share = bins.counts / max(found_here.count, 1)
+                lower.bar(bins.edges[:-1] + (number + 0.5) * width,
+                          100 * share, width, linewidth=0.5,
+                          **BAR_STYLES[number % len(BAR_STYLES)])
+            label_axis(upper, group, y='accuracy' if j == 0 else '')
+            label_axis(lower, x='confidence',
+                       y='predictions [%]' if j == 0 else '')
+            upper.legend(loc='upper left', handlelength=1.5, borderpad=0.2)
+            # Room for the legend above the lines.
+            upper.set_ylim(0, 1.3)
+            upper.set_yticks([0, 0.25, 0.5, 0.75, 1])

@@ -13,14 +13,24 @@ With features h of dimension D, class means :math:`\mu_c` and the mean
 
 Legend: N samples, K classes that have samples, C classes in all, D features.
 """
-from typing import List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import torch
 from torch import Tensor
 
-from .errors import AnalysisError
+from .classifier import record_classifier
+from .errors import AnalysisError, check_finite
+from .loading import Settings, Source, Subject, load_subjects, run_images
+from .plot_style import BAR_STYLES, drawing, label_axis
+from .runs import View
 
-__all__ = ['Collapse', 'CollapseSums']
+__all__ = ['Collapse', 'CollapseSums', 'analyze']
+
+TEXT = (
+    'NC1 = trace(Sigma_W pinv(Sigma_B)) / K of the features that the last '
+    'classifier sees (Eq. 10 to 12): scatter within classes in units of the '
+    'distances between class means. Smaller means tighter classes. Of a '
+    'detector: RoIs of the test run that overlap an object by at least 0.5.')
 
 
 class Collapse(NamedTuple):
@@ -46,9 +56,9 @@ class Collapse(NamedTuple):
 class CollapseSums:
     """Class means and scatter of features that come in batches.
 
-    Every batch is centred at its own class means and joined to what is there
-    by the update of Chan et al. (1979), so that nothing cancels. Memory: C x D
-    and D x D float64 numbers, 50 MB for 1,000 classes and 2,048 features.
+    Every batch is centred at its own class means and merged by the update of
+    Chan et al. (1979), so that nothing cancels. Memory: C x D and D x D
+    float64 numbers, 50 MB for 1,000 classes and 2,048 features.
 
     Args:
         num_classes (int): C.
@@ -91,11 +101,7 @@ class CollapseSums:
                 f'labels must be in [0, {num_classes}), but span '
                 f'[{labels.min()}, {labels.max()}]; give the number of '
                 'classes of the data set')
-        if not x.isfinite().all():
-            raise AnalysisError(
-                'features hold NaN or infinity, so that scatter is not '
-                'defined; look at the weights with '
-                'tools/inspect_checkpoint.py')
+        check_finite(x, 'features')
         if not self.scatter.numel():
             self.means = x.new_zeros(num_classes, x.shape[1])
             self.scatter = x.new_zeros(x.shape[1], x.shape[1])
@@ -154,3 +160,81 @@ class CollapseSums:
             float(nc1), int(num_samples), num_classes,
             torch.nonzero(self.counts == 0).flatten().tolist(),
             torch.nonzero(self.counts == 1).flatten().tolist())
+
+
+def analyze(sources: Sequence[Source],
+            settings: Settings,
+            classifier: Optional[str] = None) -> View:
+    """Compute NC1 of some checkpoints.
+
+    Args:
+        sources (Sequence[Source]): Checkpoints to compare.
+        settings (Settings): Split, images and groups.
+        classifier (str, optional): Name of the last layer.
+
+    Returns:
+        View: One row per run.
+
+    Raises:
+        AnalysisError: If features are NaN or fewer than 2 classes are there.
+    """
+    rows: List[Dict[str, Any]] = []
+    notes: List[str] = []
+    metrics: Dict[str, Any] = {}
+    # Not the notes on groups: NC1 has none.
+    for subject in load_subjects(sources, settings, []):
+        found = _measure(subject, classifier)
+        metrics[subject.name] = found._asdict()
+        rows.append(dict(
+            run=subject.name, nc1=found.nc1, samples=found.num_samples,
+            classes=found.num_classes,
+            classes_without_samples=len(found.empty_classes),
+            classes_with_one_sample=len(found.single_classes)))
+        notes += _notes(subject, found)
+    return View(
+        title='Neural collapse (NC1) of the features',
+        text=TEXT,
+        metrics=metrics,
+        rows=rows,
+        summary=rows,
+        pictures={'collapse.png': lambda path: _draw(rows, path)},
+        notes=notes)
+
+
+def _measure(subject: Subject, classifier: Optional[str]) -> Collapse:
+    sums = CollapseSums(len(subject.classes))
+    with record_classifier(subject, classifier) as record:
+        for batch in run_images(subject, 'collapse'):
+            rows = record.take(batch)
+            on_object = rows.labels >= 0
+            sums.update(rows.features[on_object], rows.labels[on_object])
+    return sums.result()
+
+
+def _notes(subject: Subject, found: Collapse) -> List[str]:
+    notes = []
+    for labels, what in ((found.empty_classes,
+                          'no sample and no part in NC1'),
+                         (found.single_classes,
+                          'one sample: a mean, but no scatter')):
+        if labels:
+            names = ', '.join(subject.classes[c] for c in labels[:5])
+            notes.append(
+                f'{subject.name}: {len(labels)} of {len(subject.classes)} '
+                f'classes have {what}: {names}'
+                f'{", ..." if len(labels) > 5 else ""}')
+    return notes
+
+
+def _draw(rows: Sequence[Dict[str, Any]], path: str) -> None:
+    """Draw one bar per run."""
+    with drawing(path, width=5, height=1 + 0.45 * len(rows)) as (_, axes):
+        axis = axes[0][0]
+        for place, row in enumerate(rows):
+            axis.barh(place, row['nc1'], height=0.6,
+                      **BAR_STYLES[place % len(BAR_STYLES)])
+            axis.text(row['nc1'], place, f' {row["nc1"]:.4g}', va='center')
+        axis.set_yticks(range(len(rows)), [r['run'] for r in rows])
+        axis.invert_yaxis()
+        axis.set_xlim(0, 1.18 * max(r['nc1'] for r in rows))
+        label_axis(axis, x='NC1, no unit (smaller: classes are tighter)')

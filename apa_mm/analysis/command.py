@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> List[str]:
                      'device') if hasattr(args, name)
     })
     sources = _sources(args)
-    module = importlib.import_module(f'apa_mm.analysis.views.{args.tool}')
+    module = importlib.import_module(f'apa_mm.analysis.{args.tool}')
     view = module.analyze(sources, settings, **options)
     view.settings = dict(
         checkpoints={s.name: s.checkpoint for s in sources},

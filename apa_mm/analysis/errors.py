@@ -1,14 +1,28 @@
-"""The one error of this package."""
+"""Input that cannot be analysed."""
+from typing import Union
 
-__all__ = ['AnalysisError']
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ['AnalysisError', 'check_finite']
 
 
 class AnalysisError(ValueError):
-    """Input that cannot be analysed: what it was, what was expected, a cure.
+    """What cannot be analysed, what was expected, and how to mend it."""
 
-    Example:
-        >>> raise AnalysisError('no gates')
-        Traceback (most recent call last):
-        ...
-        apa_mm.analysis.errors.AnalysisError: no gates
+
+def check_finite(values: Union[np.ndarray, Tensor], what: str) -> None:
+    """Raise AnalysisError if a value is NaN or infinite.
+
+    Args:
+        values (np.ndarray | Tensor): Values of any shape.
+        what (str): Their name in the message.
     """
+    values = torch.as_tensor(values)
+    broken = int((~values.isfinite()).sum())
+    if broken:
+        raise AnalysisError(
+            f'{broken} of {values.numel()} {what} are NaN or infinite, but '
+            'finite ones are needed; look at the weights with '
+            'tools/inspect_checkpoint.py')

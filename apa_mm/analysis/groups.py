@@ -36,10 +36,8 @@ class ClassGroups(NamedTuple):
 
     def empty(self) -> List[str]:
         """Return the groups without a class."""
-        return [
-            name for i, name in enumerate(self.names)
-            if not (self.index == i).any()
-        ]
+        return [name for i, name in enumerate(self.names)
+                if not (self.index == i).any()]
 
 
 def groups_of_counts(counts: Sequence[int],

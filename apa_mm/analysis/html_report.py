@@ -1,12 +1,13 @@
 """One HTML page from the folders of some analyses, with nothing outside."""
 import base64
-import html
 import json
+from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any, Dict, List, Sequence
 
 from .errors import AnalysisError
-from .runs import METRICS_FILE, cell_text, new_folder
+from .runs import METRICS_FILE, format_rows, new_folder
 
 __all__ = ['find_runs', 'render', 'write_report']
 
@@ -16,21 +17,27 @@ MAX_ROWS = 40
 #: The order in which a reader wants them.
 ORDER = ('functions', 'parameters', 'attention', 'logits', 'collapse',
          'calibration', 'gradcam')
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #1b1b1b;
-  max-width: 1180px; margin: 1.5rem auto; padding: 0 1rem; }
-h1 { margin-bottom: .2rem; } h2 { margin-top: 2.2rem;
-  border-top: 1px solid #bbb; padding-top: .8rem; }
-img { max-width: 100%; height: auto; border: 1px solid #ddd; }
-table { border-collapse: collapse; font-size: 13px; margin: .6rem 0; }
-th, td { padding: .15rem .6rem; border-bottom: 1px solid #ddd;
-  text-align: left; white-space: nowrap; }
-th { border-bottom: 2px solid #888; } td.number { text-align: right;
-  font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; } .note { border-left: 4px solid #c79a00;
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>$title</title>
+<style>
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 1180px;
+  margin: 1.5rem auto; padding: 0 1rem; }
+img { max-width: 100%; border: 1px solid #ddd; }
+pre { overflow-x: auto; font-size: 13px; }
+nav a { margin-right: .9rem; } .note { border-left: 4px solid #c79a00;
   padding-left: .6rem; } .small { color: #555; font-size: 13px; }
-nav a { margin-right: .9rem; }
-"""
+</style></head>
+<body><h1>$title</h1>
+<nav>$links</nav>
+$sections
+</body></html>
+""")
+SECTION = Template("""<h2 id="part$number">$title</h2>
+<p>$text</p>
+$notes
+$pictures
+<pre>$table</pre>
+<p class="small">$origin</p>""")
 
 
 def find_runs(folders: Sequence[str]) -> List[Path]:
@@ -47,27 +54,24 @@ def find_runs(folders: Sequence[str]) -> List[Path]:
     Raises:
         AnalysisError: If a folder is not there or has no analysis.
     """
-    found: List[Path] = []
+    runs: Dict[Path, str] = {}
     for name in folders:
         folder = Path(name)
         if not folder.is_dir():
             raise AnalysisError(f'{name} is no folder; name folders that '
                                 'tools/analyze.py has written')
-        files = [folder / METRICS_FILE] if (folder / METRICS_FILE).is_file(
-        ) else sorted(folder.glob(f'*/{METRICS_FILE}'))
-        files = [f for f in files if 'tool' in _read(f)]
-        if not files:
+        own = folder / METRICS_FILE
+        files = [own] if own.is_file() else sorted(
+            folder.glob(f'*/{METRICS_FILE}'))
+        tools = {file.parent: _read(file)['tool'] for file in files
+                 if 'tool' in _read(file)}
+        if not tools:
             raise AnalysisError(
                 f'{name} has no analysis: a {METRICS_FILE} of '
                 'tools/analyze.py was expected in it or one level below; '
                 'run tools/analyze.py attention ... first')
-        found += [f.parent for f in files if f.parent not in found]
-    return sorted(found, key=lambda path: _rank(path))
-
-
-def _rank(folder: Path) -> int:
-    tool = _read(folder / METRICS_FILE)['tool']
-    return ORDER.index(tool) if tool in ORDER else len(ORDER)
+        runs.update(tools)
+    return sorted(runs, key=lambda run: (*ORDER, runs[run]).index(runs[run]))
 
 
 def _read(path: Path) -> Dict[str, Any]:
@@ -94,8 +98,7 @@ def write_report(folders: Sequence[str], out: str,
     Raises:
         AnalysisError: See :func:`find_runs`.
     """
-    runs = find_runs(folders)
-    page = render(runs, title)
+    page = render(find_runs(folders), title)
     path = new_folder(out) / PAGE_FILE
     path.write_text(page, encoding='utf-8')
     return path
@@ -111,54 +114,40 @@ def render(runs: Sequence[Path], title: str) -> str:
     Returns:
         str: HTML.
     """
-    sections, links = [], []
-    for number, run in enumerate(runs, 1):
-        record = _read(run / METRICS_FILE)
-        heading = html.escape(str(record.get('title', record['tool'])))
-        links.append(f'<a href="#part{number}">{heading}</a>')
-        sections.append(f'<h2 id="part{number}">{heading}</h2>\n'
-                        + _section(run, record))
-    heading = html.escape(title)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<title>{heading}</title>\n<style>{STYLE}</style></head>\n<body>\n'
-        f'<h1>{heading}</h1>\n<nav>{" ".join(links)}</nav>\n'
-        + '\n'.join(sections) + '\n</body></html>\n')
+    records = [_read(run / METRICS_FILE) for run in runs]
+    return PAGE.substitute(
+        title=escape(title),
+        links=' '.join(
+            f'<a href="#part{number}">{escape(record["title"])}</a>'
+            for number, record in enumerate(records, 1)),
+        sections='\n'.join(
+            _section(number, run, record)
+            for number, (run, record) in enumerate(
+                zip(runs, records, strict=True), 1)))
 
 
-def _section(run: Path, record: Dict[str, Any]) -> str:
-    parts = [f'<p>{html.escape(str(record.get("text", "")))}</p>']
-    for note in record.get('notes', ()):
-        parts.append(f'<p class="note">{html.escape(str(note))}</p>')
-    for name in record.get('pictures', ()):
-        # Only what lies in the folder itself.
-        data = base64.b64encode((run / Path(name).name).read_bytes())
-        parts.append(f'<p><img alt="{html.escape(name)}" '
-                     f'src="data:image/png;base64,{data.decode()}"></p>')
-    parts.append(_table(record.get('summary', [])))
-    settings = record.get('settings', {})
-    shown = [f'{key}: {value}' for key, value in settings.items()
-             if value not in (None, {}, [])]
-    parts.append(
-        f'<p class="small">{html.escape(record["tool"])}, '
-        f'{html.escape(str(record.get("time", "")))}, '
-        f'apa_mm {html.escape(str(record.get("apa_mm", "")))}. '
-        f'{html.escape("; ".join(shown))}</p>')
-    return '\n'.join(parts)
+def _section(number: int, run: Path, record: Dict[str, Any]) -> str:
+    summary = record['summary']
+    table = format_rows(summary[:MAX_ROWS])
+    if len(summary) > MAX_ROWS:
+        table += f'\n{len(summary) - MAX_ROWS} more lines in the CSV.'
+    settings = [f'{key}: {value}' for key, value in record['settings'].items()
+                if value not in (None, {}, [])]
+    return SECTION.substitute(
+        number=number,
+        title=escape(record['title']),
+        text=escape(record['text']),
+        notes='\n'.join(f'<p class="note">{escape(note)}</p>'
+                        for note in record['notes']),
+        pictures='\n'.join(_picture(run, name)
+                           for name in record['pictures']),
+        table=escape(table),
+        origin=escape(f'{record["tool"]}, {record["time"]}, apa_mm '
+                      f'{record["apa_mm"]}. {"; ".join(settings)}'))
 
 
-def _table(rows: List[Dict[str, Any]]) -> str:
-    if not rows:
-        return ''
-    head = ''.join(f'<th>{html.escape(str(name))}</th>' for name in rows[0])
-    lines = []
-    for row in rows[:MAX_ROWS]:
-        cells = []
-        for value in row.values():
-            kind = '' if isinstance(value, str) else ' class="number"'
-            cells.append(f'<td{kind}>{html.escape(cell_text(value))}</td>')
-        lines.append(f'<tr>{"".join(cells)}</tr>')
-    more = '' if len(rows) <= MAX_ROWS else (
-        f'<p class="small">{len(rows) - MAX_ROWS} more lines in the CSV.</p>')
-    return (f'<div class="wide"><table><tr>{head}</tr>\n'
-            + '\n'.join(lines) + f'</table></div>{more}')
+def _picture(run: Path, name: str) -> str:
+    # Only what lies in the folder itself.
+    data = base64.b64encode((run / Path(name).name).read_bytes()).decode()
+    return (f'<p><img alt="{escape(name)}" '
+            f'src="data:image/png;base64,{data}"></p>')

@@ -1,11 +1,12 @@
 """Checkpoints and data of an analysis, for detectors and classifiers.
 
-Legend: C classes.
+Legend: C classes, R boxes.
 """
 import re
+import sys
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Iterator, List, NamedTuple, Optional
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -13,25 +14,30 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from torch import nn
+from mmengine.utils import ProgressBar
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
+from torchvision.ops import box_iou
 
-from apa_mm.checkpoint import read_checkpoint
 from apa_mm.engine.launch_options import load_config
 from apa_mm.functional.shots import FEW_SHOT, MANY_SHOT
-from apa_mm.surgery.replace import replace_activations
 from apa_mm.weights.load_check import rehearse_loading
+from apa_mm.weights.reading import read_checkpoint
 
 from .errors import AnalysisError
 from .groups import ClassGroups, group_classes
-from .progress import Progress
 
 __all__ = [
-    'Batch', 'Settings', 'Source', 'Subject', 'load_model', 'load_subject',
-    'run_images', 'true_labels'
+    'BACKGROUND', 'Batch', 'MATCH_OVERLAP', 'Settings', 'Source', 'Subject',
+    'labels_of_boxes', 'load_model', 'load_subjects', 'objects_of',
+    'progress_bar', 'run_images', 'true_labels'
 ]
 
 SPLITS = ('train', 'val', 'test')
+#: Label of a box that is on no object.
+BACKGROUND = -1
+#: Overlap from which a RoI or a detection is on an object.
+MATCH_OVERLAP = 0.5
 
 
 class Source(NamedTuple):
@@ -98,6 +104,12 @@ class Subject:
         """tuple[str]: Groups from most to least images; () if unknown."""
         return () if self.groups is None else self.groups.names
 
+    def group_of(self, label: Optional[int], default: str = '') -> str:
+        """Return the group of a class, or ``default`` if it is unknown."""
+        if label is None or self.groups is None:
+            return default
+        return self.groups.name_of(label)
+
 
 class Batch(NamedTuple):
     """What a model said about some images.
@@ -117,8 +129,7 @@ def load_model(cfg: Config, checkpoint: str) -> nn.Module:
     """Build the model of a config and load all of its weights.
 
     Args:
-        cfg (Config): Its ``custom_hooks`` may hold ReplaceActivationsHook,
-            which is applied.
+        cfg (Config): The config.
         checkpoint (str): File of torch or safetensors.
 
     Returns:
@@ -138,11 +149,6 @@ def load_model(cfg: Config, checkpoint: str) -> nn.Module:
     if 'data_preprocessor' in cfg:
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(model_cfg)
-    for hook in cfg.get('custom_hooks') or ():
-        if str(hook.get('type')).endswith('ReplaceActivationsHook'):
-            replace_activations(
-                model, **{k: v for k, v in hook.items()
-                          if k not in ('type', 'priority')})
     found = rehearse_loading(model, state)
     if found.missing or found.reshaped:
         raise AnalysisError(
@@ -153,14 +159,16 @@ def load_model(cfg: Config, checkpoint: str) -> nn.Module:
     return model.eval()
 
 
-def load_subject(source: Source, settings: Settings) -> Subject:
-    """Load a checkpoint, its split and the frequencies of its classes.
+def load_subjects(sources: Sequence[Source], settings: Settings,
+                  notes: List[str]) -> Iterator[Subject]:
+    """Load checkpoints one by one, each with its split and class groups.
 
     Args:
-        source (Source): What to analyse.
+        sources (Sequence[Source]): What to analyse.
         settings (Settings): How.
+        notes (list[str]): Gets what a reader must know of each.
 
-    Returns:
+    Yields:
         Subject: Ready for :func:`run_images`.
 
     Raises:
@@ -168,6 +176,13 @@ def load_subject(source: Source, settings: Settings) -> Subject:
             another model or the split is empty.
         InputError: If there is no such config.
     """
+    for source in sources:
+        subject = _load_subject(source, settings)
+        notes += [f'{source.name}: {note}' for note in subject.notes]
+        yield subject
+
+
+def _load_subject(source: Source, settings: Settings) -> Subject:
     cfg = load_config(source.config, cfg_options=settings.cfg_options)
     model = load_model(cfg, source.checkpoint)
     dataset = DATASETS.build(_dataset_cfg(cfg, settings.split))
@@ -187,11 +202,9 @@ def load_subject(source: Source, settings: Settings) -> Subject:
         # No analysis looks at masks, which take most of the time.
         model.roi_head.mask_head = None
     groups = group_classes(cfg, dataset, settings.many, settings.few)
-    subject = Subject(
+    return Subject(
         source, cfg, model.to(settings.device or get_device()), dataset,
-        indices.tolist(), classes, groups)
-    subject.notes += _group_notes(subject, settings)
-    return subject
+        indices.tolist(), classes, groups, _group_notes(groups, len(classes)))
 
 
 def _dataset_cfg(cfg: Config, split: str) -> dict:
@@ -216,18 +229,18 @@ def _dataset_cfg(cfg: Config, split: str) -> dict:
     return dataset
 
 
-def _group_notes(subject: Subject, settings: Settings) -> List[str]:
-    groups = subject.groups
+def _group_notes(groups: Optional[ClassGroups],
+                 num_classes: int) -> List[str]:
     if groups is None:
         return [
             'nothing tells how frequent the classes are, so that only all of '
             'them together are measured; use an LVIS file, a data set with '
             'train_class_counts or a config with train_dataloader'
         ]
-    if len(groups.index) != len(subject.classes):
+    if len(groups.index) != num_classes:
         raise AnalysisError(
             f'the training set has {len(groups.index)} classes, but the split '
-            f'{len(subject.classes)}; both must have the same classes')
+            f'{num_classes}; both must have the same classes')
     return [
         f'no class of the split is {name} ({groups.source}), so that the '
         'values of this group are empty; use another split or other borders '
@@ -237,11 +250,11 @@ def _group_notes(subject: Subject, settings: Settings) -> List[str]:
 
 def run_images(subject: Subject, task: str,
                features_only: bool = False) -> Iterator[Batch]:
-    """Show the model its images, with progress on standard error.
+    """Show the model its images, with a progress bar on standard error.
 
     Args:
         subject (Subject): The model and its images.
-        task (str): For the progress line.
+        task (str): For the progress bar.
         features_only (bool): Stop a detector before its heads; the samples
             then hold no predictions.
 
@@ -255,18 +268,24 @@ def run_images(subject: Subject, task: str,
         num_workers=loader_cfg.get('num_workers', 0),
         collate_fn=pseudo_collate)
     init_default_scope(subject.cfg.get('default_scope', 'mmengine'))
-    progress = Progress(f'{task} {subject.name}', len(subject.indices))
-    done = 0
+    bar = progress_bar(f'{task} {subject.name}', len(subject.indices))
     for data in loader:
         with torch.no_grad():
             samples = _pass(subject.model, data, features_only)
+        done = bar.completed
         infos = [
             subject.dataset.get_data_info(i)
             for i in subject.indices[done:done + len(samples)]
         ]
-        done += len(samples)
         yield Batch(infos, samples, [true_labels(info) for info in infos])
-        progress.show(done)
+        bar.update(len(samples))
+    print(file=sys.stderr)
+
+
+def progress_bar(title: str, total: int) -> ProgressBar:
+    """Return mmengine's progress bar on standard error, under a title."""
+    print(f'{title}: {total} images', file=sys.stderr)
+    return ProgressBar(total, file=sys.stderr)
 
 
 def _pass(model: nn.Module, data: dict, features_only: bool) -> list:
@@ -277,11 +296,41 @@ def _pass(model: nn.Module, data: dict, features_only: bool) -> list:
     return data['data_samples']
 
 
+def objects_of(info: dict) -> List[dict]:
+    """Return the objects of an image without ignored ones."""
+    return [item for item in info.get('instances', ())
+            if not item.get('ignore_flag')]
+
+
 def true_labels(info: dict) -> np.ndarray:
     """Return the classes that an image shows, without ignored objects."""
     if 'gt_label' in info:
         return np.array(info['gt_label'], dtype=np.int64).reshape(-1)
-    return np.array([
-        item['bbox_label'] for item in info.get('instances', ())
-        if not item.get('ignore_flag')
-    ], dtype=np.int64)
+    return np.array([item['bbox_label'] for item in objects_of(info)],
+                    dtype=np.int64)
+
+
+def labels_of_boxes(boxes: Tensor, info: dict, sample: Any) -> Tensor:
+    """Return the class of the object that each box is on.
+
+    Args:
+        boxes (Tensor): x1, y1, x2, y2 in pixels of the network's input,
+            (R, 4).
+        info (dict): What the data set knows of the image.
+        sample (Any): Its data sample, which knows the scale.
+
+    Returns:
+        Tensor: int64, (R,); :data:`BACKGROUND` for a box that overlaps no
+        object by :data:`MATCH_OVERLAP`.
+    """
+    labels = torch.full((len(boxes), ), BACKGROUND)
+    objects = objects_of(info)
+    if objects and len(boxes):
+        scale = torch.tensor(
+            sample.metainfo.get('scale_factor', (1, 1)), dtype=torch.float64)
+        true_boxes = torch.tensor([o['bbox'] for o in objects],
+                                  dtype=torch.float64) * scale.repeat(2)
+        overlap, best = box_iou(boxes.double(), true_boxes).nan_to_num().max(1)
+        classes = torch.tensor([o['bbox_label'] for o in objects])[best]
+        labels = classes.where(overlap >= MATCH_OVERLAP, labels)
+    return labels

@@ -1,25 +1,32 @@
 r"""Are the logits of a class logistic or Gumbel distributed (Fig. 1)?
 
-Both distributions are fitted by maximum likelihood. The Kolmogorov-Smirnov
-distance of sorted values :math:`x_1 \le \dots \le x_n` to a distribution
-function F is
-
-.. math:: D = \max_i \max(i / n - F(x_i), F(x_i) - (i - 1) / n).
-
-The logistic distribution function is the sigmoid, the Gumbel one
+Both distributions are fitted by maximum likelihood, by SciPy, which gives the
+Kolmogorov-Smirnov distance of the values to each. The logistic distribution function is the sigmoid, the Gumbel one
 :math:`\exp(-\exp(-x))` is APA at lambda = 0: the nearer one suits the logits.
 
-Legend: n values of one class, W columns.
+Legend: n values of one class.
 """
-import math
-from typing import NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from numpy import ndarray
 
-from .errors import AnalysisError
+from .classifier import record_classifier
+from .errors import AnalysisError, check_finite
+from .loading import Settings, Source, Subject, load_subjects, run_images
+from .plot_style import drawing, label_axis, line_style
+from .reservoir import CAPACITY, ClassLogits
+from .runs import View
 
-__all__ = ['LogitFit', 'Reservoir', 'fit_logits', 'ks_distance']
+__all__ = ['LogitFit', 'analyze', 'fit_logits']
+
+HISTOGRAM_BINS = 30
+ORDER = ('all', 'many', 'frequent', 'medium', 'common', 'few', 'rare')
+TEXT = (
+    'Logits of one class over the test run, with the logistic and the Gumbel '
+    'distribution of greatest likelihood. KS is the Kolmogorov-Smirnov '
+    'distance between logits and fit: the smaller one suits. To the right '
+    'every class, below the diagonal if Gumbel is nearer.')
 
 
 class LogitFit(NamedTuple):
@@ -52,26 +59,6 @@ class LogitFit(NamedTuple):
         return self.ks_gumbel < self.ks_logistic
 
 
-def ks_distance(values: ndarray, probabilities: ndarray) -> float:
-    """Return the Kolmogorov-Smirnov distance of values to a distribution.
-
-    Args:
-        values (ndarray): (n,), in any order.
-        probabilities (ndarray): Its distribution function at the values, (n,).
-
-    Returns:
-        float: In [1 / (2 n), 1].
-
-    Example:
-        >>> ks_distance(np.array([0.2, 0.6]), np.array([0.2, 0.6]))
-        0.4
-    """
-    order = np.sort(np.asarray(probabilities)[np.argsort(values)])
-    size = len(order)
-    steps = np.arange(size + 1) / size
-    return float(max((steps[1:] - order).max(), (order - steps[:-1]).max()))
-
-
 def fit_logits(values: ndarray) -> LogitFit:
     """Fit a logistic and a Gumbel distribution to the logits of one class.
 
@@ -94,79 +81,189 @@ def fit_logits(values: ndarray) -> LogitFit:
     """
     from scipy import stats
     values = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise AnalysisError(
-            f'{int((~np.isfinite(values)).sum())} of {values.size} logits are '
-            'NaN or infinite, but finite ones are needed; look at the weights '
-            'with tools/inspect_checkpoint.py')
+    check_finite(values, 'logits')
     if len(values) < 2 or np.ptp(values) == 0:
         raise AnalysisError(
             'fitting a distribution needs at least 2 different logits, but '
             f'got {len(values)} of value {values[:1]}; analyse more images')
-    logistic = stats.logistic.fit(values)
-    gumbel = stats.gumbel_r.fit(values)
+    laws = (stats.logistic, stats.gumbel_r)
+    fits = [tuple(map(float, law.fit(values))) for law in laws]
+    distances = [float(stats.ks_1samp(values, law.cdf, args=fit).statistic)
+                 for law, fit in zip(laws, fits, strict=True)]
     return LogitFit(
         len(values), float(values.mean()), float(values.std()),
-        float(stats.skew(values)), tuple(map(float, logistic)),
-        tuple(map(float, gumbel)),
-        ks_distance(values, stats.logistic.cdf(values, *logistic)),
-        ks_distance(values, stats.gumbel_r.cdf(values, *gumbel)))
+        float(stats.skew(values)), *fits, *distances)
 
 
-class Reservoir:
-    """An even sample of rows that come in batches, in constant memory.
-
-    Every row of the stream is kept with the same probability (Algorithm R);
-    all are kept while there is room.
+def analyze(sources: Sequence[Source],
+            settings: Settings,
+            samples: str = 'all',
+            classifier: Optional[str] = None) -> View:
+    """Fit the logits of every class of some checkpoints.
 
     Args:
-        capacity (int): Rows to keep at most.
-        width (int): W.
-        seed (int): Seed of the choice.
+        sources (Sequence[Source]): Checkpoints to overlay.
+        settings (Settings): Split, images and groups.
+        samples (str): 'all': a class's logits on every image or RoI; 'own':
+            on those of that class alone.
+        classifier (str, optional): Name of the last layer.
 
-    Example:
-        >>> kept = Reservoir(capacity=3, width=1)
-        >>> kept.update(np.arange(2.)[:, None])
-        >>> kept.rows.ravel().tolist(), kept.seen
-        ([0.0, 1.0], 2)
+    Returns:
+        View: Rows per run and class.
+
+    Raises:
+        AnalysisError: If logits are NaN, or no class can be fitted.
     """
+    rows: List[Dict[str, Any]] = []
+    notes: List[str] = []
+    kept: Dict[str, tuple] = {}
+    for subject in load_subjects(sources, settings, notes):
+        store = _collect(subject, samples, classifier)
+        mine, fits = _fit(subject, store, notes)
+        rows += mine
+        kept[subject.name] = (_examples(subject, fits), store, fits,
+                             subject.classes)
+    return View(
+        title=f'Class logits against logistic and Gumbel ({samples} samples)',
+        text=TEXT,
+        metrics={s.name: _metrics([r for r in rows if r['run'] == s.name])
+                 for s in sources},
+        rows=rows,
+        summary=_summary(rows),
+        pictures={'logits.png': lambda path: _draw(rows, kept, path)},
+        notes=notes,
+        settings=dict(samples=samples, rows_kept=CAPACITY))
 
-    def __init__(self, capacity: int, width: int, seed: int = 0) -> None:
-        if capacity < 1:
-            raise AnalysisError(
-                f'capacity must be 1 or more rows, but got {capacity}')
-        self.seen = 0
-        self.capacity = capacity
-        self._rows = np.empty((0, width), dtype=np.float32)
-        self._random = np.random.default_rng(seed)
 
-    @property
-    def rows(self) -> ndarray:
-        """ndarray: The rows kept, float32, (min(seen, capacity), W)."""
-        return self._rows[:min(self.seen, self.capacity)]
+def _collect(subject: Subject, samples: str,
+             classifier: Optional[str]) -> ClassLogits:
+    store = ClassLogits(len(subject.classes), samples)
+    with record_classifier(subject, classifier) as record:
+        for batch in run_images(subject, 'logits'):
+            found = record.take(batch)
+            check_finite(found.logits,
+                         f'logits of {subject.source.checkpoint}')
+            store.update(found.logits.numpy(), found.labels.numpy())
+    return store
 
-    def update(self, rows: ndarray) -> None:
-        """Add rows (n, W)."""
-        room = max(self.capacity - self.seen, 0)
-        first, rest = rows[:room], rows[room:]
-        if len(first):
-            self._grow(self.seen + len(first))
-            self._rows[self.seen:self.seen + len(first)] = first
-            self.seen += len(first)
-        if len(rest):
-            # Row number m of the stream takes a random place below m, if
-            # that is in the reservoir; of several the last one stays.
-            places = self._random.integers(
-                0, np.arange(self.seen + 1, self.seen + len(rest) + 1))
-            inside = places < self.capacity
-            self._rows[places[inside]] = rest[inside]
-            self.seen += len(rest)
 
-    def _grow(self, size: int) -> None:
-        """Double the store as needed; most classes stay far below."""
-        if size > len(self._rows):
-            larger = min(max(size, 2 * len(self._rows)), self.capacity)
-            rows = np.full((larger, self._rows.shape[1]), math.nan,
-                           dtype=np.float32)
-            rows[:len(self._rows)] = self._rows
-            self._rows = rows
+def _fit(subject: Subject, store: ClassLogits, notes: List[str]) -> tuple:
+    rows, fits, few = [], {}, []
+    for label, name in enumerate(subject.classes):
+        values = store.of(label)
+        if len(values) < 2 or np.ptp(values) == 0:
+            few.append(f'{name} ({len(values)})')
+            fit = LogitFit(len(values), *[np.nan] * 3, (np.nan, ) * 2,
+                           (np.nan, ) * 2, np.nan, np.nan)
+        else:
+            fit = fits[label] = fit_logits(values)
+        rows.append(dict(
+            run=subject.name, label=label, name=name,
+            group=subject.group_of(label, 'all'),
+            count=fit.count, mean=fit.mean, std=fit.std,
+            skewness=fit.skewness, ks_logistic=fit.ks_logistic,
+            ks_gumbel=fit.ks_gumbel,
+            nearer='' if label not in fits else
+            'gumbel' if fit.nearer_gumbel else 'logistic'))
+    if few:
+        notes.append(
+            f'{subject.name}: {len(few)} of {len(subject.classes)} classes '
+            'have fewer than 2 different logits and no fit, name (samples): '
+            + ', '.join(few[:5]) + (', ...' if len(few) > 5 else ''))
+    if not fits:
+        raise AnalysisError(
+            f'none of the {len(rows)} classes of {subject.name} has 2 '
+            'different logits; analyse more images, or all samples')
+    return rows, fits
+
+
+def _examples(subject: Subject, fits: Dict[int, LogitFit]) -> List[tuple]:
+    """Choose the first class with a fit of each group."""
+    groups = subject.groups
+    if groups is None:
+        return [('all', min(fits))]
+    return [(name, next(c for c in fits if groups.index[c] == i))
+            for i, name in enumerate(groups.names)
+            if any(groups.index[c] == i for c in fits)]
+
+
+def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    summary = []
+    for run in dict.fromkeys(r['run'] for r in rows):
+        mine = [r for r in rows if r['run'] == run]
+        for group in dict.fromkeys(['all', *_groups(mine)]):
+            some = [r for r in mine if group in ('all', r['group'])]
+            fitted = [r for r in some if r['nearer']]
+            summary.append(dict(
+                run=run, group=group, classes=len(some), fitted=len(fitted),
+                nearer_gumbel=_mean([r['nearer'] == 'gumbel'
+                                     for r in fitted]),
+                **{name: _mean([r[name] for r in fitted])
+                   for name in ('ks_logistic', 'ks_gumbel', 'skewness',
+                                'mean')}))
+    return summary
+
+
+def _groups(rows: List[Dict[str, Any]]) -> List[str]:
+    """Return the groups of some classes from most to least images."""
+    return sorted({r['group'] for r in rows}, key=ORDER.index)
+
+
+def _mean(values: list) -> float:
+    return float(np.mean(values)) if values else float('nan')
+
+
+def _metrics(rows: List[Dict[str, Any]]) -> Dict[str, Any]:
+    return dict(
+        groups={line['group']: line for line in _summary(rows)},
+        classes={r['name']: r for r in rows})
+
+
+def _draw(rows: Sequence[Dict[str, Any]], kept: Dict[str, tuple],
+          path: str) -> None:
+    """Draw examples of every group, and the distances of all classes."""
+    columns = 1 + max(len(examples) for examples, *_ in kept.values())
+    with drawing(path, len(kept), columns, 2.9, 2.5) as (_, axes):
+        for line, (run, (examples, store, fits, names)) in zip(
+                axes, kept.items(), strict=True):
+            for axis, (group, label) in zip(line, examples, strict=False):
+                _draw_class(axis, store.of(label), fits[label])
+                label_axis(axis, f'{run}: {names[label]} ({group})',
+                           'logit', 'density')
+            for axis in line[len(examples):-1]:
+                axis.set_axis_off()
+            _draw_distances(line[-1], [r for r in rows if r['run'] == run])
+            label_axis(line[-1], f'{run}: all classes', 'KS to logistic',
+                       'KS to Gumbel')
+
+
+def _draw_class(axis: object, values: np.ndarray, fit: LogitFit) -> None:
+    from scipy import stats
+    axis.hist(values, bins=HISTOGRAM_BINS, density=True, color='#c9c9c9',
+              edgecolor='#8f8f8f', linewidth=0.4)
+    x = np.linspace(values.min(), values.max(), 200)
+    for number, (name, law, values_of, distance) in enumerate(
+            (('logistic', stats.logistic, fit.logistic, fit.ks_logistic),
+             ('Gumbel', stats.gumbel_r, fit.gumbel, fit.ks_gumbel))):
+        style = dict(line_style(number), marker='')
+        axis.plot(x, law.pdf(x, *values_of), **style,
+                  label=f'{name}, KS {distance:.3f}')
+    axis.legend(loc='upper right', handlelength=1.5, borderpad=0.2)
+    # Room for the legend above the curves.
+    axis.set_ylim(0, 1.45 * axis.get_ylim()[1])
+
+
+def _draw_distances(axis: object, rows: List[Dict[str, Any]]) -> None:
+    for number, group in enumerate(_groups(rows)):
+        mine = [r for r in rows if r['group'] == group and r['nearer']]
+        if not mine:
+            continue
+        style = dict(line_style(number), linestyle='')
+        axis.plot([r['ks_logistic'] for r in mine],
+                  [r['ks_gumbel'] for r in mine], **style,
+                  label=f'{group} ({len(mine)})')
+    top = 1.1 * max(max(axis.get_xlim()), max(axis.get_ylim()))
+    axis.plot([0, top], [0, top], color='black', linewidth=0.8)
+    axis.set_xlim(0, top)
+    axis.set_ylim(0, top)
+    axis.legend(loc='best', handletextpad=0.2)

@@ -3,16 +3,15 @@
 Lines differ in colour, lightness, dashes and marker at once, so that a print
 in grey, or a reader who does not tell colours apart, loses nothing.
 """
-import os
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Dict, Iterator, Tuple
 
 import numpy as np
 
-__all__ = [
-    'BAR_STYLES', 'drawing', 'label_axis', 'line_style', 'sketching',
-    'to_pixels'
-]
+from apa_mm.utils.files import replacing
+
+__all__ = ['BAR_STYLES', 'drawing', 'label_axis', 'line_style']
 
 #: From dark to light, with as many dashes and markers.
 LINE_STYLES = (
@@ -77,43 +76,28 @@ def drawing(path: str, rows: int = 1, columns: int = 1, width: float = 3.2,
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    with sketching(rows, columns, width, height,
-                   **subplots) as (figure, axes):
-        yield figure, axes
-        partial = f'{path}.partial'
+    import matplotlib
+    # Without pyplot no window system is asked for.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    with matplotlib.rc_context(SETTINGS), replacing(path) as partial:
+        figure = Figure(figsize=(columns * width, rows * height),
+                        layout='constrained')
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(rows, columns, squeeze=False,
+                                      **subplots)
         figure.savefig(partial, format='png')
         if not photos:
             _shrink(partial)
-        os.replace(partial, path)
 
 
-def _shrink(path: str) -> None:
+def _shrink(path: Path) -> None:
     """Write a picture again with a palette."""
     from PIL import Image
     with Image.open(path) as picture:
         small = picture.convert('RGB').quantize(
-            256, dither=Image.Dither.NONE)
+            256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     small.save(path, format='png', optimize=True)
-
-
-@contextmanager
-def sketching(rows: int, columns: int, width: float, height: float,
-              **subplots: object) -> Iterator[Tuple[object, np.ndarray]]:
-    """Do as :func:`drawing` without a file, for :func:`to_pixels`."""
-    import matplotlib
-    with matplotlib.rc_context(SETTINGS):
-        yield _figure(rows, columns, width, height, **subplots)
-
-
-def _figure(rows: int, columns: int, width: float, height: float,
-            **subplots: object) -> Tuple[object, np.ndarray]:
-    # Without pyplot no window system is asked for.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(columns * width, rows * height),
-                    layout='constrained')
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **subplots)
 
 
 def label_axis(axis: object, title: str = '', x: str = '',
@@ -125,9 +109,3 @@ def label_axis(axis: object, title: str = '', x: str = '',
         axis.set_xlabel(x)
     if y:
         axis.set_ylabel(y)
-
-
-def to_pixels(figure: object) -> np.ndarray:
-    """Return a figure as an RGB image, uint8 (H, W, 3)."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()

@@ -2,11 +2,14 @@
 import csv
 import json
 import math
-import os
 import time
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence
+
+from apa_mm.utils.files import replacing
+from apa_mm.utils.tables import text_table
 
 __all__ = [
     'View', 'default_name', 'format_rows', 'new_folder', 'write_view'
@@ -56,23 +59,16 @@ def default_name(checkpoint: str) -> str:
 def new_folder(path: str) -> Path:
     """Make a folder that was not there: ``path``, ``path-2``, ``path-3``.
 
-    Args:
-        path (str): Where to.
-
-    Returns:
-        Path: The new, empty folder; nothing is ever overwritten.
-
     Raises:
         OSError: If it cannot be made.
     """
-    number = 1
-    while True:
+    for number in count(1):
         folder = Path(path if number == 1 else f'{path}-{number}')
         try:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
-            number += 1
+            continue
 
 
 def write_view(tool: str, view: View, out: str) -> Path:
@@ -90,7 +86,14 @@ def write_view(tool: str, view: View, out: str) -> Path:
     folder = new_folder(out)
     for name, draw in view.pictures.items():
         draw(str(folder / name))
-    _write_csv(view.rows, folder / f'{tool}.csv')
+    with open(folder / f'{tool}.csv', 'w', newline='',
+              encoding='utf-8') as file:
+        writer = csv.DictWriter(file, list(view.rows[0]) if view.rows else [],
+                                lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(
+            {k: '' if _plain(v) is None else v for k, v in row.items()}
+            for row in view.rows)
     record = dict(
         tool=tool,
         title=view.title,
@@ -102,11 +105,10 @@ def write_view(tool: str, view: View, out: str) -> Path:
         pictures=list(view.pictures),
         summary=view.summary,
         metrics=view.metrics)
-    partial = folder / f'{METRICS_FILE}.partial'
-    partial.write_text(
-        json.dumps(_plain(record), indent=1, allow_nan=False) + '\n',
-        encoding='utf-8')
-    os.replace(partial, folder / METRICS_FILE)
+    with replacing(folder / METRICS_FILE) as partial:
+        partial.write_text(
+            json.dumps(_plain(record), indent=1, allow_nan=False) + '\n',
+            encoding='utf-8')
     return folder
 
 
@@ -123,45 +125,30 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _write_csv(rows: Sequence[Dict[str, Any]], path: Path) -> None:
-    with open(path, 'w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(
-            file, list(rows[0]) if rows else [], lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(
-            {k: '' if _plain(v) is None else v for k, v in row.items()}
-            for row in rows)
-
-
 def format_rows(rows: Sequence[Dict[str, Any]]) -> str:
-    """Format a table for the terminal; numbers to the right.
+    """Format a table; NaN and None show as a dash.
 
     Args:
         rows (Sequence[dict]): All with the same keys.
 
     Returns:
-        str: A heading and one line per row; NaN and None show as a dash.
+        str: As :func:`apa_mm.utils.tables.text_table`, numbers with 4
+        significant digits.
 
     Example:
         >>> print(format_rows([dict(run='a', ece=0.12345)]))
-        run     ece
-        a    0.1235
+        | run |    ece |
+        |:----|-------:|
+        | a   | 0.1235 |
     """
     if not rows:
         return '(no rows)'
-    cells = [list(rows[0])] + [[cell_text(v) for v in r.values()]
-                               for r in rows]
-    left = [isinstance(value, str) for value in rows[0].values()]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return '\n'.join('  '.join(
-        text.ljust(width) if is_left else text.rjust(width)
-        for text, width, is_left in zip(line, widths, left, strict=True)
-    ).rstrip() for line in cells)
+    return text_table(list(rows[0]), [[_cell(v) for v in row.values()]
+                                      for row in rows])
 
 
-def cell_text(value: Any) -> str:
-    """Return a cell's text: 4 significant digits, a dash for nothing."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)
-                         ):
+def _cell(value: Any) -> str:
+    value = _plain(value)
+    if value is None:
         return '-'
     return f'{value:.4g}' if isinstance(value, float) else str(value)

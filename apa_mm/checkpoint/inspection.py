@@ -1,10 +1,9 @@
 """Say what a checkpoint is, and what its kappa and lambda are."""
-import re
-from typing import Dict, List, Mapping, NamedTuple, Optional, Set, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional
 
 from torch import Tensor
 
-from apa_mm.layers.activation import LAMBDA_FLOOR
+from apa_mm.layers.pairs import Pair, parameter_pairs
 
 from .architecture import Architecture, read_architecture
 from .contents import Facts, check_finite, find_weights
@@ -14,36 +13,6 @@ from apa_mm.weights.reading import RawCheckpoint, read_checkpoint
 from .recognition import (Names, change, recognise, strip_backbone, translate)
 
 __all__ = ['Inspection', 'Pair', 'inspect_file', 'parameter_pairs']
-
-_LEAVES = {'kappa': 'kappa', 'kappa_param': 'kappa', 'lambd': 'lambd',
-           'lambda_param': 'lambd'}
-_SITE = re.compile(
-    r'(?:backbone\.)?(?:layer(?P<stage>\d+)\.(?P<block>\d+)\.'
-    r'(?P<site>act\d|attention\..*gate|attention\.gate)'
-    r'|conv1\.(?P<stem>\d)|act1)')
-
-
-class Pair(NamedTuple):
-    """kappa and lambda of one unit or gate.
-
-    Attributes:
-        name (str): Where it is, by our names.
-        kind (str): 'unit' (AGLU) or 'gate' (APA).
-        kappa (Tensor): (1,) or (C,).
-        lambd (Tensor): (1,) or (C,).
-    """
-
-    name: str
-    kind: str
-    kappa: Tensor
-    lambd: Tensor
-
-    def dead(self, clamp: str) -> bool:
-        """Return whether the source's clamp gives some lambda no gradient."""
-        floor = 0.0 if clamp == 'shifted' else LAMBDA_FLOOR
-        low = self.lambd <= floor if clamp == 'shifted' else (
-            self.lambd < floor)
-        return bool(low.any())
 
 
 class Inspection(NamedTuple):
@@ -192,67 +161,6 @@ def _assemble(raw: RawCheckpoint, tensors: Dict[str, Tensor], facts: Facts,
         pairs=pairs,
         broken=check_finite(tensors),
         notes=notes)
-
-
-def parameter_pairs(tensors: Mapping[str, Tensor]) -> List[Pair]:
-    """Find kappa and lambda, under our names or the authors'.
-
-    Args:
-        tensors (Mapping[str, Tensor]): A state dict.
-
-    Returns:
-        list[Pair]: In the order of the network: the stem, then by stage,
-        block and site; other networks in their own order.
-
-    Example:
-        >>> import torch
-        >>> one = torch.ones(1)
-        >>> [(p.name, p.kind) for p in parameter_pairs({
-        ...     'layer1.0.attention.gate.kappa': one,
-        ...     'layer1.0.attention.gate.lambd': one,
-        ...     'act1.kappa': one, 'act1.lambd': one})]
-        [('act1', 'unit'), ('layer1.0.attention.gate', 'gate')]
-    """
-    found: Dict[str, Dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        owner, _, leaf = name.rpartition('.')
-        if leaf in _LEAVES:
-            found.setdefault(owner, {})[_LEAVES[leaf]] = value
-    pairs = [
-        Pair(owner, _kind(owner), values['kappa'].flatten(),
-             values['lambd'].flatten()) for owner, values in found.items()
-        if len(values) == 2
-    ]
-    owners = {pair.name for pair in pairs}
-    ranked = [(_place_of(pair.name, owners), pair) for pair in pairs]
-    ordered = sorted((rank, i) for i, (rank, _) in enumerate(ranked) if rank)
-    # Other networks than ResNets keep the order of the file.
-    return ([pairs[i] for _, i in ordered] +
-            [pair for rank, pair in ranked if not rank])
-
-
-def _kind(owner: str) -> str:
-    gates = ('gate', 'uniact', 'unact')
-    return 'gate' if any(part in gates for part in owner.split('.')) else (
-        'unit')
-
-
-def _place_of(name: str, owners: Set[str]) -> Tuple[int, ...]:
-    """Return stage, block and site in a ResNet, or () for other names."""
-    found = _SITE.fullmatch(name)
-    if found is None:
-        return ()
-    if found['stage'] is None:  # in the stem; a ResNet-D has three units
-        return 0, int(found['stem'] or 99)
-    site = found['site']
-    if site.startswith('attention'):
-        rank = 51 if 'spatial' in site else 50
-    else:
-        index = int(site[3:])
-        # The last unit of a block comes after the attention.
-        after = name[:-len(site)] + f'act{index + 1}'
-        rank = index if after in owners else 60
-    return int(found['stage']), int(found['block']), rank
 
 
 def _translated(tensors: Mapping[str, Tensor],

@@ -1,4 +1,8 @@
 """Replacing the activations of any model by learnable units."""
-from .replace import replace_activations
+from .replace import SwapReport, replace_activations
+from .shared_units import find_shared_units, split_shared_units
 
-__all__ = ['replace_activations']
+__all__ = [
+    'SwapReport', 'find_shared_units', 'replace_activations',
+    'split_shared_units'
+]

@@ -8,9 +8,13 @@ import ast
 import inspect
 import textwrap
 from types import FunctionType
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple
 
 from torch import nn
+
+from apa_mm.layers.activation import AGLU
+
+from .equivalents import kind_of
 
 __all__ = ['CONTAINERS', 'CallSites', 'find_call_sites']
 
@@ -41,20 +45,26 @@ _Functions = Dict[str, ast.AST]
 
 
 class CallSites(NamedTuple):
-    """Where the methods of a class use one of its modules.
+    """Where a block uses one of its modules.
+
+    Of two branches only one runs, so their uses have the same numbers.
 
     Attributes:
         count (int, optional): Uses along the longest path through
             ``forward``; None if it cannot be told: no source, a call in a
-            loop, a second name for the module, a method that is called
-            several times, or members reached by ``getattr``.
-        places (dict): Method name -> {(line, column) in its source: number
-            of the use, from 0}. Of two branches only one runs, so their uses
-            have the same numbers.
+            loop, a second name for the module, or members reached by
+            ``getattr``.
+        marks (dict[str, int]): Other modules of the block -> number of the
+            use, from 0, that comes next after their call.
+        chained (frozenset[int]): Uses that follow the use before them, or
+            the start of ``forward``, with no such call between.
+        unmarked (bool): Whether some use can be told by neither.
     """
 
     count: Optional[int]
-    places: Dict[str, Dict[Tuple[int, int], int]]
+    marks: Dict[str, int] = {}
+    chained: FrozenSet[int] = frozenset()
+    unmarked: bool = False
 
 
 def find_call_sites(block: nn.Module, name: str) -> CallSites:
@@ -68,59 +78,93 @@ def find_call_sites(block: nn.Module, name: str) -> CallSites:
         name (str): Name of the module in it, without a dot.
 
     Returns:
-        CallSites: Number and places of the uses.
+        CallSites: Number of the uses, and how to tell them apart.
 
     Example:
         >>> from torchvision.models import resnet50
-        >>> find_call_sites(resnet50().layer1[0], 'relu').count
-        3
+        >>> sites = find_call_sites(resnet50().layer1[1], 'relu')
+        >>> sites.count, sites.marks['conv1'], sites.marks['bn3']
+        (3, 0, 2)
     """
     if any((cls.__name__, name) in ONE_SITE for cls in type(block).__mro__):
-        return CallSites(1, {})
-    finder = _Finder(type(block), name)
+        return CallSites(1)
+    finder = _Finder(block, name)
     finder.member('forward')
-    unknown = finder.unknown or (finder.next == 0 and finder.dynamic)
-    return CallSites(None if unknown else finder.next, finder.places)
+    if finder.unknown or (finder.state.next == 0 and finder.dynamic):
+        return CallSites(None)
+    return finder.result()
 
 
-def source_tree(function: FunctionType) -> ast.FunctionDef:
-    """Parse a function's source; positions count from its first line.
+class _State(NamedTuple):
+    """Where a path through ``forward`` stands.
 
-    Raises:
-        OSError: If there is no source.
-        SyntaxError: If it is no whole statement.
+    ``opened`` are modules that were or may have been called since the last
+    use, ``sure`` those that were on every path; ``last`` are the numbers that
+    the last use can have, -1 for the start.
     """
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return tree.body[0]
+
+    next: int
+    opened: FrozenSet[str]
+    sure: FrozenSet[str]
+    last: FrozenSet[int]
+
+
+def _join(one: _State, two: _State) -> _State:
+    return _State(
+        max(one.next, two.next), one.opened | two.opened, one.sure & two.sure,
+        one.last | two.last)
 
 
 class _Finder:
     """Walks along a forward pass and numbers the uses of ``self.<name>``."""
 
-    def __init__(self, cls: type, name: str) -> None:
-        self.cls, self.name = cls, name
-        self.next = 0
+    def __init__(self, block: nn.Module, name: str) -> None:
+        self.cls, self.name = type(block), name
+        # Lists are not called, and activations may be replaced later.
+        self.modules = {
+            key for key, child in block._modules.items()
+            if isinstance(child, nn.Module)
+            and not isinstance(child, (*CONTAINERS[1:], AGLU))
+            and kind_of(child) is None
+        }
+        self.state = _State(0, frozenset(), frozenset(), frozenset([-1]))
         self.unknown = False
         self.dynamic = False
-        self.places: Dict[str, Dict[Tuple[int, int], int]] = {}
-        self.active: List[str] = []
+        self.marks: Dict[str, Set[int]] = {}
+        self.uses: List[_State] = []
+        self.active: List[Tuple[type, str]] = []
 
-    def member(self, name: str) -> None:
-        """Walk through a method or property that the class has."""
+    def result(self) -> CallSites:
+        marks = {key: min(numbers) for key, numbers in self.marks.items()
+                 if len(numbers) == 1}
+        chained, unmarked = set(), False
+        for use in self.uses:
+            if use.sure & set(marks):
+                continue
+            chained.add(use.next)
+            unmarked |= use.last != {use.next - 1}
+        return CallSites(self.state.next, marks, frozenset(chained), unmarked)
+
+    def member(self, name: str, after: Optional[type] = None) -> None:
+        """Walk through a method or property, of a parent of ``after``."""
         self.dynamic |= name in _DYNAMIC
-        function = getattr(self.cls, name, None)
+        mro = self.cls.__mro__
+        if after is not None:
+            mro = mro[mro.index(after) + 1:]
+        owner = next((cls for cls in mro if name in vars(cls)), nn.Module)
+        function = vars(owner).get(name)
         if isinstance(function, property):
             function = function.fget
         # A cycle of methods, or a method of nn.Module itself, adds nothing.
-        if (not inspect.isfunction(function) or name in self.active
-                or function is getattr(nn.Module, name, None)):
+        if (not inspect.isfunction(function) or owner is nn.Module
+                or (owner, name) in self.active):
             return
         try:
-            tree = source_tree(function)
+            tree = _source_tree(function)
         except (OSError, TypeError, SyntaxError):
             self.unknown = True
             return
-        self.active.append(name)
+        self.active.append((owner, name))
         self.walk(tree.body, {})
         self.active.pop()
 
@@ -136,28 +180,35 @@ class _Finder:
         """Walk through one statement or expression."""
         if isinstance(node, (ast.If, ast.IfExp)):
             self.visit(node.test, functions)
-            start, ends = self.next, []
+            start, ends = self.state, []
             for part in (node.body, node.orelse):
-                self.next = start
+                self.state = start
                 self.walk(
                     part if isinstance(part, list) else [part], functions)
-                ends.append(self.next)
-            self.next = max(ends)
+                ends.append(self.state)
+            self.state = _join(*ends)
             return
-        start = self.next
+        start = self.state
         if isinstance(node, ast.Name) and node.id in functions:
             inner = {k: v for k, v in functions.items() if k != node.id}
             self.walk(functions[node.id].body, inner)
         else:
             self.parts(node, functions)
-        if isinstance(node, _LOOPS) and self.next > start:
-            self.unknown = True
+        if isinstance(node, (*_LOOPS, ast.BoolOp)):
+            # The inside may run never; a use in it may run several times.
+            self.unknown |= (self.state.next > start.next
+                             and isinstance(node, _LOOPS))
+            self.state = _join(start, self.state)
 
     def parts(self, node: ast.AST, functions: _Functions) -> None:
         """Walk through the parts of a node; arguments before the call."""
         children = list(ast.iter_child_nodes(node))
         if isinstance(node, ast.Call):
-            children = children[1:] + children[:1]
+            # Arguments come before the call, and what is handed to a
+            # function is called after all of them.
+            children.sort(key=lambda child: (
+                child is node.func or self.is_module(child),
+                child is not node.func))
             if _named(node.func) == 'getattr' and node.args:
                 self.dynamic |= _named(node.args[0]) == 'self'
         for child in children:
@@ -167,40 +218,47 @@ class _Finder:
                 self.reference(child, node)
             elif (isinstance(child.value, ast.Call)
                   and _named(child.value.func) == 'super'):
-                self.parent(child.attr)
+                self.member(child.attr, after=self.active[-1][0])
             else:
                 self.visit(child, functions)
 
+    def is_module(self, node: ast.AST) -> bool:
+        """Return whether a node is a module of the block, or hands it on."""
+        if isinstance(node, ast.keyword):
+            node = node.value
+        return (isinstance(node, ast.Attribute)
+                and _named(node.value) == 'self'
+                and (node.attr in self.modules or node.attr == self.name))
+
     def reference(self, node: ast.Attribute, where: ast.AST) -> None:
         """Follow one ``self.<attribute>``."""
+        called = isinstance(where, (ast.Call, ast.keyword)) and not (
+            isinstance(where, ast.Call) and _named(where.func) in _LOOKS)
         if node.attr != self.name:
+            if node.attr in self.modules and called:
+                sure = isinstance(where, ast.Call) and where.func is node
+                self.state = self.state._replace(
+                    opened=self.state.opened | {node.attr},
+                    sure=self.state.sure | ({node.attr} if sure else set()))
             self.member(node.attr)
         elif isinstance(where, _SECOND_NAMES):
             self.unknown = True
-        elif isinstance(where, (ast.Call, ast.keyword, ast.Return)):
-            if not (isinstance(where, ast.Call)
-                    and _named(where.func) in _LOOKS):
-                self.use(node)
+        elif called or isinstance(where, ast.Return):
+            self.use()
 
-    def parent(self, name: str) -> None:
-        """Follow ``super().<name>``; its uses cannot be written anew."""
-        start = self.next
-        owners = [cls for cls in self.cls.__mro__ if name in vars(cls)]
-        for cls in owners[1:]:
-            finder = _Finder(cls, self.name)
-            finder.member(name)
-            self.next += finder.next
-            self.dynamic |= finder.dynamic
-            self.unknown |= finder.unknown or self.next > start
-            return
+    def use(self) -> None:
+        """Number a use."""
+        self.uses.append(self.state)
+        number = self.state.next
+        for key in self.state.opened:
+            self.marks.setdefault(key, set()).add(number)
+        self.state = _State(
+            number + 1, frozenset(), frozenset(), frozenset([number]))
 
-    def use(self, node: ast.Attribute) -> None:
-        """Number a use; one place with two numbers cannot be split."""
-        places = self.places.setdefault(self.active[-1], {})
-        place = (node.lineno, node.col_offset)
-        if places.setdefault(place, self.next) != self.next:
-            self.unknown = True
-        self.next += 1
+
+def _source_tree(function: FunctionType) -> ast.FunctionDef:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    return tree.body[0]
 
 
 def _named(node: ast.AST) -> Optional[str]:

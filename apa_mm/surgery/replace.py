@@ -1,19 +1,20 @@
 """Swap the activations of a built model for AGLU units."""
 import re
-from typing import (Dict, Iterator, List, NamedTuple, Optional, Sequence,
-                    Tuple)
+from typing import (Any, Dict, Iterator, List, NamedTuple, Optional, Sequence,
+                    Tuple, Union)
 
 import torch
 from mmengine.logging import print_log
 from torch import nn
 
 from apa_mm.layers.activation import AGLU
-from apa_mm.surgery.call_sites import (CONTAINERS, CallSites,
-                                       find_call_sites)
-from apa_mm.surgery.equivalents import RELU_KAPPA, equivalent_of, kind_of
-from apa_mm.surgery.site_splitting import class_with_sites
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
+
+from .call_sites import CONTAINERS, CallSites, find_call_sites
+from .equivalents import RELU_KAPPA, equivalent_of, kind_of
+from .shared_units import find_shared_units
+from .site_units import SiteUnits
 
 __all__ = ['Swap', 'SwapReport', 'replace_activations']
 
@@ -56,10 +57,13 @@ class SwapReport(NamedTuple):
     Attributes:
         swapped (list[Swap]): What was replaced, in the model's order.
         kept (list[tuple[str, str]]): Activations that stayed, and why.
+        shared (list[str]): Units that several places call: those named by
+            ``shared``, and those that were there before.
     """
 
     swapped: List[Swap]
     kept: List[Tuple[str, str]]
+    shared: List[str] = []
 
     @property
     def num_units(self) -> int:
@@ -80,6 +84,7 @@ class SwapReport(NamedTuple):
             units = sum(swap.sites for swap in same)
             lines.append(f'  {old}: {units} units, {values}')
         lines += [f'  kept {name}: {why}' for name, why in self.kept]
+        lines += [f'  shared: {text}' for text in self.shared]
         return '\n'.join(lines)
 
 
@@ -103,9 +108,9 @@ def replace_activations(model: nn.Module,
                         act_cfg: Optional[dict] = None) -> SwapReport:
     r"""Swap activation modules for AGLU units, in place.
 
-    A block that calls one module several times gets one unit per call, in an
-    ``nn.ModuleList`` (see :mod:`apa_mm.surgery.site_splitting`), since kappa
-    and lambda must not be shared by accident. With ``init='equivalent'`` the
+    A block that calls one module several times gets one unit per call (see
+    :class:`~apa_mm.surgery.site_units.SiteUnits`), since kappa and lambda
+    must not be shared by accident. With ``init='equivalent'`` the
     model computes the same function as before: exactly for SiLU, within the
     stated deviation per unit for ReLU and GELU (see
     :mod:`apa_mm.surgery.equivalents`). Call it before the optimizer is built
@@ -156,7 +161,6 @@ def replace_activations(model: nn.Module,
             f'{pattern!r}, stages={stages}; the model has {_describe(found)}')
     # All before the first change: an error must leave the model whole.
     sites = [_sites_of(place, shared) for place in chosen]
-    classes = _new_classes(chosen, sites)
     report = SwapReport([], [])
     for place, found_sites in zip(chosen, sites, strict=True):
         if found_sites.count == 0:
@@ -164,11 +168,9 @@ def replace_activations(model: nn.Module,
                 (place.name, f'{type(place.block).__name__} never calls it'))
             continue
         swap = _describe_swap(place, found_sites.count, init, relu_kappa)
-        _put(model, place, swap, dict(act_cfg or {}))
+        _put(model, place, swap, found_sites, dict(act_cfg or {}))
         report.swapped.append(swap)
-    for block, cls in classes:
-        block.__class__ = cls
-    return report
+    return report._replace(shared=list(map(str, find_shared_units(model))))
 
 
 def _activations(model: nn.Module) -> Iterator[_Place]:
@@ -210,32 +212,13 @@ def _sites_of(place: _Place, shared: Sequence[str]) -> CallSites:
     sites = find_call_sites(place.block, place.attribute)
     if sites.count == 0 and isinstance(place.block, CONTAINERS):
         return CallSites(1, {})
-    if sites.count is None:
+    if sites.count is None or (sites.count > 1 and sites.unmarked):
         raise ValueError(
             f'the calls of {place.name} cannot be told apart in the source of '
             f'{block}, and they must not share kappa and lambda by accident; '
             f"name it in shared=['{key}'] to let all of them use one unit, or "
             'leave it out by pattern')
     return sites
-
-
-def _new_classes(places: Sequence[_Place], sites: Sequence[CallSites]
-                 ) -> List[Tuple[nn.Module, type]]:
-    """Return blocks that need a class with indices, and that class."""
-    shared: Dict[int, Dict[str, CallSites]] = {}
-    blocks = {id(place.block): place.block for place in places}
-    for place, found in zip(places, sites, strict=True):
-        if found.count is not None and found.count > 1:
-            shared.setdefault(id(place.block), {})[place.attribute] = found
-    made: Dict[tuple, type] = {}
-    result = []
-    for number, by_name in shared.items():
-        block = blocks[number]
-        key = (type(block), *sorted(by_name))
-        if key not in made:
-            made[key] = class_with_sites(type(block), by_name)
-        result.append((block, made[key]))
-    return result
 
 
 def _describe_swap(place: _Place, count: int, init: str,
@@ -247,43 +230,58 @@ def _describe_swap(place: _Place, count: int, init: str,
                 *equivalent_of(kind_of(place.module), relu_kappa))
 
 
-def _put(model: nn.Module, place: _Place, swap: Swap, options: dict) -> None:
+def _put(model: nn.Module, place: _Place, swap: Swap, sites: CallSites,
+         options: dict) -> None:
     if swap.kappa is not None:
         options.update(kappa_init=swap.kappa, lambd_init=swap.lambd)
     units = [AGLU(**options) for _ in range(swap.sites)]
-    new = units[0] if len(units) == 1 else nn.ModuleList(units)
+    new = units[0] if len(units) == 1 else SiteUnits(units)
     # Its own device: a model may lie on several.
     anchor = next(place.block.parameters(), next(model.parameters(), None))
     if anchor is not None:
         new.to(anchor.device)
     new.train(place.module.training)
     setattr(place.block, place.attribute, new)
+    if len(units) > 1:
+        new.listen(place.block, sites)
 
 
 @MODELS.register_module(name='ReplacedActivations')
-def build_with_replaced_activations(model: dict,
+def build_with_replaced_activations(model: Union[dict, str],
                                     data_preprocessor: Optional[dict] = None,
-                                    **options) -> nn.Module:
+                                    replace: Optional[dict] = None,
+                                    **others: Any) -> nn.Module:
     """Build a model and swap its activations: the switch for configs.
 
     ``model=dict(type='apa_mm.ReplacedActivations', model=dict(...),
-    stages=[3, 4])``. The result is the inner model itself, so that nothing
-    else in a config changes.
+    stages=[3, 4])``, or, in a child of a config, ``model=dict(
+    type='apa_mm.ReplacedActivations', model='mmdet.RetinaNet',
+    replace=dict(stages=[3, 4]))``, which leaves everything else of the model
+    where the parent has it, so that tools find ``cfg.model.backbone``. The
+    result is the inner model itself: it is trained, tested, saved and
+    wrapped like any other.
 
     Args:
-        model (dict): Config of the model.
+        model (dict | str): Config of the model, or its type alone; the
+            further arguments are then those of the model.
         data_preprocessor (dict, optional): Given by mmengine's Runner; goes
             to the inner model.
-        **options: Of :func:`replace_activations`.
+        replace (dict, optional): Options of :func:`replace_activations`.
+        **others: Such options too; with a type, arguments of the model.
 
     Returns:
         nn.Module: The built model.
     """
-    if data_preprocessor is not None:
+    replace = dict(replace or {})
+    if isinstance(model, str):
+        model = dict(others, type=model)
+    else:
         model = dict(model)
+        replace.update(others)
+    if data_preprocessor is not None:
         model.setdefault('data_preprocessor', data_preprocessor)
     built = MODELS.build(model)
     with torch.no_grad():
-        report = replace_activations(built, **options)
+        report = replace_activations(built, **replace)
     print_log(str(report), logger='current')
     return built

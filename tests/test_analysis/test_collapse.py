@@ -124,7 +124,7 @@ def test_features_that_ignore_the_image():
 
 
 @pytest.mark.parametrize('x, labels, message', [
-    ([[float('nan')]], [0], 'NaN or infinity.*inspect_checkpoint'),
+    ([[float('nan')]], [0], 'NaN or infinite.*inspect_checkpoint'),
     ([[1.0]], [2], r'labels must be in \[0, 2\), but span \[2, 2\]'),
     ([[1.0]], [-1], r'span \[-1, -1\]'),
     ([[1.0]], [0, 1], r'shapes \(1, 1\) and \(2,\)'),

@@ -17,7 +17,7 @@ from support.tiny_jobs import (CLASSES, write_classification_config,
 
 from apa_mm.analysis import AnalysisError
 from apa_mm.analysis.command import TOOLS, build_parser, run
-from apa_mm.analysis.loading import Settings, Source, load_subject
+from apa_mm.analysis.loading import Settings, Source, load_subjects
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +40,7 @@ WITH_IMAGES = ('attention', 'logits', 'collapse', 'calibration', 'gradcam')
 PICTURES = dict.fromkeys(TOOLS, ())
 PICTURES.update(
     {tool: (f'{tool}.png', ) for tool in TOOLS if tool != 'functions'},
+    attention=('attention.png', 'signals.png'),
     functions=('functions.png', 'derivatives.png', 'learned.png'))
 
 
@@ -109,7 +110,7 @@ def test_a_tool_compares_two_models(job, tool, tmp_path, capsys):
     assert list(record['metrics']) == ['APA*', 'SE']
     assert {row['run'] for row in rows} == {'APA*', 'SE'}
     progress = capsys.readouterr().err
-    assert f'{tool} APA*: ' in progress and ' images, ' in progress
+    assert f'{tool} APA*: ' in progress and ' images\n' in progress
 
 
 @pytest.mark.parametrize('tool', sorted(set(TOOLS) - set(WITH_IMAGES)))
@@ -150,6 +151,10 @@ def test_values_of_an_untrained_model_make_sense(job, tmp_path):
         assert groups['all']['images'] == images
         assert 0.5 < groups['all']['entropy'] <= 1
         assert 0 <= groups['all']['variance'] < 0.25
+    signals = [len(g['all']['signal']) for g in gates.values()
+               if 'signal' in g['all']]
+    assert signals == [64, 512]
+    for groups in gates.values():
         members = [g['images'] for n, g in groups.items() if n != 'all']
         assert sum(members) == images  # one class on each image
     if job.kind == 'det':
@@ -178,10 +183,11 @@ def test_rois_of_a_detector_have_the_labels_of_objects(tmp_path):
 
 
 def test_the_model_is_as_before(job):
-    subject = load_subject(Source('a', job.config, job.checkpoint),
-                           Settings(device='cpu'))
+    subject, = load_subjects([Source('a', job.config, job.checkpoint)],
+                             Settings(device='cpu'), [])
     before = {k: v.clone() for k, v in subject.model.state_dict().items()}
-    from apa_mm.analysis.gradcam import choose_images, choose_layer, explain
+    from apa_mm.analysis.explanation import (choose_images, choose_layer,
+                                             explain)
     index, group = next(iter(choose_images(subject, 1).items()))
     explain(subject, index, group, choose_layer(subject))
     assert number_of_hooks(subject.model) == 0
@@ -195,7 +201,7 @@ def test_a_report_of_all_tools(cls, tmp_path):
                 '--out', tmp_path / 'runs' / tool)
     line, = analyze('report', tmp_path / 'runs', '--out', tmp_path / 'html')
     text = (tmp_path / 'html' / 'index.html').read_text()
-    assert text.count('data:image/png') == 2
+    assert text.count('data:image/png') == 3
     assert line.startswith(f'written: {tmp_path}/html/index.html (')
 
 
@@ -216,7 +222,7 @@ def test_an_existing_folder_gets_a_new_one_beside_it(cls, tmp_path):
 
 
 @pytest.mark.parametrize('tool, message', [
-    ('attention', 'ImageClassifier has no attention gate, .* logits'),
+    ('attention', 'ImageClassifier has no attention gate, .* model logits'),
     ('parameters', 'has kappa and lambda, .* of others attention, logits'),
 ])
 def test_models_without_what_a_tool_looks_at(cls, tool, message, tmp_path):
@@ -227,7 +233,7 @@ def test_models_without_what_a_tool_looks_at(cls, tool, message, tmp_path):
 
 
 @pytest.mark.parametrize('tool, message', [
-    ('logits', r'of .* logits of .*nan.pth are NaN .*ball.*inspect'),
+    ('logits', r'of .* logits of .*nan.pth are NaN .*inspect'),
     ('calibration', 'confidences of .*nan.pth are NaN.*inspect'),
     ('gradcam', 'logits of .*nan.pth are NaN.*inspect'),
 ])
@@ -240,7 +246,7 @@ def test_nan_logits(cls, tool, message, tmp_path):
 
 def test_nan_features(cls, tmp_path):
     config, checkpoint = cls.variant('nan', '', spoil='layer4.1.conv2')
-    with pytest.raises(AnalysisError, match='features hold NaN'):
+    with pytest.raises(AnalysisError, match='features are NaN'):
         analyze('collapse', config, checkpoint, '--out', tmp_path / 'a')
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from apa_mm.analysis import group_calibration
-from apa_mm.analysis.views.calibration import match_detections
+from apa_mm.analysis.calibration import (group_calibration,
+                                         match_detections)
 
 
 def test_the_reference_vector_and_its_parts():

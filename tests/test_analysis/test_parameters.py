@@ -1,16 +1,19 @@
 """Shapes at 0 against derivatives, and histories read back."""
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from apa_mm.analysis import AnalysisError, parameter_rows
-from apa_mm.analysis.parameters import read_trace
-from apa_mm.analysis.views.parameters import draw_trace, picture_of_trace
-from apa_mm.checkpoint import Pair
-from apa_mm.analysis.parameter_plot import quantity
+from apa_mm.analysis.parameters import (draw_pairs, plot_parameters,
+                                        quantity)
+from apa_mm.analysis.traces import draw_trace, read_trace, starts_of
+from apa_mm.checkpoint import CheckpointError, inspect_file
 from apa_mm.functional import aglu, apa
-from apa_mm.functional.shape import eta_at_zero, gate_slope_at_zero
+from apa_mm.functional.apa import eta_at_zero, gate_slope_at_zero
+from apa_mm.layers.pairs import Pair
 
 
 @pytest.mark.parametrize('kappa', [-0.7, 0.0, 1.0, 3.0])
@@ -72,12 +75,13 @@ def test_a_history_is_read_from_a_run(tmp_path):
     trace = read_trace(str(tmp_path))
     assert trace['backbone.act1'] == dict(
         step=[1, 100], kappa=[1.01, 2.0], lambd=[0.5, 0.5])
-    draw_trace(trace, str(tmp_path / 'history.png'))
-    picture = picture_of_trace(trace)
-    assert picture.ndim == 3 and picture.std() > 5
-    longer = read_trace(str(tmp_path))
-    longer['backbone.act1']['kappa'][1] = 9.0
-    assert (picture_of_trace(longer) != picture).any()
+    pictures = []
+    for last in (2.0, 9.0):
+        trace['backbone.act1']['kappa'][1] = last
+        draw_trace(trace, str(tmp_path / 'history.png'))
+        pictures.append(np.asarray(Image.open(
+            tmp_path / 'history.png').convert('RGB')).astype(float))
+    assert pictures[0].std() > 5 and (pictures[0] != pictures[1]).any()
 
 
 def test_runs_without_a_history(tmp_path):
@@ -91,3 +95,93 @@ def test_runs_without_a_history(tmp_path):
     path.write_text('not JSON')
     with pytest.raises(AnalysisError, match='cannot be read'):
         read_trace(str(path))
+
+
+# --- the picture over depth ---
+def pairs_of(shift=0.0):
+    return [Pair(f'backbone.layer1.{i}.{site}', kind,
+                 torch.tensor([1.0 + i + shift]), torch.tensor([0.5 + shift]))
+            for i in range(3)
+            for site, kind in (('act1', 'unit'), ('attention.gate', 'gate'))]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Every figure that is saved."""
+    from matplotlib.figure import Figure
+    saved, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: (
+        saved.append(figure), save(figure, *args, **kwargs)))
+    return saved
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_every_run_is_a_line_in_every_panel(tmp_path, figures):
+    path = tmp_path / 'p.png'
+    draw_pairs(dict(a=pairs_of(), b=pairs_of(1.0)[:3]), str(path))
+    assert path.read_bytes()[:4] == b'\x89PNG'
+    panels = figures[0].axes
+    assert [axis.get_title() for axis in panels[:2]] == [
+        'AGLU units', 'APA gates']
+    points = [[list(line.get_ydata()) for line in axis.lines]
+              for axis in panels]
+    assert points[2] == [[1, 2, 3], [2, 3]]  # kappa of the units
+    assert points[3] == [[1, 2, 3], [2]]
+    assert legend_of(figures[0]) == ['a', 'b']
+
+
+def test_starts_are_joined_to_their_ends(tmp_path, figures):
+    ends, starts = pairs_of(), pairs_of(-0.25)[1:]
+    draw_pairs(dict(run=ends), str(tmp_path / 'p.png'),
+               starts=dict(run=starts))
+    for axis, number in zip(figures[0].axes, (2, 3, 2, 3), strict=True):
+        later, earlier = axis.lines
+        assert len(later.get_xdata()) == 3
+        assert len(earlier.get_xdata()) == number
+        assert later.get_linestyle() == 'None'
+        joined, = axis.collections
+        for (x, low), (same, high) in joined.get_segments():
+            assert x == same and high - low == pytest.approx(0.25)
+        assert len(joined.get_segments()) == number
+    assert legend_of(figures[0]) == ['run, end', 'run, start']
+
+
+def test_panels_without_sites_are_left_out(tmp_path, figures):
+    units = [pair for pair in pairs_of() if pair.kind == 'unit']
+    draw_pairs(dict(run=units), str(tmp_path / 'p.png'))
+    assert [axis.get_title() for axis in figures[0].axes] == [
+        'AGLU units', '']
+    names = [t.get_text() for t in figures[0].axes[1].get_xticklabels()]
+    assert names == [f'layer1.{i}.act1' for i in range(3)]
+
+
+def test_starts_are_found_beside_the_checkpoint(tmp_path):
+    write_scalars(tmp_path / '2026' / 'vis_data' / 'scalars.json')
+    one = torch.ones(1)
+    pairs = [Pair('backbone.act1', 'unit', one, one),
+             Pair('neck.act', 'unit', one, one)]
+    start, = starts_of(str(tmp_path / 'iter_500.pth'), pairs)
+    assert start.name == 'backbone.act1'
+    assert start.kappa.item() == pytest.approx(1.01)
+    assert start.lambd.item() == 0.5
+    assert starts_of(str(tmp_path / '2026' / 'a.pth'), pairs) == []
+
+
+def test_files_are_plotted_by_their_names(tmp_path, figures):
+    paths = []
+    for name in ('a.pth', 'b.pth', 'bare.pth'):
+        paths.append(str(tmp_path / name))
+        state = {f'{pair.name}.{leaf}': getattr(pair, leaf)
+                 for pair in pairs_of() for leaf in ('kappa', 'lambd')}
+        torch.save(state if name != 'bare.pth' else dict(a=torch.ones(1)),
+                   paths[-1])
+    *files, bare = map(inspect_file, paths)
+    plot_parameters(files, str(tmp_path / 'p.png'))
+    assert legend_of(figures[0]) == ['a.pth', 'b.pth']
+    with pytest.raises(CheckpointError, match='none of the files has kappa'):
+        plot_parameters([bare], str(tmp_path / 'q.png'))
+    with pytest.raises(CheckpointError, match='cannot be written'):
+        plot_parameters(files, str(tmp_path / 'no' / 'p.png'))

@@ -60,8 +60,10 @@ def test_a_failing_picture_leaves_no_metrics(tmp_path):
 
 def test_tables_align():
     text = format_rows(view().rows)
-    assert text.splitlines() == ['run  value  count', 'a      1.5      2',
-                                 'b        -      3']
+    assert text.splitlines() == [
+        '| run | value | count |', '|:----|------:|------:|',
+        '| a   |   1.5 |     2 |', '| b   |     - |     3 |'
+    ]
     assert format_rows([]) == '(no rows)'
 
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from apa_mm.checkpoint import CheckpointError, convert, inspect_file
-from apa_mm.checkpoint.inspection import Pair, parameter_pairs
-from apa_mm.analysis.parameter_plot import plot_parameters
+from apa_mm.layers.pairs import Pair, parameter_pairs
 from apa_mm.checkpoint.writing import write_checkpoint
 
 
@@ -157,39 +156,3 @@ def test_values_per_channel_are_given_as_a_range():
     pair = Pair('a', 'unit', torch.tensor([1.0, 2.0]),
                 torch.tensor([0.5, 5e-5]))
     assert pair.dead('floor') and not pair.dead('shifted')
-
-
-# --- the picture ---
-def test_every_file_is_a_line_in_every_panel(tmp_path, authors_file,
-                                             monkeypatch):
-    from matplotlib.figure import Figure
-    drawn = []
-    save_as = Figure.savefig
-
-    def keep(figure, *args, **kwargs):
-        drawn.append(figure)
-        save_as(figure, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, 'savefig', keep)
-    second = save(tmp_path, cifar(attention='cbam'), 'b.pth')
-    out = tmp_path / 'p.png'
-    plot_parameters([inspect_file(authors_file), inspect_file(second)],
-                    str(out))
-    assert out.read_bytes()[:4] == b'\x89PNG'
-    panels = drawn[0].axes
-    assert [a.get_title() for a in panels[:2]] == ['AGLU units', 'APA gates']
-    points = [[len(line.get_xdata()) for line in a.lines] for a in panels]
-    # 31 units; 15 gates in SE, 30 in CBAM with gates for channel and place.
-    assert points == [[31, 31], [15, 30]] * 2
-    legend = [t.get_text() for t in drawn[0].legends[0].get_texts()]
-    assert legend == ['a.pth', 'b.pth']
-    assert min(panels[0].lines[0].get_ydata()) == pytest.approx(-0.5)
-
-
-def test_nothing_to_plot_and_nowhere_to_write(tmp_path, authors_file):
-    plain = inspect_file(save(tmp_path, dict(a=torch.ones(1)), 'c.pth'))
-    with pytest.raises(CheckpointError, match='none of the files has kappa'):
-        plot_parameters([plain], str(tmp_path / 'p.png'))
-    with pytest.raises(CheckpointError, match='cannot be written'):
-        plot_parameters([inspect_file(authors_file)],
-                        str(tmp_path / 'no' / 'p.png'))

@@ -1,7 +1,7 @@
 """What the analysis hooks add to training and validation.
 
 A ResNet-18 with APA* gates and AGLU units, 8 images of 64 x 64 pixels, an
-iteration far shorter than any in practice. The cost of an entry, a picture and
+iteration far shorter than any in practice. The cost of an entry and of
 a batch that is listened to is measured alone and spread over the default
 interval; 'ours' is the iteration with the hook, 'theirs' without.
 """
@@ -81,16 +81,12 @@ def _trace(runner: SimpleNamespace, iteration: float, repeats: int) -> dict:
     hook = ParameterTraceHook()
     hook.before_train(runner)
     steps = iter(range(1, 10**6))
-    interval = hook.picture_interval
-    hook.picture_interval = 0
     entry = seconds(lambda: hook._enter(runner, next(steps)), 20 * repeats)
-    picture = seconds(lambda: hook._draw(runner, 1), repeats)
     idle = seconds(lambda: hook.after_train_iter(runner, 0), 100 * repeats)
-    extra = idle + (entry + picture / interval) / hook.interval
+    extra = idle + entry / hook.interval
     return _row(
         f'ParameterTraceHook, every {hook.interval} iterations', iteration,
-        extra, f'entry {entry * 1e3:.2f} ms, picture {picture * 1e3:.0f} ms '
-        f'every {interval} entries')
+        extra, f'entry {entry * 1e3:.2f} ms')
 
 
 def _stats(runner: SimpleNamespace, model: nn.Module,

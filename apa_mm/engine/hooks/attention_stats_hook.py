@@ -1,17 +1,14 @@
 """Entropy and variance of attention gates at every validation."""
-import math
 from contextlib import ExitStack
 from statistics import fmean
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from apa_mm.analysis.attention import GateSums
-from apa_mm.analysis.gates import find_gates, record_gates
+from apa_mm.layers.gates import GateSums, find_gates, record_gates
 from apa_mm.registry import HOOKS
 from apa_mm.weights.load_check import unwrap
 
@@ -29,9 +26,10 @@ class AttentionStatsHook(Hook):
     Forward hooks listen to the gates during every ``interval``-th batch;
     they change no output and are removed after the batch, also if it fails.
     After the loop ``attention/<gate>/entropy`` (Eq. 4, base 2),
-    ``.../variance`` and ``.../mean`` go to the visualizer's backends, and
-    their means over gates to the log. Ranks add up what they saw. Class
-    groups are for ``tools/analyze.py attention``.
+    ``.../variance`` (over the channels of the signal averaged over images)
+    and ``.../mean`` go to the visualizer's backends, and their means over
+    gates to the log. Ranks add up what they saw. Class groups are for
+    ``tools/analyze.py attention``.
 
     Args:
         interval (int): Listen to every n-th batch, from the first.
@@ -106,13 +104,13 @@ class AttentionStatsHook(Hook):
         self._stop()
         if mode == 'train' or not self._gates:
             return
-        for name in self._gates:  # the same order on every rank
-            sums = self._sums.sums.setdefault(
-                name, torch.zeros(1, 5, dtype=torch.float64))
-            all_reduce(sums)
-        found = {name: groups[0]
-                 for name, groups in self._sums.result().items()
-                 if not math.isnan(groups[0].mean)}
+        # Objects: a rank without images does not know the channels.
+        total = GateSums()
+        for sums in all_gather_object(self._sums.sums):
+            total.merge(sums)
+        self._sums = total
+        found = {name: groups[0] for name, groups in total.result().items()
+                 if groups[0].images}
         if not found:
             return
         runner.visualizer.add_scalars(

@@ -1,0 +1,263 @@
+"""Grad-CAM of classifiers and detectors, with the last gate's signal.
+
+"Grad-CAM: Visual Explanations from Deep Networks" (ICCV 2017), by the package
+grad-cam. A detector is explained by the class logit of one RoI. Grad-CAM's
+mean gradient over the whole map says nothing about that place, so there each
+place keeps its own gradient (HiResCAM, arXiv 2011.08891).
+
+Legend: H, W of the network's input; R rows of the classifier, C classes.
+"""
+import re
+from typing import Any, Dict, List, NamedTuple, Optional
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from torch import Tensor, nn
+
+from apa_mm.functional.attention import GateStats, gate_stats, gate_sums
+from apa_mm.layers.gates import find_gates, is_spatial, record_gates
+
+from .classifier import record_classifier
+from .errors import AnalysisError, check_finite
+from .loading import BACKGROUND, Subject, labels_of_boxes, true_labels
+
+__all__ = ['Explanation', 'choose_images', 'choose_layer', 'explain']
+
+#: A stage is fine enough for a picture from this many places a side; at 224
+#: pixels the last stage of a ResNet has 7.
+MIN_MAP = 7
+_STAGE = re.compile(r'(.*backbone\.)?(layer\d+|stages\.\d+)')
+
+
+class Explanation(NamedTuple):
+    """Why a model says what it says of one image.
+
+    Attributes:
+        index (int): The image in its data set.
+        image (np.ndarray): RGB in [0, 1], (H, W, 3).
+        heat (np.ndarray): Grad-CAM in [0, 1], (H, W); zeros if nothing was
+            found.
+        label (int | None): Predicted class; None if nothing was found.
+        score (float): Its probability; NaN if nothing was found.
+        box (np.ndarray | None): x1, y1, x2, y2 in pixels of ``image``.
+        truth (list[int]): True classes; of a detector that of the object
+            under the box, if there is one.
+        gate (str): The last gate; '' if there is none.
+        signal (np.ndarray): Its values, (C', ) or (H', W').
+        stats (GateStats | None): Of these values.
+    """
+
+    index: int
+    image: np.ndarray
+    heat: np.ndarray
+    label: Optional[int]
+    score: float
+    box: Optional[np.ndarray]
+    truth: List[int]
+    gate: str
+    signal: np.ndarray
+    stats: Optional[GateStats]
+
+
+class _ClassifierOutput(nn.Module):
+    """A model that gives its class logits, (1, R, C), as grad-cam wants."""
+
+    def __init__(self, subject: Subject, record: Any, samples: list) -> None:
+        super().__init__()
+        self.subject = [subject.model]  # a list: no parameters of our own
+        self.record, self.samples = record, samples
+        self.anchor = nn.Parameter(next(subject.model.parameters()).detach())
+        self.predicted: list = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the model in test mode."""
+        self.record.clear()
+        self.predicted = self.subject[0](x, self.samples, mode='predict')
+        if not self.record.outputs:
+            return x.new_zeros(1, 0, 0)
+        return torch.cat(self.record.outputs)[None]
+
+
+def choose_images(subject: Subject, number: int) -> Dict[int, str]:
+    """Take the first images of every group of classes, by turns.
+
+    Args:
+        subject (Subject): Its indices are looked through in order.
+        number (int): Images to take.
+
+    Returns:
+        dict[int, str]: Group that each image was taken for, by index; ''
+        without groups.
+    """
+    if subject.groups is None:
+        return {i: '' for i in subject.indices[:number]}
+    waiting: Dict[str, List[int]] = {n: [] for n in subject.group_names}
+    for i in subject.indices:
+        labels = true_labels(subject.dataset.get_data_info(i))
+        for label in labels:
+            waiting[subject.groups.name_of(label)].append(i)
+    chosen: Dict[int, str] = {}
+    while len(chosen) < number and any(waiting.values()):
+        for name, queue in waiting.items():
+            while queue and queue[0] in chosen:
+                queue.pop(0)
+            if queue and len(chosen) < number:
+                chosen[queue.pop(0)] = name
+    order = list(subject.group_names)
+    return dict(sorted(chosen.items(), key=lambda c: order.index(c[1])))
+
+
+def choose_layer(subject: Subject, name: Optional[str] = None) -> str:
+    """Return the layer to look at.
+
+    Args:
+        subject (Subject): The model.
+        name (str, optional): Take this one.
+
+    Returns:
+        str: The last stage of the backbone whose map has at least
+        :data:`MIN_MAP` places a side on the first image, or else the one
+        with the largest map.
+
+    Raises:
+        AnalysisError: If there is no such layer.
+    """
+    modules = dict(subject.model.named_modules())
+    stages = [n for n in modules if _STAGE.fullmatch(n)]
+    if name is not None:
+        if name not in modules:
+            raise AnalysisError(f'--layer {name} is no module of the model; '
+                                f'its stages are {stages}')
+        return name
+    sizes: Dict[str, int] = {}
+    handles = [
+        modules[stage].register_forward_hook(
+            lambda m, i, out, stage=stage: sizes.update(
+                {stage: min(out.shape[-2:])})) for stage in stages
+    ]
+    try:
+        with torch.no_grad():
+            subject.model.test_step(
+                pseudo_collate([subject.dataset[subject.indices[0]]]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not sizes:
+        raise AnalysisError(
+            f'{type(subject.model).__name__} has no stages layer1, layer2, '
+            '... to look at; name a convolution with --layer')
+    fine = [stage for stage in stages if sizes.get(stage, 0) >= MIN_MAP]
+    return fine[-1] if fine else max(sizes, key=sizes.get)
+
+
+def explain(subject: Subject, index: int, group: str, layer: str,
+            classifier: Optional[str] = None) -> Explanation:
+    """Explain one prediction.
+
+    Args:
+        subject (Subject): The model and its data set.
+        index (int): The image.
+        group (str): Of a detector, explain the best detection of a class of
+            this group if there is one, or else the best of all.
+        layer (str): See :func:`choose_layer`.
+        classifier (str, optional): Name of the last layer.
+
+    Returns:
+        Explanation: What was found.
+
+    Raises:
+        ImportError: If grad-cam is not installed.
+        AnalysisError: If the logits are NaN.
+    """
+    from pytorch_grad_cam import GradCAM, HiResCAM
+    model = subject.model
+    info = subject.dataset.get_data_info(index)
+    data = model.data_preprocessor(
+        pseudo_collate([subject.dataset[index]]), False)
+    inputs = data['inputs']
+    x = inputs if isinstance(inputs, Tensor) else torch.stack(inputs)
+    image = _image(x[0], model.data_preprocessor)
+    gates = find_gates(model)
+    last = dict([list(gates.items())[-1]]) if gates else {}
+    caught: List[Tensor] = []
+    with record_classifier(subject, classifier) as record:
+        wrapped = _ClassifierOutput(subject, record, data['data_samples'])
+        target = _Target(subject, wrapped, group)
+        modules = dict(model.named_modules())
+        method = GradCAM if 'gt_label' in info else HiResCAM
+        with method(wrapped, [modules[layer]]) as cam, record_gates(
+                model, lambda _, out: caught.append(out), last):
+            heat = cam(x.requires_grad_(), [target])[0]
+    model.zero_grad()
+    signal, stats = _signal(caught)
+    truth = true_labels(info)
+    if target.box is not None:
+        truth = labels_of_boxes(torch.from_numpy(target.box[None]), info,
+                                data['data_samples'][0]).numpy()
+    return Explanation(
+        index, image, np.nan_to_num(heat), target.label, target.score,
+        target.box, sorted(int(c) for c in truth if c != BACKGROUND), next(iter(last), ''), signal,
+        stats)
+
+
+class _Target:
+    """Chooses the logit to explain; grad-cam calls it with the output."""
+
+    def __init__(self, subject: Subject, wrapped: _ClassifierOutput,
+                 group: str) -> None:
+        self.subject, self.wrapped, self.group = subject, wrapped, group
+        self.label: Optional[int] = None
+        self.score, self.box = float('nan'), None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Return one of the logits (R, C)."""
+        check_finite(logits,
+                     f'logits of {self.subject.source.checkpoint}')
+        sample, = self.wrapped.predicted
+        found = getattr(sample, 'pred_instances', None)
+        if found is None:
+            self.label = int(sample.pred_label)
+            self.score = float(sample.pred_score[self.label].detach())
+        else:
+            self._choose_detection(found, sample)
+        if self.label is None or not logits.numel():
+            # A sum of nothing, with a gradient of zero.
+            return (0 * logits.sum()) + 0 * self.wrapped.anchor.sum()
+        return logits[:, self.label].max()
+
+    def _choose_detection(self, found: Any, sample: Any) -> None:
+        if not len(found):
+            return
+        scores, labels = found.scores.detach(), found.labels
+        groups = self.subject.groups
+        if groups is not None:
+            wanted = torch.tensor([groups.name_of(int(c)) == self.group
+                                   for c in labels], device=scores.device)
+            if wanted.any():
+                scores = scores.where(wanted, scores.new_tensor(-1.))
+        best = int(scores.argmax())
+        self.label = int(labels[best])
+        self.score = float(scores[best])
+        width, height = sample.metainfo.get('scale_factor', (1, 1))
+        self.box = found.bboxes[best].detach().cpu().numpy() * [
+            width, height, width, height]
+
+
+def _image(x: Tensor, preprocessor: nn.Module) -> np.ndarray:
+    """Undo the normalisation: RGB in [0, 1], (H, W, 3)."""
+    image = x.detach().cpu()
+    if getattr(preprocessor, '_enable_normalize', False):
+        image = image * preprocessor.std.cpu() + preprocessor.mean.cpu()
+    if not getattr(preprocessor, '_channel_conversion', False):
+        image = image.flip(0)  # images are read as BGR
+    return (image.permute(1, 2, 0) / 255).clamp(0, 1).numpy()
+
+
+def _signal(caught: List[Tensor]) -> tuple:
+    """Return the values of the last gate and their statistics."""
+    if not caught:
+        return np.zeros(0), None
+    values = caught[-1][:1].detach()
+    shown = values[0, 0] if is_spatial(values) else values.flatten()
+    return shown.float().cpu().numpy(), gate_stats(gate_sums(values).sum(0))

@@ -1,0 +1,110 @@
+"""An even sample of the logits of every class, in bounded memory.
+
+Legend: C classes, R rows, W columns, n rows kept.
+"""
+import math
+
+import numpy as np
+from numpy import ndarray
+
+from apa_mm.utils.checks import check_choice
+
+from .errors import AnalysisError
+
+__all__ = ['CAPACITY', 'ClassLogits', 'Reservoir']
+
+SAMPLES = ('all', 'own')
+#: Rows kept per class and in all; an even choice from there on.
+CAPACITY = 20000
+
+
+class Reservoir:
+    """An even sample of rows that come in batches, in constant memory.
+
+    Every row of the stream is kept with the same probability (Algorithm R);
+    all are kept while there is room.
+
+    Args:
+        capacity (int): Rows to keep at most.
+        width (int): W.
+        seed (int): Seed of the choice.
+
+    Example:
+        >>> kept = Reservoir(capacity=3, width=1)
+        >>> kept.update(np.arange(2.)[:, None])
+        >>> kept.rows.ravel().tolist(), kept.seen
+        ([0.0, 1.0], 2)
+    """
+
+    def __init__(self, capacity: int, width: int, seed: int = 0) -> None:
+        if capacity < 1:
+            raise AnalysisError(
+                f'capacity must be 1 or more rows, but got {capacity}')
+        self.seen = 0
+        self.capacity = capacity
+        self._rows = np.empty((0, width), dtype=np.float32)
+        self._random = np.random.default_rng(seed)
+
+    @property
+    def rows(self) -> ndarray:
+        """ndarray: The rows kept, float32, (min(seen, capacity), W)."""
+        return self._rows[:min(self.seen, self.capacity)]
+
+    def update(self, rows: ndarray) -> None:
+        """Add rows (n, W)."""
+        room = max(self.capacity - self.seen, 0)
+        first, rest = rows[:room], rows[room:]
+        if len(first):
+            self._grow(self.seen + len(first))
+            self._rows[self.seen:self.seen + len(first)] = first
+            self.seen += len(first)
+        if len(rest):
+            # Row number m of the stream takes a random place below m, if
+            # that is in the reservoir; of several the last one stays.
+            places = self._random.integers(
+                0, np.arange(self.seen + 1, self.seen + len(rest) + 1))
+            inside = places < self.capacity
+            self._rows[places[inside]] = rest[inside]
+            self.seen += len(rest)
+
+    def _grow(self, size: int) -> None:
+        """Double the store as needed; most classes stay far below."""
+        if size > len(self._rows):
+            larger = min(max(size, 2 * len(self._rows)), self.capacity)
+            rows = np.full((larger, self._rows.shape[1]), math.nan,
+                           dtype=np.float32)
+            rows[:len(self._rows)] = self._rows
+            self._rows = rows
+
+
+class ClassLogits:
+    """The logits of every class from a stream, in bounded memory.
+
+    Args:
+        num_classes (int): C.
+        samples (str): 'all' keeps each class's logit of every row, 'own' of
+            the rows whose true class it is.
+        capacity (int): Rows to keep, for 'own' per class.
+    """
+
+    def __init__(self, num_classes: int, samples: str,
+                 capacity: int = CAPACITY) -> None:
+        check_choice('samples', samples, SAMPLES)
+        self.num_classes, self.own = num_classes, samples == 'own'
+        self.stores = [
+            Reservoir(capacity, 1, seed) for seed in range(num_classes)
+        ] if self.own else [Reservoir(capacity, num_classes)]
+
+    def update(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        """Add rows: logits (R, C) and true classes (R,)."""
+        if not self.own:
+            self.stores[0].update(logits)
+            return
+        for label in np.unique(labels[labels >= 0]):
+            self.stores[label].update(logits[labels == label][:, [label]])
+
+    def of(self, label: int) -> np.ndarray:
+        """Return the logits kept of one class, (n,)."""
+        if self.own:
+            return self.stores[label].rows[:, 0]
+        return self.stores[0].rows[:, label]

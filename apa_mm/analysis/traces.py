@@ -1,0 +1,118 @@
+"""What ``ParameterTraceHook`` has written while a run trained."""
+import json
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+from apa_mm.engine.hooks.parameter_trace_hook import TRACE_PREFIX
+from apa_mm.layers.pairs import Pair
+
+from .errors import AnalysisError
+from .plot_style import drawing, label_axis, line_style
+
+__all__ = ['draw_trace', 'read_trace', 'starts_of']
+
+#: By site 'step', 'kappa' and 'lambd', each a list.
+Trace = Dict[str, Dict[str, list]]
+
+
+def read_trace(path: str) -> Trace:
+    """Read the history that ``ParameterTraceHook`` left in a run.
+
+    Args:
+        path (str): ``vis_data/scalars.json`` of a run, or the run's folder.
+
+    Returns:
+        dict[str, dict[str, list]]: 'step', 'kappa' and 'lambd' by site.
+
+    Raises:
+        AnalysisError: If there is no such file or nothing of the hook in it.
+    """
+    file = Path(path)
+    if file.is_dir():
+        files = sorted(file.glob('**/vis_data/scalars.json'))
+        if not files:
+            raise AnalysisError(f'{path} has no vis_data/scalars.json; name '
+                                'the work directory of a training run')
+        file = files[-1]
+    try:
+        lines = file.read_text().splitlines()
+        records = [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise AnalysisError(f'{file} cannot be read as scalars.json '
+                            f'({error}); name one that mmengine wrote'
+                            ) from None
+    trace: Trace = {}
+    for record in records:
+        for name, value in record.items():
+            if not name.startswith(TRACE_PREFIX):
+                continue
+            site, _, leaf = name[len(TRACE_PREFIX):].rpartition('/')
+            history = trace.setdefault(site, dict(step=[], kappa=[], lambd=[]))
+            history[leaf].append(value)
+            if leaf == 'kappa':
+                history['step'].append(record['step'])
+    if not trace:
+        raise AnalysisError(
+            f'{file} has no kappa and lambda; train with '
+            "custom_hooks=[dict(type='apa_mm.ParameterTraceHook')]")
+    return trace
+
+
+def starts_of(checkpoint: str, pairs: Sequence[Pair]) -> List[Pair]:
+    """Return what kappa and lambda were before the run of a checkpoint.
+
+    Args:
+        checkpoint (str): File in the work directory of the run.
+        pairs (Sequence[Pair]): Its kappa and lambda.
+
+    Returns:
+        list[Pair]: Means, of the sites in the trace; empty without one.
+    """
+    # Not deeper, as read_trace looks: the folder may be anybody's.
+    files = sorted(Path(checkpoint).parent.glob('*/vis_data/scalars.json'))
+    try:
+        trace = read_trace(str(files[-1])) if files else {}
+    except AnalysisError:
+        return []
+    return [
+        pair._replace(**{
+            leaf: pair.kappa.new_tensor(trace[pair.name][leaf][:1])
+            for leaf in ('kappa', 'lambd')
+        }) for pair in pairs if pair.name in trace
+    ]
+
+
+def draw_trace(trace: Trace, path: str) -> None:
+    """Draw the history of every site's kappa and lambda.
+
+    Args:
+        trace (dict): As :func:`read_trace` returns it.
+        path (str): PNG to write.
+    """
+    kinds: Dict[str, List[str]] = dict(units=[], gates=[])
+    for site in trace:
+        kinds['gates' if 'gate' in site.split('.') else 'units'].append(site)
+    kinds = {kind: sites for kind, sites in kinds.items() if sites}
+    with drawing(path, len(kinds), 2, 4.2, 2.6, sharex=True) as (_, axes):
+        for line, (kind, sites) in zip(axes, kinds.items(), strict=True):
+            for axis, leaf in zip(line, ('kappa', 'lambd'), strict=True):
+                _draw_history(axis, {s: trace[s] for s in sites}, leaf)
+                label_axis(axis, kind, 'iteration',
+                           'lambda' if leaf == 'lambd' else leaf)
+
+
+def _draw_history(axis: object, trace: Trace, leaf: str) -> None:
+    """Draw one parameter of several sites; the first and the last are named.
+
+    Sites near the input are dark, those near the output light.
+    """
+    last = len(trace) - 1
+    for number, (site, history) in enumerate(trace.items()):
+        end = number in (0, last)
+        style = dict(color=str(0.75 * number / max(last, 1)), linewidth=0.8)
+        if end:
+            style = dict(line_style(1 if number else 0), markevery=0.25)
+        axis.plot(history['step'], history[leaf],
+                  label=site.removeprefix('backbone.') if end else None,
+                  **style)
+    axis.legend(loc='best')

@@ -1,1 +1,0 @@
-"""One analysis of some checkpoints per module, each ending in a View."""

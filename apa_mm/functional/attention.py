@@ -1,0 +1,130 @@
+r"""Entropy, variance and mean of attention gates (Eq. 4, Fig. 2 and 5).
+
+A gate value g in [0, 1] says how much of a channel or a place passes. Its
+entropy is that of a switch which is open with probability g,
+
+.. math:: H(g) = -g \log_2 g - (1 - g) \log_2 (1 - g),
+
+averaged over the values of a layer: 0 if every gate is shut or open, 1 if all
+stand at 1/2, whatever the number of channels.
+
+The signal of a layer is the mean gate value of each channel over all images;
+its variance over the channels is the one value per layer of Fig. 5. A spatial
+gate has one channel, and its maps differ in size from image to image: there
+it is the variance over the places of an image, averaged over images.
+
+Legend: N images, C channels, P places of a channel, G groups of images.
+"""
+import math
+from typing import List, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    'GateStats', 'binary_entropy', 'gate_signal', 'gate_stats', 'gate_sums'
+]
+
+#: Sums are taken of g - 1/2, which keeps the variance of gates near 1/2, the
+#: usual place, free of cancellation.
+SHIFT = 0.5
+
+
+class GateStats(NamedTuple):
+    """What one layer's gates do on one group of images.
+
+    Attributes:
+        images (int): Images (or rows) that were seen.
+        values (int): Gate values that were seen.
+        mean (float): Mean gate value in [0, 1]; NaN without images.
+        variance (float): Variance of the signal over channels, or of a
+            spatial gate over places, in [0, 0.25]; NaN without images.
+        entropy (float): Mean binary entropy in [0, 1], bits.
+    """
+
+    images: int
+    values: int
+    mean: float
+    variance: float
+    entropy: float
+
+
+def binary_entropy(values: Tensor) -> Tensor:
+    """Return the entropy of every gate value in bits (Eq. 4, base 2).
+
+    Args:
+        values (Tensor): Gate values in [0, 1], any shape.
+
+    Returns:
+        Tensor: In [0, 1], float64, the same shape; 0 at 0 and at 1. Outside
+        of [0, 1] it is NaN.
+
+    Example:
+        >>> binary_entropy(torch.tensor([0.0, 0.25, 0.5, 1.0])).tolist()
+        [0.0, 0.8112781244591328, 1.0, 0.0]
+    """
+    g = values.double()
+    nats = torch.xlogy(g, g) + torch.special.xlog1py(1 - g, -g)
+    # Not -nats: a shut gate has the entropy 0.0, not -0.0.
+    return (0 - nats) / math.log(2)
+
+
+def gate_sums(values: Tensor) -> Tensor:
+    """Return what can be added up over images to get :func:`gate_stats`.
+
+    Args:
+        values (Tensor): Gate values in [0, 1], (N, C) or (N, C, ...).
+
+    Returns:
+        Tensor: float64, (N, 4 + C): image, values, sum of entropies,
+        variance over places, and the mean of each channel less
+        :data:`SHIFT`.
+
+    Raises:
+        ValueError: If a value is outside of [0, 1] or NaN.
+    """
+    values = values.detach()
+    low, high = (float(v) for v in values.aminmax())
+    if not (low >= 0 and high <= 1):  # NaN fails it too
+        raise ValueError(
+            f'values in [{low:g}, {high:g}], but entropy is defined for gates '
+            'in [0, 1]; take a checkpoint without NaN and with sigmoid-like '
+            'gates')
+    g = values.double().reshape(*values.shape[:2], -1)  # (N, C, P)
+    ones = torch.ones_like(g[:, 0, 0])
+    columns = torch.stack([
+        ones, ones * g[0].numel(), binary_entropy(g).sum(dim=(1, 2)),
+        g.var(dim=2, correction=0).mean(1)
+    ], dim=1)
+    return torch.cat([columns, (g - SHIFT).mean(2)], dim=1).cpu()
+
+
+def gate_signal(sums: Tensor) -> List[float]:
+    """Return the mean gate value of each channel; NaN without images.
+
+    Args:
+        sums (Tensor): Rows of :func:`gate_sums` added up, (4 + C,).
+    """
+    return (sums[4:] / sums[0] + SHIFT).tolist()
+
+
+def gate_stats(sums: Tensor) -> GateStats:
+    """Return the statistics of some images.
+
+    Args:
+        sums (Tensor): Their rows of :func:`gate_sums` added up, (4 + C,).
+
+    Example:
+        >>> rows = gate_sums(torch.tensor([[0.0, 1.0], [0.5, 0.5]]))
+        >>> gate_stats(rows.sum(0))
+        GateStats(images=2, values=4, mean=0.5, variance=0.0625, entropy=0.5)
+    """
+    images, values, entropy, within = sums[:4].tolist()
+    if not images:
+        return GateStats(0, 0, math.nan, math.nan, math.nan)
+    signal = sums[4:] / images
+    variance = within / images if len(signal) == 1 else float(
+        signal.var(correction=0))
+    return GateStats(
+        int(images), int(values), float(signal.mean()) + SHIFT, variance,
+        entropy / values)

@@ -1,0 +1,179 @@
+"""Find attention gates in a model, listen to them and add up what they say."""
+import re
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Callable, Dict, Iterator, List, Optional
+
+import torch
+from torch import Tensor, nn
+
+from apa_mm.functional.attention import (GateStats, gate_signal, gate_stats,
+                                         gate_sums)
+
+from .activation import APA
+from .attention import ChannelAttention
+from .attention_cbam import SpatialAttention
+
+__all__ = ['GateSums', 'find_gates', 'is_spatial', 'record_gates']
+
+#: Attention layers of other libraries, by the name of their class.
+_OTHER_ATTENTION = re.compile('SELayer|SEModule|SqueezeExcit|CBAM|SCSE')
+#: What they use as gates.
+_GATE_CLASSES = ('Sigmoid', 'Hardsigmoid', 'HSigmoid', 'APA')
+
+
+def find_gates(model: nn.Module) -> Dict[str, nn.Module]:
+    """List the gates of a model in module order.
+
+    These are the gates of our SE, CBAM and spatial attention whatever their
+    type, every :class:`~apa_mm.layers.APA`, and the sigmoids inside of SE
+    layers of mmdet, mmpretrain, torchvision and timm.
+
+    Args:
+        model (nn.Module): Any model.
+
+    Returns:
+        dict[str, nn.Module]: Gates by name, each module once.
+
+    Example:
+        >>> model = nn.Sequential(ChannelAttention(32), SpatialAttention())
+        >>> list(find_gates(model))
+        ['0.gate', '1.gate']
+    """
+    gates: Dict[nn.Module, str] = {}
+    for name, module in model.named_modules():
+        prefix = f'{name}.' if name else ''
+        if isinstance(module, (ChannelAttention, SpatialAttention)):
+            gates.setdefault(module.gate, f'{prefix}gate')
+        elif isinstance(module, APA):
+            gates.setdefault(module, name)
+        elif _OTHER_ATTENTION.search(type(module).__name__):
+            for inner, child in module.named_modules():
+                if type(child).__name__ in _GATE_CLASSES:
+                    gates.setdefault(child, prefix + inner)
+    return {name: module for module, name in gates.items()}
+
+
+def is_spatial(output: Tensor) -> bool:
+    """Return whether a gate's output weighs places instead of channels."""
+    return output.dim() == 4 and output.shape[2] * output.shape[3] > 1
+
+
+@contextmanager
+def record_gates(
+        model: nn.Module,
+        listen: Callable[[str, Tensor], None],
+        gates: Optional[Dict[str, nn.Module]] = None
+) -> Iterator[Dict[str, nn.Module]]:
+    """Call ``listen(name, output)`` at every pass through a gate.
+
+    Works by forward hooks that change nothing: the model's outputs are the
+    same bit by bit, and the hooks are gone at the end of the block, also
+    when an exception ends it.
+
+    Args:
+        model (nn.Module): Any model.
+        listen (Callable): Gets the gate's name and its output, (N, ...).
+        gates (dict[str, nn.Module], optional): Which gates; None for those
+            of :func:`find_gates`.
+
+    Yields:
+        dict[str, nn.Module]: The gates by name.
+
+    Example:
+        >>> layer = ChannelAttention(32)
+        >>> with record_gates(layer, lambda name, out: print(out.shape)):
+        ...     y = layer(torch.rand(2, 32, 4, 4))
+        torch.Size([2, 32])
+    """
+    gates = find_gates(model) if gates is None else gates
+    with ExitStack() as stack:
+        for name, module in gates.items():
+            handle = module.register_forward_hook(partial(_call, name, listen))
+            stack.callback(handle.remove)
+        yield gates
+
+
+def _call(name: str, listen: Callable, module: nn.Module, inputs: tuple,
+          output: Tensor) -> None:
+    listen(name, output)
+
+
+class GateSums:
+    """Sums from which the statistics of any number of images follow.
+
+    Memory does not grow with the number of images: 4 + C float64 numbers for
+    each layer of C channels and each group.
+
+    Args:
+        num_groups (int): G. An image may be in several groups or in none;
+            statistics of all images are kept beside those of the groups.
+
+    Example:
+        >>> sums = GateSums()
+        >>> sums.update('gate', torch.tensor([[0.0, 1.0], [0.5, 0.5]]))
+        >>> sums.result()['gate'][0].variance
+        0.0625
+    """
+
+    def __init__(self, num_groups: int = 0) -> None:
+        self.num_groups = num_groups
+        self.sums: Dict[str, Tensor] = {}
+
+    def update(self, name: str, values: Tensor,
+               members: Optional[Tensor] = None) -> None:
+        """Add one batch of gate values of one layer.
+
+        Args:
+            name (str): The layer.
+            values (Tensor): Gate values in [0, 1], (N, C, ...).
+            members (Tensor, optional): Which group every image is in, bool,
+                (N, G); None counts the images among all only.
+
+        Raises:
+            ValueError: If a value is outside of [0, 1] or NaN, or
+                ``members`` is of another shape.
+        """
+        if not values.numel():
+            self._add(name, torch.zeros(1 + self.num_groups,
+                                        4 + values.shape[1]))
+            return
+        try:
+            rows = gate_sums(values)  # (N, 4 + C)
+        except ValueError as error:
+            raise ValueError(f'{name} gives {error}') from None
+        sums = [rows.sum(0, keepdim=True)]
+        if members is None:
+            sums.append(rows.new_zeros(self.num_groups, rows.shape[1]))
+        elif members.shape != (len(rows), self.num_groups):
+            raise ValueError(
+                f'members must have shape ({len(rows)}, {self.num_groups}) '
+                f'for the rows of {name}, but has {tuple(members.shape)}')
+        else:
+            sums.append(members.double().T.cpu() @ rows)
+        self._add(name, torch.cat(sums))
+
+    def _add(self, name: str, sums: Tensor) -> None:
+        self.sums[name] = self.sums.get(name, 0) + sums.double()
+
+    def merge(self, others: Dict[str, Tensor]) -> None:
+        """Add the ``sums`` of another process."""
+        for name, sums in others.items():
+            self._add(name, sums)
+
+    def result(self) -> Dict[str, List[GateStats]]:
+        """Return the statistics by layer: all images first, then G groups."""
+        return {name: [gate_stats(row) for row in sums]
+                for name, sums in self.sums.items()}
+
+    def signals(self, name: str) -> List[List[float]]:
+        """Return the mean gate value of each channel of one layer.
+
+        Args:
+            name (str): The layer.
+
+        Returns:
+            list[list[float]]: (1 + G, C), all images first; NaN for groups
+            without images.
+        """
+        return [gate_signal(row) for row in self.sums[name]]
