@@ -13,6 +13,7 @@ import pytest
 from conftest import CORE, CORE_RECIPES
 
 ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / 'configs' / CORE_RECIPES[0]
 #: What each stack calls the distributions that hold these packages.
 STACKS = {
     'official': dict(mmengine='mmengine', mmcv='mmcv', mmdet='mmdet',
@@ -181,3 +182,12 @@ def test_a_missing_stack_is_named(missing):
     assert line.startswith('ModuleNotFoundError: apa_mm needs mmengine and '
                            f"mmcv, but {' and '.join(missing)} cannot be")
     assert "'apa_mm[official]'" in line and "'apa_mm[onedl]'" in line
+
+
+def test_reading_a_config_is_silent():
+    """mmengine's import of pkg_resources is no news for the user."""
+    code = ('import apa_mm.registry, mmengine\n'
+            f'mmengine.Config.fromfile({str(RECIPE)!r})')
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True,
+                            text=True, cwd=ROOT)
+    assert (result.returncode, result.stderr) == (0, '')
