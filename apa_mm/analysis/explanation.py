@@ -197,8 +197,8 @@ def explain(subject: Subject, index: int, group: str, layer: str,
                                 data['data_samples'][0]).numpy()
     return Explanation(
         index, image, np.nan_to_num(heat), target.label, target.score,
-        target.box, sorted(int(c) for c in truth if c != BACKGROUND), next(iter(last), ''), signal,
-        stats)
+        target.box, sorted(int(c) for c in truth if c != BACKGROUND),
+        next(iter(last), ''), signal, stats)
 
 
 class _Target:

@@ -1,8 +1,9 @@
 r"""Are the logits of a class logistic or Gumbel distributed (Fig. 1)?
 
-Both distributions are fitted by maximum likelihood, by SciPy, which gives the
-Kolmogorov-Smirnov distance of the values to each. The logistic distribution function is the sigmoid, the Gumbel one
-:math:`\exp(-\exp(-x))` is APA at lambda = 0: the nearer one suits the logits.
+SciPy fits both by maximum likelihood and gives the Kolmogorov-Smirnov distance
+of the logits to each. The logistic distribution function is the sigmoid, the
+Gumbel one :math:`\exp(-\exp(-x))` is APA at lambda = 0: the nearer one suits
+the logits.
 
 Legend: n values of one class.
 """

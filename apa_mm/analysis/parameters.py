@@ -247,10 +247,10 @@ def _draw_run(axis: object, number: int, run: str, name: str,
         # Beside each other, so that two runs do not hide one another.
         depth = {site: x + 0.2 * number for site, x in depth.items()}
     axis.plot(list(depth.values()), [_mean(v) for v in values.values()],
-              label=f'{run}, end' if before else run, **style)
+              label=f'{run} (end)' if before else run, **style)
     if before:
         axis.plot([depth[site] for site in before], list(before.values()),
-                  label=f'{run}, start', markerfacecolor='none', **style)
+                  label=f'{run} (start)', markerfacecolor='none', **style)
         axis.vlines([depth[site] for site in before], list(before.values()),
                     [_mean(values[site]) for site in before],
                     color=style['color'], linewidth=1)

@@ -29,5 +29,6 @@ model = dict(
             ])))
 custom_hooks = [
     dict(type='apa_mm.ClassFrequencyHook'),
-    dict(type='apa_mm.CheckpointCheckHook')
+    dict(type='apa_mm.CheckpointCheckHook'),
+    dict(type='apa_mm.ParameterTraceHook', interval=100)
 ]
