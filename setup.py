@@ -27,7 +27,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['apa_mm', 'apa_mm.*']),
-    package_data={'apa_mm': ['py.typed', 'functional/csrc/*']},
+    package_data={'apa_mm': ['py.typed', 'kernels/csrc/*']},
     python_requires='>=3.10',
     install_requires=read_requirements('runtime'),
     extras_require={

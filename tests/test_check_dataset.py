@@ -8,7 +8,9 @@ import pytest
 from mmengine.config import Config
 from support.detection_sets import MAKERS
 
-from apa_mm.preflight.dataset_report import frequency_groups, report_datasets
+from apa_mm.data.annotation_checks import check_annotations
+from apa_mm.data.annotations import parse_annotations
+from apa_mm.preflight.job import report_datasets
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = dict(
@@ -80,18 +82,37 @@ def test_tool_exit_codes(tmp_path):
     assert 'annotation file does not exist' in bad.stdout
 
 
+def test_a_missing_config_is_one_sentence():
+    command = [sys.executable, str(ROOT / 'tools/check_dataset.py'), 'no.py']
+    bad = subprocess.run(command, capture_output=True, text=True)
+    assert bad.returncode == 2 and 'Traceback' not in bad.stderr
+    assert 'config no.py cannot be read' in bad.stderr
+
+
 def test_frequency_groups_from_counts_and_from_the_file():
     annotations = [
         dict(category_id=c, image_id=i)
         for c, count in ((1, 10), (2, 11), (3, 100), (4, 101))
         for i in range(count)
     ]
-    # An image that shows a class twice counts once.
+    # An image that shows a class twice counts once, a crowd does not.
     annotations.append(dict(category_id=1, image_id=0))
+    annotations.append(dict(category_id=1, image_id=11, iscrowd=1))
+    for index, item in enumerate(annotations):
+        item.update(id=index, bbox=[0, 0, 5, 5], area=25)
     data = dict(
-        categories=[dict(id=i) for i in (1, 2, 3, 4)],
+        images=[
+            dict(id=i, file_name=f'{i}.png', height=9, width=9)
+            for i in range(101)
+        ],
+        categories=[dict(id=i, name=f'c{i}') for i in (1, 2, 3, 4)],
         annotations=annotations)
-    assert frequency_groups(data) == dict(rare=1, common=2, frequent=1)
+
+    def groups():
+        counts = check_annotations(
+            parse_annotations(json.dumps(data).encode())).counts
+        return counts['rare'], counts['common'], counts['frequent']
+
+    assert groups() == (1, 2, 1)
     data['categories'][0]['frequency'] = 'f'
-    assert frequency_groups(json.loads(json.dumps(data))) == dict(
-        rare=0, common=2, frequent=2)
+    assert groups() == (0, 2, 2)

@@ -75,9 +75,9 @@ def test_without_triton_only_its_kernels_are_missing():
     names = [n for n in modules(skip=('det', 'cls'))
              if not n.endswith('apa_triton')]
     result = run(['triton'], names,
-                 "(imports.HAS_TRITON, sys.modules['apa_mm.functional.backend'"
-                 "]._default('cuda'))")
-    assert result.stdout.strip() == "(False, 'compile')", result.stderr
+                 "(imports.HAS_TRITON, sys.modules['apa_mm.kernels.activation'"
+                 "]._triton_runs('cuda'))")
+    assert result.stdout.strip() == "(False, False)", result.stderr
 
 
 def test_mmdet_without_ops_counts_as_absent():

@@ -192,7 +192,7 @@ def test_refused_input_ends_in_one_sentence(det, tmp_path):
         cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        "error: config key 'optim_wraper' is read by nobody; did you mean "
+        "error: config key 'optim_wraper' is not read; did you mean "
         "'optim_wrapper'?")
     assert 'Traceback' not in result.stderr
     assert not (tmp_path / 'w').exists()
@@ -333,3 +333,20 @@ def test_too_few_words_print_the_usage(tmp_path, script):
     result = run(TOOLS / f'{script}.sh', 'a.py', cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.startswith(f'usage: {script}.sh ')
+
+
+def test_a_second_demo_waits_for_the_first(tmp_path):
+    fcntl = pytest.importorskip('fcntl', reason='no locks on Windows')
+    if shutil.which('flock') is None:
+        pytest.skip('flock is not installed')
+    script = tmp_path / 'tools/demo.sh'
+    script.parent.mkdir()
+    shutil.copy(TOOLS / 'demo.sh', script)
+    out = tmp_path / 'work_dirs/demo'
+    (out / 'apa-gol').mkdir(parents=True)
+    with open(out / '.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run(script, cwd=tmp_path)
+    assert result.returncode == 1
+    assert 'another demo is running in' in result.stderr
+    assert (out / 'apa-gol').is_dir()

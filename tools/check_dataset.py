@@ -10,11 +10,11 @@ import argparse
 
 from mmengine.config import Config, DictAction
 
-from apa_mm.preflight.dataset_report import report_datasets
+from apa_mm.preflight.job import report_datasets
 
-COLUMNS = ('images', 'annotations', 'categories', 'missing_images',
-           'images_without_annotations', 'unused_categories', 'rare',
-           'common', 'frequent')
+COLUMNS = ('images', 'annotations', 'unlearned_annotations', 'categories',
+           'missing_images', 'images_without_annotations',
+           'unused_categories', 'rare', 'common', 'frequent')
 
 
 def main() -> int:
@@ -27,7 +27,10 @@ def main() -> int:
         '--cfg-options', nargs='+', action=DictAction,
         help='settings to override, such as data_root=/data/lvis_v1/')
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config)
+    try:
+        cfg = Config.fromfile(args.config)
+    except (OSError, SyntaxError, ImportError) as error:
+        parser.error(f'config {args.config} cannot be read: {error}')
     cfg.merge_from_dict(args.cfg_options or {})
     report = report_datasets(cfg)
     for row in report.rows:
@@ -35,6 +38,8 @@ def main() -> int:
         for name in COLUMNS:
             if name in row:
                 print(f'  {name.replace("_", " "):<28}{row[name]:>12}')
+    for warning in report.warnings:
+        print(f'WARNING: {warning}')
     for problem in report.problems:
         print(f'PROBLEM: {problem}')
     print(f'{len(report.problems)} problem(s)')

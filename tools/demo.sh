@@ -86,6 +86,13 @@ write_report() {
 }
 
 cd "$root"
+# Held by this process and its children: a second demo would delete the folders
+# that the first writes to.
+mkdir -p "$out"
+exec 9>"$out/.lock"
+if command -v flock >/dev/null && ! flock -n 9; then
+  die "another demo is running in $root/$out; wait for it to end."
+fi
 python=$(bash tools/setup_env.sh)
 # An environment that the user names need not have this package installed.
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
@@ -99,7 +106,6 @@ if [ "$report$compare" = yesno ] && finished apa-gol && finished baseline; then
   exit
 fi
 
-mkdir -p "$out"
 rm -rf "$out"/{apa-gol,baseline} "$out"/{metrics.json,predictions.png,kappa_lambda.png}{,.partial}
 
 SECONDS=0

@@ -2,13 +2,13 @@
 
 Legend: C classes.
 """
-import json
 from typing import Any, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from apa_mm.data.annotations import read_categories
 from apa_mm.data.class_frequency import class_frequency, plain_datasets
 from apa_mm.functional.shots import FEW_SHOT, MANY_SHOT, shot_groups
 
@@ -114,8 +114,6 @@ def _lvis_letters(dataset: Any) -> Optional[List[str]]:
                  for name in ('ann_file', 'cat_ids'))
     if not path or ids is None or not str(path).endswith('.json'):
         return None
-    with open(path, encoding='utf-8') as file:
-        categories = json.load(file).get('categories', [])
-    letters = {c['id']: c.get('frequency') for c in categories}
+    letters = {c.id: c.frequency for c in read_categories(str(path))}
     found = [letters.get(key) for key in ids]
     return found if found and set(found) <= set(LVIS_GROUPS) else None

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 from torch import Tensor
 
 from apa_mm.checkpoint import Inspection, inspect_file
-from apa_mm.functional.shape import eta_at_zero, gate_slope_at_zero
+from apa_mm.functional.apa import eta_at_zero, gate_slope_at_zero
 from apa_mm.layers.activation import LAMBDA_FLOOR
 from apa_mm.layers.pairs import Pair
 from apa_mm.weights.errors import CheckpointError

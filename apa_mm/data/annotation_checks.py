@@ -1,27 +1,29 @@
-"""Check a COCO- or LVIS-style annotation dict against what reads it.
+"""Check the content of an annotation file against what reads it.
 
-Pure functions on a dict and an image folder: they read no config and know no
-library. :mod:`apa_mm.preflight.job` calls them before training.
+Pure functions that know no config and no library;
+:mod:`apa_mm.preflight.data_checks` calls them before training, the metrics
+and the class counts when they read a file.
 """
-import os
 from collections import Counter, defaultdict
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set
+from typing import Dict, List, NamedTuple, Optional, Sequence, Union
 
+from apa_mm.data.annotations import (NOTHING, Annotation, Annotations,
+                                     Category, Image, entries_text, show)
+from apa_mm.data.image_files import (image_name, missing_files,
+                                     missing_problems)
+from apa_mm.data.segmentation import is_usable
 from apa_mm.utils.checks import check_choice
 
 __all__ = [
-    'AnnotationReport', 'check_annotations', 'image_name', 'missing_files',
-    'show'
+    'AnnotationReport', 'check_annotations', 'is_learned', 'label_names'
 ]
 
 LAYOUTS = ('coco', 'lvis_v0.5', 'lvis_v1')
-
-#: What LVISV1Dataset cuts off ``coco_url`` to get the image's path.
-COCO_URL = 'http://images.cocodataset.org/'
-#: How many names a message shows before it only counts.
-SHOWN = 3
+#: LVIS calls a class rare up to 10 training images, common up to 100.
+RARE, COMMON = 10, 100
 _SECTIONS = ('images', 'annotations', 'categories')
 _LVIS_IMAGE_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
+_Entry = Union[Image, Annotation, Category]
 
 
 class AnnotationReport(NamedTuple):
@@ -30,71 +32,72 @@ class AnnotationReport(NamedTuple):
     Attributes:
         problems (list[str]): One sentence per problem: what was found, what
             was expected, how to mend; empty for a sound file.
-        counts (dict[str, int]): ``images``, ``annotations``, ``categories``,
-            ``images_without_annotations``, ``unused_categories`` and, if a
-            folder was given, ``missing_images``.
+        counts (dict[str, int]): ``images``, ``annotations``,
+            ``unlearned_annotations`` (see :func:`is_learned`),
+            ``categories``, ``images_without_annotations``,
+            ``unused_categories``, ``rare``, ``common``, ``frequent`` and, if
+            a folder was given, ``missing_images``.
         unused_categories (list[str]): Names of the categories that no
-            annotation has.
+            annotation to learn from has.
+        labels (list[str]): Category names in the order of the labels, of
+            the dataset that reads the file.
+        sorted_labels (list[str]): The same if labels go by category id.
     """
 
     problems: List[str]
     counts: Dict[str, int]
     unused_categories: List[str]
+    labels: List[str]
+    sorted_labels: List[str]
 
 
-def show(items: Iterable) -> str:
-    """Return the first three items as text, with dots if there are more."""
-    items = list(items)
-    text = ', '.join(str(item) for item in items[:SHOWN])
-    return text + (', ...' if len(items) > SHOWN else '')
-
-
-def check_annotations(annotation: dict,
+def check_annotations(content: Annotations,
                       image_folder: Optional[str] = None,
                       *,
-                      layout: str = 'coco',
+                      layout: Optional[str] = 'coco',
                       classes: Optional[Sequence[str]] = None,
                       lvis_metric: bool = False,
                       masks: bool = False,
                       need_annotations: bool = True) -> AnnotationReport:
-    """Check an annotation dict and, if a folder is given, its images.
+    """Check the content of a file and, if a folder is given, its images.
 
     Args:
-        annotation (dict): The content of the annotation file.
+        content (Annotations): From
+            :func:`~apa_mm.data.annotations.read_annotations`.
         image_folder (str, optional): Folder that image names are relative
             to. None leaves the images unchecked.
-        layout (str): Who reads it: 'coco', 'lvis_v0.5' or 'lvis_v1'. It
-            says which key names an image (:func:`image_name`), and whether
-            classes are looked up by name or, as mmdet's LVIS datasets do,
-            every category of the file becomes a class in the file's order.
+        layout (str, optional): Who reads it: 'coco', 'lvis_v0.5' or
+            'lvis_v1'. It says which key names an image (see
+            :func:`~apa_mm.data.image_files.image_name`),
+            and whether classes are looked up by name or, as mmdet's LVIS
+            datasets do, every category of the file becomes a class in the
+            file's order. None, as 'coco', but image names are not needed.
         classes (Sequence[str], optional): Class names that the dataset is
             told to use.
         lvis_metric (bool): Ask for the keys that LVIS evaluation reads.
-        masks (bool): Ask for ``segmentation`` in every annotation.
-        need_annotations (bool): False for a test set without labels.
+        masks (bool): Ask for a usable ``segmentation`` in every annotation.
+        need_annotations (bool): False for a set that may be without labels.
 
     Returns:
-        AnnotationReport: Problems, counts and categories never used.
+        AnnotationReport: Problems, counts, categories never used, labels.
 
     Raises:
-        ValueError: If ``layout`` is none of the three.
+        ValueError: If ``layout`` is none of these.
 
     Example:
-        >>> report = check_annotations(dict(images=[], annotations=[]))
-        >>> report.problems[0]
-        "it lacks 'categories'; a COCO-style file has 'images', \
-'annotations' and 'categories'"
+        >>> check_annotations(Annotations(images=[], annotations=[])).problems
+        ["it lacks 'categories'; a COCO-style file has 'images', \
+'annotations' and 'categories'"]
     """
-    check_choice('layout', layout, LAYOUTS)
-    problems = _section_problems(annotation, need_annotations)
+    check_choice('layout', layout, (*LAYOUTS, None))
+    problems = _section_problems(content, need_annotations)
     if problems:
-        return AnnotationReport(problems, {}, [])
-    images = annotation['images']
-    annotations = annotation.get('annotations', [])
-    categories = annotation['categories']
+        return AnnotationReport(problems, {}, [], [], [])
+    images, categories = content.images, content.categories
+    annotations = content.annotations or []
+    name = 'coco_url' if layout == 'lvis_v1' else 'file_name'
     problems += _key_problems('images', images, [
-        'id', 'height', 'width',
-        'coco_url' if layout == 'lvis_v1' else 'file_name',
+        'id', 'height', 'width', *([name] if layout else ()),
         *(_LVIS_IMAGE_KEYS if lvis_metric else ())
     ])
     problems += _key_problems(
@@ -104,139 +107,117 @@ def check_annotations(annotation: dict,
     problems += _key_problems('categories', categories,
                               ['id', 'name'] + ['frequency'] * lvis_metric)
     if problems:
-        return AnnotationReport(problems, {}, [])
+        return AnnotationReport(problems, {}, [], [], [])
     problems += _reference_problems(images, annotations, categories)
     problems += _class_problems(categories, classes, layout)
-    used = {item['category_id'] for item in annotations}
-    unused = [c['name'] for c in categories if c['id'] not in used]
-    counts = dict(
-        images=len(images),
-        annotations=len(annotations),
-        categories=len(categories),
-        images_without_annotations=len({image['id'] for image in images} -
-                                       {a['image_id'] for a in annotations}),
-        unused_categories=len(unused))
+    by_id = {image.id: image for image in images}
+    if masks:
+        problems += _mask_problems(annotations, by_id)
+    counts, unused = _counts(by_id, annotations, categories)
     if image_folder is not None:
         names = [image_name(image, layout) for image in images]
-        found = missing_files(image_folder, names)
-        counts['missing_images'] = len(found)
-        problems += _missing_problems(image_folder, found, len(names))
-    return AnnotationReport(problems, counts, unused)
+        missing = missing_files(image_folder, names)
+        counts['missing_images'] = len(missing)
+        problems += missing_problems(image_folder, missing, len(names))
+    by_id = sorted(categories, key=lambda category: category.id)
+    return AnnotationReport(problems, counts, unused,
+                            label_names(categories, classes, layout),
+                            label_names(by_id, classes, layout))
 
 
-def image_name(image: dict, layout: str = 'coco') -> str:
-    """Return an image's path below the image folder, as mmdet reads it.
+def is_learned(item: Annotation, image: Image) -> bool:
+    """Return whether mmdet's reader makes an object to learn from it.
 
-    Args:
-        image (dict): An entry of ``images``.
-        layout (str): 'lvis_v1' takes ``coco_url`` without the server;
-            'lvis_v0.5' takes ``file_name``, cut to the 16 characters of
-            COCO 2017 if it is a name of COCO 2014; 'coco' takes
-            ``file_name``.
-
-    Returns:
-        str: Relative path.
+    It drops what is marked ``ignore``, has no area, is thinner than a pixel
+    or lies outside the image, and hands on crowds to be ignored.
     """
-    if layout == 'lvis_v1':
-        return image['coco_url'].replace(COCO_URL, '')
-    name = image['file_name']
-    if layout == 'lvis_v0.5' and name.startswith('COCO'):
-        return name[-16:]
-    return name
+    x, y, width, height = item.bbox
+    return (not item.ignore and not item.iscrowd and item.area > 0
+            and width >= 1 and height >= 1
+            and min(x + width, image.width) > max(x, 0)
+            and min(y + height, image.height) > max(y, 0))
 
 
-def missing_files(folder: str, names: Sequence[str]) -> List[str]:
-    """Return the names below ``folder`` for which there is no file.
+def label_names(categories: Sequence[Category],
+                classes: Optional[Sequence[str]],
+                layout: Optional[str] = 'coco') -> List[str]:
+    """Return the category names behind the labels 0, 1, ... of a dataset.
 
-    Every folder is listed once, which for 100,000 files is far cheaper than
-    one look per file.
-
-    Args:
-        folder (str): Where the names start.
-        names (Sequence[str]): Relative paths.
-
-    Returns:
-        list[str]: The names not found, in the given order.
+    The order is the file's, whatever order the dataset is told. mmdet's
+    COCO datasets take the categories named by ``classes``, its LVIS datasets
+    all.
     """
-    wanted: Dict[str, Set[str]] = defaultdict(set)
-    for name in names:
-        wanted[os.path.dirname(name)].add(os.path.basename(name))
-    present = {
-        parent: _listing(os.path.join(folder, parent))
-        for parent in wanted
-    }
-    return [
-        name for name in names
-        if os.path.basename(name) not in present[os.path.dirname(name)]
-    ]
+    names = [category.name for category in categories]
+    if classes is None or layout not in ('coco', None):
+        return names
+    wanted = set(classes)
+    return [name for name in names if name in wanted]
 
 
-def _listing(folder: str) -> Set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-
-
-def _section_problems(annotation: dict, need_annotations: bool) -> List[str]:
-    if not isinstance(annotation, dict):
-        return [
-            f'it holds a {type(annotation).__name__}; a COCO-style file holds '
-            "a dict with 'images', 'annotations' and 'categories'"
-        ]
+def _section_problems(content: Annotations,
+                      need_annotations: bool) -> List[str]:
     needed = [
         name for name in _SECTIONS if name != 'annotations' or need_annotations
     ]
-    absent = [name for name in needed if name not in annotation]
+    absent = [name for name in needed if getattr(content, name) is None]
     if absent:
         return [
-            f'it lacks {_quote(absent)}; a COCO-style file has '
+            f"it lacks {', '.join(map(repr, absent))}; a COCO-style file has "
             "'images', 'annotations' and 'categories'"
         ]
-    wrong = [
-        name for name in _SECTIONS
-        if not isinstance(annotation.get(name, []), list)
-    ]
-    if wrong:
-        return [f'{_quote(wrong)} must be a list; rewrite the file']
     return [
         f"'{name}' is empty; nothing could be read from it, so check that it "
-        'is the right file' for name in needed if not annotation[name]
+        'is the right file' for name in needed if not getattr(content, name)
     ]
 
 
-def _quote(names: Sequence[str]) -> str:
-    return ', '.join(f'{name!r}' for name in names)
-
-
-def _key_problems(section: str, items: List[dict],
+def _key_problems(section: str, items: Sequence[_Entry],
                   needed: Sequence[str]) -> List[str]:
     """Return one sentence for every key that some items lack."""
-    lacking: Counter = Counter()
-    example: Dict[str, int] = {}
-    for index, item in enumerate(items):
-        for key in needed:
-            if key not in item:
-                lacking[key] += 1
-                example.setdefault(key, index)
+    problems = []
+    for key in needed:
+        lacking = [
+            index for index, item in enumerate(items)
+            if getattr(item, key) is None
+        ] if key != 'segmentation' else [
+            index for index, item in enumerate(items)
+            if bytes(item.segmentation) == bytes(NOTHING)
+        ]
+        if lacking:
+            first = items[lacking[0]].id
+            named = '' if first is None else f' with id {first}'
+            problems.append(
+                f"{len(lacking)} of {len(items)} entries of '{section}' lack "
+                f'{key!r} (the first is entry {lacking[0]}{named}); add it '
+                'to the file')
+    return problems
+
+
+def _mask_problems(annotations: Sequence[Annotation],
+                   images: Dict[int, Image]) -> List[str]:
+    bad = []
+    for index, item in enumerate(annotations):
+        image = images.get(item.image_id)
+        if image is not None and not is_usable(item.segmentation,
+                                               (image.height, image.width)):
+            bad.append(index)
+    if not bad:
+        return []
+    first = annotations[bad[0]]
     return [
-        f"{number} of {len(items)} entries of '{section}' lack {key!r} (the "
-        f"first is entry {example[key]}{_id_of(items[example[key]])}); "
-        'add it to the file' for key, number in lacking.items()
+        entries_text('annotations', len(annotations), 'segmentation', bad,
+                     first.id,
+                     bytes(first.segmentation)[:200].decode(errors='replace'))
     ]
 
 
-def _id_of(item: dict) -> str:
-    return f" with id {item['id']}" if 'id' in item else ''
-
-
-def _reference_problems(images: List[dict], annotations: List[dict],
-                        categories: List[dict]) -> List[str]:
+def _reference_problems(images: Sequence[Image],
+                        annotations: Sequence[Annotation],
+                        categories: Sequence[Category]) -> List[str]:
     problems = []
     for section, items in (('images', images), ('annotations', annotations),
                            ('categories', categories)):
-        number = Counter(item['id'] for item in items)
+        number = Counter(item.id for item in items)
         twice = [key for key, times in number.items() if times > 1]
         if twice:
             problems.append(
@@ -244,51 +225,68 @@ def _reference_problems(images: List[dict], annotations: List[dict],
                 f'({show(twice)}); give every entry an id of its own')
     for key, section, items in (('image_id', 'images', images),
                                 ('category_id', 'categories', categories)):
-        known = {item['id'] for item in items}
-        lost = [a for a in annotations if a[key] not in known]
+        known = {item.id for item in items}
+        lost = [
+            value for value in (getattr(a, key) for a in annotations)
+            if value not in known
+        ]
         if lost:
-            values = dict.fromkeys(a[key] for a in lost)
             problems.append(
                 f"the {key} of {len(lost)} annotations is not among the ids "
-                f"of '{section}' ({show(values)}); remove them or add the "
-                f'{section}')
+                f"of '{section}' ({show(dict.fromkeys(lost))}); remove them "
+                f'or add the {section}')
     return problems
 
 
-def _class_problems(categories: List[dict], classes: Optional[Sequence[str]],
-                    layout: str) -> List[str]:
+def _class_problems(categories: Sequence[Category],
+                    classes: Optional[Sequence[str]],
+                    layout: Optional[str]) -> List[str]:
     if classes is None:
         return []
-    names = [category['name'] for category in categories]
-    if layout != 'coco':
-        if len(names) == len(classes):
-            return []
+    names = [category.name for category in categories]
+    every = layout not in ('coco', None)
+    if every and len(names) != len(classes):
         return [
             f"it has {len(names)} categories, but the dataset's metainfo "
             f'names {len(classes)} classes; set metainfo=dict(classes=...) '
             'to the names of the file, in its order'
         ]
     lost = [name for name in classes if name not in set(names)]
-    if not lost:
-        return []
-    return [
-        f"{len(lost)} of {len(classes)} classes of the dataset's metainfo "
-        f'are not among its {len(names)} categories (classes: {show(lost)}; '
-        f'categories: {show(names)}); set metainfo=dict(classes=...) to names '
-        'of the file'
-    ]
-
-
-def _missing_problems(folder: str, missing: List[str],
-                      total: int) -> List[str]:
-    if not missing:
-        return []
-    if not os.path.isdir(folder):
+    # LVIS datasets go by the place, so that a spelling does no harm there.
+    if len(lost) > (len(classes) - 1 if every else 0):
         return [
-            f'its image folder {folder} does not exist; set data_root and '
-            'data_prefix to where the images are'
+            f"{len(lost)} of {len(classes)} classes of the dataset's metainfo "
+            f'are not among its {len(names)} categories (classes: '
+            f'{show(lost)}; categories: {show(names)}); set '
+            'metainfo=dict(classes=...) to names of the file'
         ]
-    return [
-        f'{len(missing)} of its {total} images are not in {folder} (first: '
-        f'{show(missing)}); complete the images or correct data_prefix'
-    ]
+    return []
+
+
+def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
+            categories: Sequence[Category]) -> tuple:
+    """Return the counts and the names of categories never used."""
+    shown: Dict[int, set] = defaultdict(set)
+    learned = 0
+    for item in annotations:
+        image = images.get(item.image_id)
+        if image is not None and is_learned(item, image):
+            shown[item.category_id].add(item.image_id)
+            learned += 1
+    number = {c.id: len(shown.get(c.id, ())) for c in categories}
+    groups = Counter(
+        c.frequency or ('r' if number[c.id] <= RARE else
+                        'c' if number[c.id] <= COMMON else 'f')
+        for c in categories)
+    unused = [c.name for c in categories if not number[c.id]]
+    return dict(
+        images=len(images),
+        annotations=len(annotations),
+        unlearned_annotations=len(annotations) - learned,
+        categories=len(categories),
+        images_without_annotations=len(
+            images.keys() - {item.image_id for item in annotations}),
+        unused_categories=len(unused),
+        rare=groups['r'],
+        common=groups['c'],
+        frequent=groups['f']), unused

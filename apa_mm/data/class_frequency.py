@@ -3,15 +3,17 @@
 Datasets are taken by what they can do, so that neither mmdet nor mmpretrain
 is imported. C is the number of classes.
 """
-import json
-from typing import (Any, Dict, Iterator, List, NamedTuple, Optional,
-                    Sequence)
+from collections import Counter, defaultdict
+from itertools import chain
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
-from mmengine.fileio import get_text
 from torch.utils.data import Subset
 
-from apa_mm.data.annotation_checks import check_annotations, show
+from apa_mm.data.annotation_checks import (check_annotations, is_learned,
+                                           label_names)
+from apa_mm.data.annotations import (AnnotationError, Annotations,
+                                     read_annotations, read_categories, show)
 
 __all__ = [
     'ClassFrequency', 'class_frequency', 'class_frequency_from_file',
@@ -41,16 +43,19 @@ def class_frequency(dataset: Any) -> ClassFrequency:
 
     - Datasets of COCO and LVIS files (mmdet's ``CocoDataset`` and what is
       derived from it) keep an index of the whole file. Every image counts
-      once per class, whatever the dataset filters out, and ``num_images`` is
-      the number of images that carry an annotation: 99,388 for LVIS v1's
-      training set, not the 100,170 listed images.
+      once per class, whatever images the dataset filters out, and
+      ``num_images`` is the number of images that carry an object: 99,388 for
+      LVIS v1's training set, not the 100,170 listed images. What the dataset
+      does not learn from an image (crowds, boxes without area or outside)
+      does not count.
     - Classification datasets (they have ``get_gt_labels``) count their
       samples, and ``num_images`` is their length.
     - Other datasets with ``get_cat_ids`` count their samples, and
       ``num_images`` is the number of samples with a label.
 
     Wrappers are looked through, so repeated images count once. The members
-    of a concatenation add up; a file that several members read counts once.
+    of a concatenation add up; a file that several members read counts once,
+    members without any object count as nothing.
 
     Args:
         dataset (Dataset): A dataset or a wrapper of mmengine, mmdet or
@@ -61,8 +66,8 @@ def class_frequency(dataset: Any) -> ClassFrequency:
 
     Raises:
         TypeError: If a dataset cannot tell the classes of its images.
-        ValueError: If members have different classes, or an annotation file
-            has no annotations or not the classes of its dataset.
+        ValueError: If members have different classes, there is no object at
+            all, or a file has not the classes of its dataset.
     """
     found: List[ClassFrequency] = []
     files = set()
@@ -76,8 +81,14 @@ def class_frequency(dataset: Any) -> ClassFrequency:
             files.add((item.source, item.classes))
         else:
             found.append(_from_samples(member))
-    first = found[0]
-    for other in found[1:]:
+    labelled = [item for item in found if item.num_images]
+    if not labelled:
+        raise ValueError(
+            f'{" + ".join(item.source for item in found)} holds no object to '
+            'learn from; train on a file that has annotations which are not '
+            'all crowds, without area or outside of their image')
+    first = labelled[0]
+    for other in labelled[1:]:
         if other.classes != first.classes:
             raise ValueError(
                 'concatenated datasets must have the same classes, but '
@@ -86,9 +97,9 @@ def class_frequency(dataset: Any) -> ClassFrequency:
                 f'{len(other.classes)} ({show(other.classes)}); give all of '
                 'them the same metainfo=dict(classes=...)')
     return ClassFrequency(
-        sum(item.counts for item in found),
-        sum(item.num_images for item in found), first.classes,
-        ' + '.join(item.source for item in found))
+        sum(item.counts for item in labelled),
+        sum(item.num_images for item in labelled), first.classes,
+        ' + '.join(item.source for item in labelled))
 
 
 def class_frequency_from_file(ann_file: str,
@@ -113,39 +124,34 @@ def class_frequency_from_file(ann_file: str,
         ValueError: If the file is not JSON, lacks a key, or lacks a class.
     """
     try:
-        content = json.loads(get_text(ann_file, backend_args=backend_args))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f'annotation file {ann_file} is not JSON ({error}); it may be cut '
-            'off or another file, get it again') from error
-    layout = _layout(content)
-    problems = check_annotations(
-        content, layout=layout,
-        classes=None if classes is None else tuple(classes)).problems
+        content = read_annotations(ann_file, backend_args)
+        layout = _layout(content)
+        problems = check_annotations(
+            content, layout=layout,
+            classes=None if classes is None else tuple(classes)).problems
+    except AnnotationError as error:
+        problems = error.problems
     if problems:
         raise ValueError(f'annotation file {ann_file}: ' + '; '.join(problems))
-    wanted = None if classes is None or layout != 'coco' else set(classes)
-    categories = [
-        item for item in content['categories']
-        if wanted is None or item['name'] in wanted
-    ]
-    images: Dict[Any, set] = {}
-    for item in content['annotations']:
-        images.setdefault(item['category_id'], set()).add(item['image_id'])
-    if all('image_count' in item for item in content['categories']):
-        counts = [item['image_count'] for item in categories]
+    names = label_names(content.categories, classes, layout)
+    categories = [item for item in content.categories if item.name in names]
+    images = {item.id: item for item in content.images}
+    shown = {(item.category_id, item.image_id) for item in content.annotations
+             if is_learned(item, images[item.image_id])}
+    if all(item.image_count is not None for item in content.categories):
+        counts = [item.image_count for item in categories]
     else:
-        counts = [len(images.get(item['id'], ())) for item in categories]
+        number = Counter(category for category, _ in shown)
+        counts = [number[item.id] for item in categories]
     return ClassFrequency(
-        np.array(counts, dtype=np.int64), len(set().union(*images.values())),
-        tuple(item['name'] for item in categories), str(ann_file))
+        np.array(counts, dtype=np.int64), len({image for _, image in shown}),
+        tuple(names), str(ann_file))
 
 
-def _layout(content: Any) -> str:
+def _layout(content: Annotations) -> str:
     """Return how a file names its images: LVIS v1 has no file_name."""
-    images = content.get('images') if isinstance(content, dict) else None
-    first = images[0] if images and isinstance(images, list) else {}
-    return 'lvis_v1' if 'coco_url' in first and 'file_name' not in first \
+    first = (content.images or [None])[0]
+    return 'lvis_v1' if first and first.coco_url and not first.file_name \
         else 'coco'
 
 
@@ -168,26 +174,49 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def _from_index(dataset: Any) -> ClassFrequency:
-    """Count with the index of category to images that mmdet keeps."""
+    """Count with the index of category to images that mmdet keeps.
+
+    The index has every annotation; images that the dataset holds show which
+    of them it learns.
+    """
     source = str(getattr(dataset, 'ann_file', type(dataset).__name__))
-    images = {key: set(ids) for key, ids in dataset.cat_img_map.items()}
-    annotated = set().union(*images.values())
-    if not annotated:
-        raise ValueError(
-            f"annotation file {source} holds no annotations: 'annotations' is "
-            'missing or empty; train on a file that has them')
-    classes = _class_names(dataset)
-    if classes is None:
-        classes = tuple(str(key) for key in dataset.cat_ids)
+    classes = _names_by_label(dataset)
     if len(dataset.cat_ids) != len(classes):
         raise ValueError(
             f'annotation file {source} has {len(dataset.cat_ids)} categories '
             f'for the {len(classes)} classes of the dataset '
             f'({show(classes)}); set metainfo=dict(classes=...) to the names '
             'of the file')
-    counts = [len(images.get(key, ())) for key in dataset.cat_ids]
+    selected, shown = set(dataset.cat_ids), defaultdict(set)
+    for key, image_ids in dataset.cat_img_map.items():
+        for image_id in image_ids:
+            shown[image_id].add(key)
+    for info in map(dataset.get_data_info, range(len(dataset))):
+        others = shown.get(info['img_id'], set()) - selected
+        shown[info['img_id']] = others.union(
+            dataset.cat_ids[item['bbox_label']] for item in info['instances']
+            if not item.get('ignore_flag'))
+    number = Counter(chain.from_iterable(shown.values()))
     return ClassFrequency(
-        np.array(counts, dtype=np.int64), len(annotated), classes, source)
+        np.array([number[key] for key in dataset.cat_ids], dtype=np.int64),
+        sum(map(bool, shown.values())), classes, source)
+
+
+def _names_by_label(dataset: Any) -> tuple:
+    """Return class names in the order of the labels, which is the file's.
+
+    The order that a dataset is told may be another one.
+    """
+    told = _class_names(dataset) or tuple(map(str, dataset.cat_ids))
+    try:
+        names = {
+            item.id: item.name for item in read_categories(
+                dataset.ann_file, getattr(dataset, 'backend_args', None))
+        }
+    except (AttributeError, OSError, ValueError):
+        return told  # made by code, not from a file
+    found = tuple(str(names.get(key, key)) for key in dataset.cat_ids)
+    return found if sorted(found) == sorted(told) else told
 
 
 def _from_samples(dataset: Any) -> ClassFrequency:

@@ -32,7 +32,10 @@ class DataFile(NamedTuple):
         classes (Sequence[str], optional): Class names, where known.
         lvis_metric (bool): An LVIS metric reads it.
         masks (bool): Instance masks are read from it.
-        labelled (bool): False if no metric needs its annotations.
+        labelled (bool): False if nobody needs its annotations: no metric,
+            or a concatenation of training sets whose reader keeps images
+            without objects.
+        sort_categories (bool): Labels go by category id, not by file order.
     """
 
     split: str
@@ -44,6 +47,7 @@ class DataFile(NamedTuple):
     lvis_metric: bool = False
     masks: bool = False
     labelled: bool = True
+    sort_categories: bool = False
 
 
 def find_data_files(cfg: Config,
@@ -62,11 +66,12 @@ def find_data_files(cfg: Config,
     """
     files = []
     for split in splits:
-        loader = cfg.get(f'{split}_dataloader') or {}
+        dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
         metrics = _metrics(cfg, split)
+        leaves = list(_leaves(dataset))
         own = [
-            _dataset_file(split, dataset, cfg.get('default_scope'), metrics)
-            for dataset in _leaves(loader.get('dataset'))
+            _dataset_file(split, leaf, cfg.get('default_scope'), metrics,
+                          len(leaves) > 1) for leaf in leaves
         ]
         own = [item for item in own if item is not None]
         read = {osp.normpath(item.path) for item in own}
@@ -114,7 +119,8 @@ def _join(root: str, path: str) -> str:
 
 
 def _dataset_file(split: str, dataset: dict, scope: Optional[str],
-                  metrics: List[dict]) -> Optional[DataFile]:
+                  metrics: List[dict],
+                  is_member: bool) -> Optional[DataFile]:
     root = dataset.get('data_root') or ''
     kind = dataset_class(dataset.get('type'), scope)
     if not dataset.get('ann_file') and _is_local(root, dataset) and \
@@ -136,7 +142,15 @@ def _dataset_file(split: str, dataset: dict, scope: Optional[str],
         classes=_classes(dataset, kind),
         lvis_metric=any('LVIS' in _type_name(m) for m in metrics),
         masks=_reads_masks(dataset, metrics),
-        labelled=not metrics or not all(m.get('format_only') for m in metrics))
+        labelled=not (_keeps_empty(dataset) if is_member and split == 'train'
+                      else metrics and all(
+                          m.get('format_only') for m in metrics)),
+        sort_categories=any(m.get('sort_categories') for m in metrics))
+
+
+def _keeps_empty(dataset: dict) -> bool:
+    """Return whether the reader keeps images without objects."""
+    return not (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
 
 
 def _metric_file(split: str, metric: dict, datasets: List[DataFile]) -> \
@@ -151,7 +165,8 @@ def _metric_file(split: str, metric: dict, datasets: List[DataFile]) -> \
         classes=like.classes if like else None,
         lvis_metric='LVIS' in _type_name(metric),
         masks=like.masks if like else False,
-        labelled=not metric.get('format_only'))
+        labelled=not metric.get('format_only'),
+        sort_categories=bool(metric.get('sort_categories')))
 
 
 def _type_name(item: dict) -> str:

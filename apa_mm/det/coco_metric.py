@@ -4,23 +4,25 @@ import tempfile
 from collections import OrderedDict
 from typing import Any, Dict, List, Optional, Sequence, Union
 
+import numpy as np
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.metrics import CocoMetric as _CocoMetric
 from mmengine.dist import collect_results, get_world_size, is_main_process
-from mmengine.fileio import dump, get_local_path, load
+from mmengine.fileio import dump, get_local_path
 from mmengine.logging import MMLogger
 
+from apa_mm.data.annotations import Category
+from apa_mm.data.ground_truth import GroundTruth
 from apa_mm.registry import METRICS
 from apa_mm.utils.checks import check_choice
-from apa_mm.data.annotation_file import AnnotationFile
 from .coco_report import (ap_limits, check_items, coco_report,
                           detection_limits)
-from .eval_fallback import check_cells, coco_grid, resolve_backend
 from .eval_summary import PrecisionGrid
 from .mask_rle import encode_masks
-from .streaming import Detections, StreamingMatcher
+from .streaming import Detections, StreamingMatcher, need_hotcoco
 
 __all__ = ['CocoMetric']
+
 
 @METRICS.register_module()
 class CocoMetric(_CocoMetric):
@@ -31,7 +33,9 @@ class CocoMetric(_CocoMetric):
     only (hotcoco's streaming evaluator), ranks merge counts, images that come
     twice count once and images that never come count as missed. V3Det's
     13,204 classes and 29,821 images need seconds and gigabytes, not hours and
-    hundreds of gigabytes.
+    hundreds of gigabytes. Where the samples come from several data sets
+    (mmdet's ``ConcatDataset``, for ``MultiDatasetsEvaluator`` or not), image
+    ids may meet: results are kept as mmdet keeps them and matched at the end.
 
     Numbers equal pycocotools' with these exceptions, all meant: an annotation
     with id 0 can be matched; classwise rows stay with their category when the
@@ -70,14 +74,11 @@ class CocoMetric(_CocoMetric):
         max_dets (int, optional): Read every AP at this limit instead.
         segm_area (str): Whether a detected mask is small, medium or large by
             the area of its 'mask' (pycocotools, mmdet) or of its 'box'.
-        backend (str): 'hotcoco', 'pycocotools', or 'auto', which falls back
-            on pycocotools with a warning and refuses sizes for which that
-            would need more than about 7 GB.
 
     Raises:
         ValueError: If an argument or the annotation file is unusable.
         KeyError: If a metric or metric item is unknown.
-        RuntimeError: If no backend can do the work.
+        ImportError: If hotcoco is missing or too old.
 
     Example:
         >>> metric = CocoMetric(metric='bbox', proposal_nums=[300],
@@ -86,7 +87,6 @@ class CocoMetric(_CocoMetric):
         (300, 300, 300)
     """
     lvis_style = False
-    fallback = 'pycocotools'
 
     def __init__(self,
                  ann_file: Optional[str] = None,
@@ -104,8 +104,7 @@ class CocoMetric(_CocoMetric):
                  sort_categories: bool = False,
                  use_mp_eval: bool = False,
                  max_dets: Optional[int] = None,
-                 segm_area: str = 'mask',
-                 backend: str = 'auto') -> None:
+                 segm_area: str = 'mask') -> None:
         if format_only and outfile_prefix is None:
             raise ValueError(
                 'format_only=True needs outfile_prefix, but got None; set '
@@ -124,35 +123,21 @@ class CocoMetric(_CocoMetric):
             prefix=prefix,
             use_mp_eval=use_mp_eval)
         check_choice('segm_area', segm_area, ('box', 'mask'))
-        self.ann_file = ann_file
-        self.sort_categories = sort_categories
-        self.segm_area = segm_area
-        self.ap_limits = ap_limits(self.proposal_nums, use_mp_eval, max_dets)
-        self._check_metrics()
-        self.max_dets = self._detection_limits()
-        self.backend = 'none' if format_only else resolve_backend(
-            backend, self.fallback)
-        self.truth = self._read_truth(ann_file, backend_args)
-        self._refuses = backend == 'auto' and self.backend == self.fallback
-        if self._refuses and self.truth is not None:
-            check_cells(
-                len(self.truth.images), len(self.truth.categories), ann_file,
-                self.fallback)
-        self._streaming = self.backend == 'hotcoco' and self.truth is not None
-        self._keep_masks = outfile_prefix is not None or (
-            'segm' in self._iou_types() and not self._streaming)
-        self._keep_raw = (self._keep_masks or not self._streaming
-                          or self._needs_raw_boxes())
-        self._matcher: Optional[StreamingMatcher] = None
-        self._grids: Dict[str, PrecisionGrid] = {}
-
-    def _check_metrics(self) -> None:
-        """Refuse what would fail only after the whole inference."""
         if 'proposal_fast' in self.metrics:
             raise ValueError(
                 "metric 'proposal_fast' is not supported, since mmdet's "
                 "function fails with numpy >= 1.24; use metric='proposal'")
+        need_hotcoco()
+        self.ann_file = ann_file
+        self.sort_categories = sort_categories
+        self.segm_area = segm_area
+        self.ap_limits = ap_limits(self.proposal_nums, use_mp_eval, max_dets)
         self._check_items()
+        self.max_dets = self._detection_limits()
+        self.truth = None if ann_file is None else self._read_truth(
+            ann_file, backend_args)
+        self._matcher: Optional[StreamingMatcher] = None
+        self._grids: Optional[Dict[str, PrecisionGrid]] = None
 
     def _check_items(self) -> None:
         check_items(self.metric_items)
@@ -168,40 +153,49 @@ class CocoMetric(_CocoMetric):
         """Return the IoU types that the metrics need a grid of."""
         return [m for m in ('bbox', 'segm') if m in self.metrics]
 
-    def _read_truth(self,
-                    ann_file: Optional[str],
-                    backend_args: Optional[dict] = None
-                    ) -> Optional[AnnotationFile]:
-        if ann_file is None:
-            return None
-        truth = AnnotationFile(
+    def _read_truth(self, ann_file: str,
+                    backend_args: Optional[dict] = None) -> GroundTruth:
+        truth = GroundTruth(
             ann_file,
             backend_args,
             lvis_style=self.lvis_style,
             with_masks='segm' in self._iou_types() and not self.format_only,
-            with_annotations=not self.format_only,
-            keep=self.backend == 'hotcoco')
+            with_annotations=not self.format_only)
         if self.sort_categories:
-            truth.categories.sort(key=lambda category: category['id'])
+            truth.categories.sort(key=lambda category: category.id)
         return truth
+
+    def _streams(self) -> bool:
+        """Return whether images are matched as they come.
+
+        Not where an image id may mean an image of another data set: mmdet's
+        concatenation then has a list of meta information or names the sizes
+        of its members.
+        """
+        meta = self.dataset_meta
+        several = isinstance(meta, (list, tuple)) or len(
+            (meta or {}).get('cumulative_sizes', ())) > 1
+        return self.truth is not None and not (several or self.format_only)
 
     def _prepare_categories(self) -> None:
         """Set the category id of each label, once the classes are known."""
+        if self.cat_ids is not None:
+            return
         classes = (self.dataset_meta or {}).get('classes')
         if self.truth is not None:
             self.categories = self.truth.select(classes)
             self.img_ids = list(self.truth.images)
         elif classes is not None:
             self.categories = [
-                dict(id=i, name=name) for i, name in enumerate(classes)
+                Category(id=i, name=name) for i, name in enumerate(classes)
             ]
         else:
             raise ValueError(
                 "dataset_meta has no 'classes', which label the results when "
                 'ann_file is None; set ann_file of the metric')
-        self.cat_ids = [category['id'] for category in self.categories]
+        self.cat_ids = [category.id for category in self.categories]
 
-    def _new_matcher(self, truth: AnnotationFile) -> StreamingMatcher:
+    def _new_matcher(self, truth: GroundTruth) -> StreamingMatcher:
         return StreamingMatcher(truth, self.categories, self._iou_types(),
                                 self.max_dets, self.iou_thrs, self.segm_area)
 
@@ -215,26 +209,39 @@ class CocoMetric(_CocoMetric):
                 the original image, ``scores`` (N, ), ``labels`` (N, ),
                 ``masks`` (N, H, W) or N run-length codes, ``mask_scores``.
         """
-        if self.cat_ids is None:
+        streams = self._streams()
+        need_masks = 'segm' in self._iou_types()
+        keep_masks = self.outfile_prefix is not None or (need_masks
+                                                         and not streams)
+        if not isinstance(self.dataset_meta, (list, tuple)):
             self._prepare_categories()
-        if self._streaming and self._matcher is None:
+        if streams and self._matcher is None:
             self._matcher = self._new_matcher(self.truth)
         for sample in data_samples:
-            found = Detections.from_sample(
-                sample, len(self.cat_ids), 'segm' in self._iou_types())
-            if self._keep_masks and found.masks is not None:
+            found = Detections.from_sample(sample, need_masks)
+            if self.cat_ids is not None:
+                self._check_labels(sample['img_id'], found.labels)
+            if keep_masks and found.masks is not None:
                 found = found._replace(masks=encode_masks(found.masks))
-            if self._streaming:
+            if streams:
                 self._matcher.update(sample['img_id'], found)
-            self.results.append(
-                self._raw_result(sample, found)
-                if self._keep_raw else sample['img_id'])
-        if self._refuses and self.truth is None:
-            check_cells(
-                len(self.results) * get_world_size(), len(self.cat_ids),
-                'the data set', self.fallback)
+            if keep_masks or not streams or self._needs_raw_boxes():
+                self.results.append(
+                    self._raw_result(sample, found, keep_masks))
+            else:
+                self.results.append(sample['img_id'])
 
-    def _raw_result(self, sample: dict, found: Detections) -> tuple:
+    def _check_labels(self, image_id: int, labels: np.ndarray) -> None:
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(
+                self.cat_ids):
+            raise ValueError(
+                f'labels must be in [0, {len(self.cat_ids) - 1}], but the '
+                f'predictions of image id {image_id!r} reach from '
+                f'{labels.min()} to {labels.max()}; set num_classes of the '
+                'head to the number of evaluated classes')
+
+    def _raw_result(self, sample: dict, found: Detections,
+                    keep_masks: bool) -> tuple:
         """Return ground truth and result as mmdet's own methods read them."""
         height, width = sample['ori_shape'][:2]
         truth = dict(width=width, height=height, img_id=sample['img_id'])
@@ -250,7 +257,7 @@ class CocoMetric(_CocoMetric):
             bboxes=found.boxes,
             scores=found.scores,
             labels=found.labels)
-        if self._keep_masks and found.masks is not None:
+        if keep_masks and found.masks is not None:
             result['masks'] = found.masks
         if found.mask_scores is not None:
             result['mask_scores'] = found.mask_scores
@@ -266,17 +273,16 @@ class CocoMetric(_CocoMetric):
             dict[str, float]: Metrics with prefix, the same on every rank.
         """
         try:
-            if self._streaming:
+            if self._streams():
                 self._grids = self._merge_ranks()
             return super().evaluate(size)
         finally:
             self._matcher = None
-            self._grids = {}
+            self._grids = None
 
     def _merge_ranks(self) -> Dict[str, PrecisionGrid]:
         """Return the grids of all images on the main rank."""
-        if self.cat_ids is None:
-            self._prepare_categories()
+        self._prepare_categories()
         matcher = self._matcher or self._new_matcher(self.truth)
         if get_world_size() > 1:
             parts = collect_results([matcher.state()], get_world_size(),
@@ -298,61 +304,71 @@ class CocoMetric(_CocoMetric):
         """
         logger = MMLogger.get_current_instance()
         metrics: Dict[str, float] = OrderedDict()
-        if self.cat_ids is None:
-            self._prepare_categories()
+        self._prepare_categories()
+        if self._streams() and self._grids is None:
+            raise RuntimeError(
+                f'{type(self).__name__}.compute_metrics was called without '
+                'evaluate(), which merges what the ranks have counted; use '
+                "mmengine's Evaluator, or mmdet's ConcatDataset of the data "
+                'sets')
         with tempfile.TemporaryDirectory() as folder:
-            prefix = self.outfile_prefix or osp.join(folder, 'results')
-            files = self._write_results(results, prefix)
+            if self.outfile_prefix:
+                self._write_results(results)
             if self.format_only:
-                logger.info(f'results are saved in {osp.dirname(prefix)}')
                 return metrics
-            grids = self._grids if self._streaming \
-                else self._grids_of_raw(results, files)
+            grids = self._grids
+            if grids is None:
+                results = self._renumbered(results)
+                grids = self._grids_of_raw(results, osp.join(folder, 'truth'))
             for metric in self.metrics:
                 logger.info(f'Evaluating {metric}...')
                 metrics.update(self._report(metric, grids, results))
         return metrics
 
-    def _write_results(self, results: list, prefix: str) -> Dict[str, str]:
-        """Write what was asked for or is needed; return the paths."""
-        files = {}
-        if self.outfile_prefix or self.backend == self.fallback:
-            if results:
-                files = self.results2json([r for _, r in results], prefix)
-            else:
-                files = {t: f'{prefix}.{t}.json' for t in ('bbox', 'segm')}
-                for path in files.values():
-                    dump([], path)
-        if self.truth is None:
-            files['truth'] = self.gt_to_coco_json([t for t, _ in results],
-                                                  prefix)
-        return files
+    def _write_results(self, results: list) -> None:
+        if results:
+            self.results2json([r for _, r in results], self.outfile_prefix)
+        else:
+            for kind in ('bbox', 'segm'):
+                dump([], f'{self.outfile_prefix}.{kind}.json')
+        MMLogger.get_current_instance().info(
+            f'results are saved in {osp.dirname(self.outfile_prefix)}')
+
+    def _renumbered(self, results: list) -> list:
+        """Number images anew where ids of concatenated data sets meet.
+
+        Only if their truth is in the samples. Otherwise ids stay, since
+        equal scores are ranked by them.
+        """
+        different = len({truth['img_id'] for truth, _ in results})
+        if self.truth is not None or different == len(results):
+            return results
+        return [(dict(truth, img_id=k), dict(result, img_id=k))
+                for k, (truth, result) in enumerate(results)]
 
     def _grids_of_raw(self, results: list,
-                      files: Dict[str, str]) -> Dict[str, PrecisionGrid]:
-        """Evaluate gathered results: the fallback, or truth in samples."""
-        if self.backend == self.fallback:
-            with get_local_path(
-                    files.get('truth', self.ann_file),
-                    backend_args=self.backend_args) as path:
-                return {
-                    iou_type: self._fallback_grid(path, load(files[iou_type]),
-                                                  iou_type)
-                    for iou_type in self._iou_types()
-                }
-        matcher = self._new_matcher(self._read_truth(files['truth']))
+                      prefix: str) -> Dict[str, PrecisionGrid]:
+        """Match kept results."""
+        truth = self.truth
+        if truth is None:
+            truth = self._read_truth(
+                self.gt_to_coco_json([t for t, _ in results], prefix))
+        matcher = self._new_matcher(truth)
         for _, result in results:
+            image_id = result['img_id']
+            self._check_labels(image_id, result['labels'])
+            if image_id in matcher.seen:
+                raise ValueError(
+                    f'image id {image_id!r} comes from more than one of the '
+                    'concatenated data sets; give each a metric of its own '
+                    "with val_evaluator=dict(type='MultiDatasetsEvaluator', "
+                    'metrics=[...], dataset_prefixes=[...])')
             matcher.update(
-                result['img_id'],
+                image_id,
                 Detections(result['bboxes'], result['scores'],
                            result['labels'], result.get('masks'),
                            result.get('mask_scores')))
         return matcher.finish()
-
-    def _fallback_grid(self, path: str, detections: List[dict],
-                       iou_type: str) -> PrecisionGrid:
-        return coco_grid(path, detections, iou_type, self.segm_area,
-                         self.cat_ids, self.max_dets, self.iou_thrs)
 
     def _report(self, metric: str, grids: Dict[str, PrecisionGrid],
                 results: list) -> Dict[str, float]:

@@ -5,8 +5,10 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from mmengine.logging import MMLogger
 
+from apa_mm.data.annotations import Category
+from apa_mm.utils.tables import text_table
 from .eval_summary import (PrecisionGrid, average_precision, average_recall,
-                           rounded, table)
+                           rounded)
 
 __all__ = ['ap_limits', 'check_items', 'coco_report', 'detection_limits']
 
@@ -81,7 +83,7 @@ def coco_report(metric: str,
                 grid: PrecisionGrid,
                 limits: Tuple[int, int, int],
                 items: Optional[Sequence[str]] = None,
-                classwise: Optional[Sequence[dict]] = None
+                classwise: Optional[Sequence[Category]] = None
                 ) -> Dict[str, float]:
     """Return the numbers of one metric and log them as mmdet does.
 
@@ -90,7 +92,8 @@ def coco_report(metric: str,
         grid (PrecisionGrid): Accumulated evaluation.
         limits (tuple[int, int, int]): From :func:`ap_limits`.
         items (Sequence[str], optional): Defaults to the six precisions.
-        classwise (Sequence[dict], optional): Categories to report one by one.
+        classwise (Sequence[Category], optional): Categories to report one by
+            one, in the order of the labels.
 
     Returns:
         dict[str, float]: Rounded to 3 digits.
@@ -100,9 +103,7 @@ def coco_report(metric: str,
     if classwise:
         rows = _class_rows(grid, limits[2], classwise)
         report.update((f'{row[0]}_precision', row[1]) for row in rows)
-        logger.info('\n' + table(['category', *AP_ITEMS],
-                                 [[str(cell) for cell in row]
-                                  for row in rows]))
+        logger.info('\n' + text_table(['category', *AP_ITEMS], rows))
     values = {
         item: _precision(grid, item, limits[0 if item == 'mAP' else 1])
         for item in AP_ITEMS
@@ -116,14 +117,12 @@ def coco_report(metric: str,
 
 
 def _class_rows(grid: PrecisionGrid, limit: int,
-                categories: Sequence[dict]) -> List[list]:
+                categories: Sequence[Category]) -> List[list]:
     """Return name and six rounded precisions of each category."""
-    column = {cat_id: k for k, cat_id in enumerate(grid.cat_ids)}
-    return [[category['name']] + [
-        rounded(
-            _precision(grid, item, limit, [column[category['id']]],
-                       float('nan'))) for item in AP_ITEMS
-    ] for category in categories]
+    return [[category.name] + [
+        rounded(_precision(grid, item, limit, [label], float('nan')))
+        for item in AP_ITEMS
+    ] for label, category in enumerate(categories)]
 
 
 def _precision(grid: PrecisionGrid,

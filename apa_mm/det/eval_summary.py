@@ -1,13 +1,13 @@
 """Turn precision and recall grids into the numbers that papers report."""
-from itertools import chain, zip_longest
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
-from terminaltables import AsciiTable
+
+from apa_mm.data.annotations import Category
 
 __all__ = [
     'PrecisionGrid', 'average_precision', 'average_recall',
-    'frequency_columns', 'rounded', 'table'
+    'frequency_columns', 'rounded'
 ]
 
 AREAS = ('all', 'small', 'medium', 'large')
@@ -16,19 +16,18 @@ AREAS = ('all', 'small', 'medium', 'large')
 class PrecisionGrid(NamedTuple):
     """What COCO and LVIS evaluation accumulate; -1 marks "no ground truth".
 
-    T IoU thresholds, R = 101 recall levels, K categories, A = 4 area ranges
-    (all, small, medium, large), M limits on detections.
+    T IoU thresholds, R = 101 recall levels, K categories in the order of the
+    labels, A = 4 area ranges (all, small, medium, large), M limits on
+    detections.
 
     Attributes:
         precision (np.ndarray): (T, R, K, A, M) in [0, 1] or -1.
         recall (np.ndarray): (T, K, A, M) in [0, 1] or -1.
-        cat_ids (list[int]): Category id of each of the K columns.
         iou_thrs (np.ndarray): (T, ).
         max_dets (list[int]): The M limits.
     """
     precision: np.ndarray
     recall: np.ndarray
-    cat_ids: List[int]
     iou_thrs: np.ndarray
     max_dets: List[int]
 
@@ -72,8 +71,8 @@ def average_precision(grid: PrecisionGrid,
     Example:
         >>> import numpy as np
         >>> grid = PrecisionGrid(np.full((1, 101, 2, 4, 1), 0.25),
-        ...                      np.zeros((1, 2, 4, 1)), [3, 5],
-        ...                      np.array([0.5]), [100])
+        ...                      np.zeros((1, 2, 4, 1)), np.array([0.5]),
+        ...                      [100])
         >>> average_precision(grid, iou_thr=0.5)
         0.25
     """
@@ -103,22 +102,12 @@ def rounded(value: float) -> float:
     return float(np.round(value, 3))
 
 
-def frequency_columns(grid: PrecisionGrid,
-                      categories: Sequence[dict]) -> Dict[str, List[int]]:
+def frequency_columns(
+        categories: Sequence[Category]) -> Dict[str, List[int]]:
     """Return the columns of rare, common and frequent categories."""
-    group = {category['id']: category['frequency'] for category in categories}
     return {
-        letter: [k for k, i in enumerate(grid.cat_ids) if group[i] == letter]
+        letter: [
+            k for k, item in enumerate(categories) if item.frequency == letter
+        ]
         for letter in 'rcf'
     }
-
-
-def table(headers: Sequence[str],
-          rows: Sequence[Sequence[str]],
-          repeat: int = 1) -> str:
-    """Return an ASCII table, ``repeat`` rows side by side on each line."""
-    cells = list(chain(*rows))
-    width = len(headers) * max(1, min(repeat, len(rows)))
-    lines = zip_longest(*[cells[i::width] for i in range(width)], fillvalue='')
-    titles = list(headers) * (width // len(headers))
-    return AsciiTable([titles, *lines]).table

@@ -5,10 +5,10 @@ from typing import Dict, List, Optional, Sequence, Union
 from mmengine.logging import MMLogger
 
 from apa_mm.registry import METRICS
+from apa_mm.utils.tables import text_table
 from .coco_metric import CocoMetric
-from .eval_fallback import lvis_grid
 from .eval_summary import (PrecisionGrid, average_precision, average_recall,
-                           frequency_columns, rounded, table)
+                           frequency_columns, rounded)
 from .streaming import LVIS_MAX_DETS
 
 __all__ = ['LVISMetric']
@@ -69,14 +69,11 @@ class LVISMetric(CocoMetric):
         segm_area (str): Whether a detected mask is small, medium or large by
             the area of its 'box' (lvis-api as mmdet feeds it) or of its
             'mask' (as detectron2 does). AP is the same.
-        backend (str): 'hotcoco', 'lvis', or 'auto', which falls back on
-            lvis-api with a warning and refuses sizes for which that would
-            need more than about 7 GB.
 
     Raises:
         ValueError: If an argument or the annotation file is unusable.
         KeyError: If a metric or metric item is unknown.
-        RuntimeError: If no backend can do the work.
+        ImportError: If hotcoco is missing or too old.
 
     Example:
         >>> LVISMetric.default_prefix
@@ -84,7 +81,6 @@ class LVISMetric(CocoMetric):
     """
     default_prefix: Optional[str] = 'lvis'
     lvis_style = True
-    fallback = 'lvis'
 
     def __init__(self,
                  ann_file: Optional[str] = None,
@@ -99,8 +95,7 @@ class LVISMetric(CocoMetric):
                  prefix: Optional[str] = None,
                  file_client_args: Optional[dict] = None,
                  backend_args: Optional[dict] = None,
-                 segm_area: str = 'box',
-                 backend: str = 'auto') -> None:
+                 segm_area: str = 'box') -> None:
         if ann_file is None:
             raise ValueError(
                 'LVISMetric needs ann_file, but got None: data samples hold '
@@ -119,8 +114,7 @@ class LVISMetric(CocoMetric):
             backend_args=backend_args,
             collect_device=collect_device,
             prefix=prefix,
-            segm_area=segm_area,
-            backend=backend)
+            segm_area=segm_area)
 
     def _check_items(self) -> None:
         for item in self.metric_items or ():
@@ -137,11 +131,6 @@ class LVISMetric(CocoMetric):
     def _iou_types(self) -> List[str]:
         return (['bbox'] * bool({'bbox', 'proposal'} & {*self.metrics}) +
                 ['segm'] * ('segm' in self.metrics))
-
-    def _fallback_grid(self, path: str, detections: List[dict],
-                       iou_type: str) -> PrecisionGrid:
-        return lvis_grid(path, detections, iou_type, self.segm_area,
-                         self.iou_thrs)
 
     def _report(self, metric: str, grids: Dict[str, PrecisionGrid],
                 results: list) -> Dict[str, float]:
@@ -161,7 +150,7 @@ class LVISMetric(CocoMetric):
 
     def _values(self, grid: PrecisionGrid) -> Dict[str, float]:
         """Return all of LVIS's numbers, not rounded."""
-        columns = frequency_columns(grid, self.categories)
+        columns = frequency_columns(self.categories)
         values = OrderedDict()
         for item, (threshold, area, group) in AP_ITEMS.items():
             values[item] = average_precision(
@@ -176,14 +165,13 @@ class LVISMetric(CocoMetric):
     def _classwise(self, grid: PrecisionGrid) -> Dict[str, float]:
         """Return and log the AP of every category, NaN without objects."""
         report, rows = OrderedDict(), []
-        column = {cat_id: k for k, cat_id in enumerate(grid.cat_ids)}
-        for category in self.categories:
+        for label, category in enumerate(self.categories):
             value = average_precision(
-                grid, columns=[column[category['id']]], missing=float('nan'))
-            rows.append((f"{category['name']}", f'{value:0.3f}'))
-            report[f"{category['name']}_precision"] = rounded(value)
+                grid, columns=[label], missing=float('nan'))
+            rows.append((category.name, f'{value:0.3f}'))
+            report[f'{category.name}_precision'] = rounded(value)
         MMLogger.get_current_instance().info(
-            '\n' + table(['category', 'AP'], rows, repeat=3))
+            '\n' + text_table(('category', 'AP'), rows))
         return report
 
 

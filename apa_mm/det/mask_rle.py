@@ -1,9 +1,7 @@
 """Run-length codes of predicted masks, only where evaluation reads them."""
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
-
-from apa_mm.utils import HAS_HOTCOCO
 
 __all__ = ['encode_masks', 'mask_areas', 'mask_size']
 
@@ -36,7 +34,7 @@ def encode_masks(masks: Any,
     """
     if _is_encoded(masks):
         return list(masks)
-    encode = _encoder()
+    from hotcoco.mask import encode
     size = [int(n) for n in masks.shape[1:]]
     pixels = size[0] * size[1]
     codes = []
@@ -66,15 +64,6 @@ def mask_size(masks: Any) -> Optional[Tuple[int, int]]:
     height, width = masks[0]['size'] if _is_encoded(
         masks) else masks.shape[1:]
     return int(height), int(width)
-
-
-def _encoder() -> Callable[[np.ndarray], dict]:
-    """Return the faster of the encoders that are installed."""
-    if HAS_HOTCOCO:
-        from hotcoco.mask import encode
-        return encode
-    from pycocotools.mask import encode
-    return lambda mask: encode(np.asfortranarray(mask, dtype=np.uint8))
 
 
 def _is_encoded(masks: Any) -> bool:

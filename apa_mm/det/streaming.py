@@ -6,16 +6,32 @@ import torch
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from apa_mm.data.annotation_file import AnnotationFile
+from apa_mm.data.annotations import Category
+from apa_mm.data.ground_truth import GroundTruth
+from apa_mm.utils import HAS_HOTCOCO
 from .eval_summary import PrecisionGrid
 from .mask_rle import encode_masks, mask_areas, mask_size
 
-__all__ = ['Detections', 'StreamingMatcher', 'to_xywh']
+__all__ = ['Detections', 'StreamingMatcher', 'need_hotcoco', 'to_xywh']
 
+INSTALL = "pip install 'hotcoco>=1.3,<2'"
 #: lvis-api keeps this many detections of an image, over all classes.
 LVIS_MAX_DETS = 300
 #: Images per call when those that no rank has seen are added.
 CHUNK = 512
+
+
+def need_hotcoco() -> None:
+    """Raise ImportError unless hotcoco can be used."""
+    found = 'is not installed'
+    if HAS_HOTCOCO:
+        import hotcoco
+        found = f'{hotcoco.__version__} is installed'
+        version = tuple(int(n) for n in hotcoco.__version__.split('.')[:2])
+        if (1, 3) <= version < (2, 0):
+            return
+    raise ImportError(f'detection metrics need hotcoco >=1.3,<2, but hotcoco '
+                      f'{found}; {INSTALL}')
 
 
 class Detections(NamedTuple):
@@ -36,12 +52,12 @@ class Detections(NamedTuple):
     mask_scores: Optional[np.ndarray] = None
 
     @classmethod
-    def from_sample(cls, data_sample: dict, num_classes: int,
+    def from_sample(cls, data_sample: dict,
                     need_masks: bool) -> 'Detections':
         """Read the ``pred_instances`` of a data sample.
 
         Raises:
-            ValueError: If a label has no class, a number is not finite, or
+            ValueError: If a label is not whole, a number is not finite, or
                 masks are asked for and missing.
         """
         pred = data_sample['pred_instances']
@@ -55,18 +71,17 @@ class Detections(NamedTuple):
             raise ValueError(f"metric 'segm' needs masks, but {image} have "
                              "none; use metric='bbox' or a model with a mask "
                              'head')
-        if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
-            raise ValueError(
-                f'labels must be in [0, {num_classes - 1}], but {image} reach '
-                f'from {labels.min()} to {labels.max()}; set num_classes of '
-                'the head to the number of evaluated classes')
+        # mmdet's RPN gives an image without proposals labels of floats.
+        if not (labels == (whole := labels.astype(np.int64))).all():
+            raise ValueError(f'labels must be whole numbers, but {image} have '
+                             f'{labels[labels != whole][0]}')
         for values in (boxes, scores, mask_scores):
             if values is not None and not np.isfinite(values).all():
                 raise ValueError(
                     f'scores and boxes must be finite, but {image} hold NaN '
                     'or infinity, as a diverged model gives; lower the '
                     'learning rate or clip gradients')
-        return cls(boxes.reshape(-1, 4), scores, labels, pred.get('masks'),
+        return cls(boxes.reshape(-1, 4), scores, whole, pred.get('masks'),
                    mask_scores)
 
 
@@ -97,8 +112,8 @@ class StreamingMatcher:
     An image that comes again replaces its earlier self, on other ranks too.
 
     Args:
-        truth (AnnotationFile): Ground truth.
-        categories (Sequence[dict]): Categories in label order.
+        truth (GroundTruth): Ground truth.
+        categories (Sequence[Category]): Categories in label order.
         iou_types (Sequence[str]): Of 'bbox' and 'segm'.
         max_dets (Sequence[int]): Detection limits per image and class,
             ascending. LVIS has its own limit, 300 per image.
@@ -107,11 +122,10 @@ class StreamingMatcher:
             from when it is small, medium or large.
     """
 
-    def __init__(self, truth: AnnotationFile, categories: Sequence[dict],
+    def __init__(self, truth: GroundTruth, categories: Sequence[Category],
                  iou_types: Sequence[str], max_dets: Sequence[int],
                  iou_thrs: Sequence[float], segm_area: str) -> None:
         self.truth = truth
-        self.cat_ids = np.array([c['id'] for c in categories], dtype=np.int64)
         self.segm_area = segm_area
         self.seen: set = set()
         self._streams = {
@@ -129,12 +143,12 @@ class StreamingMatcher:
         """
         image = self.truth.image(image_id)
         entries = self.truth.annotations(image_id)
-        # (N, 7): image, x, y, w, h, score, category, as hotcoco reads them.
+        # (N, 7): image, x, y, w, h, score, label, as hotcoco reads them.
         rows = np.empty((len(found.scores), 7), dtype=np.float64)
-        rows[:, 0] = image_id
+        rows[:, 0] = image['id']
         rows[:, 1:5] = to_xywh(found.boxes)
         rows[:, 5] = found.scores
-        rows[:, 6] = self.cat_ids[found.labels]
+        rows[:, 6] = found.labels
         for iou_type, stream in self._streams.items():
             if iou_type == 'bbox':
                 keep = self._admit(image, entries, rows,
@@ -143,7 +157,7 @@ class StreamingMatcher:
                     if self.truth.with_masks else entries
                 stream.update([image], plain, rows[keep])
             else:
-                self._check_size(image, found)
+                self._check_size(image_id, image, found)
                 self._update_masks(stream, image, entries, rows.copy(), found)
         self.seen.add(image_id)
 
@@ -190,11 +204,12 @@ class StreamingMatcher:
             for row, code in zip(rows[keep].tolist(), codes, strict=True)
         ])
 
-    def _check_size(self, image: dict, found: Detections) -> None:
+    def _check_size(self, image_id: int, image: dict,
+                    found: Detections) -> None:
         size = mask_size(found.masks)
         if size not in (None, (image['height'], image['width'])):
             raise ValueError(
-                f"masks of image id {image['id']} are {size[0]} x {size[1]} "
+                f"masks of image id {image_id} are {size[0]} x {size[1]} "
                 f"pixels, but '{self.truth.path}' says {image['height']} x "
                 f"{image['width']} (height x width); test with rescale=True "
                 'and the images that the file describes')
@@ -249,14 +264,17 @@ def _without_mask(entry: dict) -> dict:
     return {k: v for k, v in entry.items() if k != 'segmentation'}
 
 
-def _new_stream(iou_type: str, categories: Sequence[dict], lvis_style: bool,
-                max_dets: Sequence[int], iou_thrs: Sequence[float]) -> Any:
+def _new_stream(iou_type: str, categories: Sequence[Category],
+                lvis_style: bool, max_dets: Sequence[int],
+                iou_thrs: Sequence[float]) -> Any:
     from hotcoco import Params, StreamingEval
     params = Params(iou_type)
     params.iou_thrs = [float(threshold) for threshold in iou_thrs]
     params.max_dets = [LVIS_MAX_DETS] if lvis_style else list(max_dets)
-    return StreamingEval(
-        list(categories), iou_type, lvis_style=lvis_style, params=params)
+    return StreamingEval([
+        dict(id=label, name=item.name, frequency=item.frequency or 'f')
+        for label, item in enumerate(categories)
+    ], iou_type, lvis_style=lvis_style, params=params)
 
 
 def _accumulate(stream: Any) -> PrecisionGrid:
@@ -265,5 +283,4 @@ def _accumulate(stream: Any) -> PrecisionGrid:
     arrays = evaluator.eval
     params = evaluator.params
     return PrecisionGrid(arrays['precision'], arrays['recall'],
-                         list(params.cat_ids), np.array(params.iou_thrs),
-                         list(params.max_dets))
+                         np.array(params.iou_thrs), list(params.max_dets))

@@ -1,41 +1,63 @@
-"""Processes of one job on a machine without a GPU."""
+"""Processes of one job: starting them on CPUs, and stopping them together."""
 import datetime
 import logging
 import os
+from typing import Callable, TypeVar
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, get_rank, init_dist
 from mmengine.logging import print_log
+from mmengine.utils.dl_utils import set_multi_processing
 from torch import distributed
 
 from apa_mm.preflight.job import InputError, is_rank_0
 
-__all__ = ['prepare_distributed']
+__all__ = ['on_rank_0', 'prepare_distributed']
+
+T = TypeVar('T')
 
 
 def prepare_distributed(cfg: Config) -> None:
-    """Let a distributed job run on CPUs; does nothing where there is a GPU.
+    """Start the group of a distributed job, on GPUs or on CPUs.
 
-    mmengine takes a GPU per process for granted: its start-up selects one
-    and its wrapper names one. Without any, the group is started here with
-    the gloo backend and the wrapper is told to use no device.
+    mmengine's Runner starts it too, but later, and takes a GPU per process
+    for granted: its start-up selects one and its wrapper names one. Without
+    any, the group talks by gloo and the wrapper is told to use no device.
 
     Args:
         cfg (Config): The config of a job; ``env_cfg`` and
-            ``model_wrapper_cfg`` are changed.
+            ``model_wrapper_cfg`` are changed if there is no GPU.
 
     Raises:
-        InputError: If the launcher is neither 'none' nor 'pytorch'.
+        InputError: If the launcher did not say which process this is, or
+            needs a GPU and there is none.
     """
     launcher = cfg.get('launcher', 'none')
-    if launcher == 'none' or torch.cuda.is_available():
+    # DDP takes its device from here; launchers set it, slurm's does later.
+    os.environ.setdefault('LOCAL_RANK', '0')
+    if launcher == 'none' or distributed.is_initialized():
+        return
+    if launcher == 'pytorch':
+        missing = [
+            name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR',
+                              'MASTER_PORT') if name not in os.environ
+        ]
+        if missing:
+            raise InputError(
+                '--launcher pytorch needs the environment of torchrun, but '
+                f'{", ".join(missing)} is not set; start the job by '
+                'tools/dist_train.sh or tools/dist_test.sh')
+    env_cfg = cfg.get('env_cfg') or {}
+    settings = dict(env_cfg.get('dist_cfg') or {})
+    if torch.cuda.is_available():
+        set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
+        init_dist(launcher, **settings)
         return
     if launcher != 'pytorch':
         raise InputError(
             f'launcher {launcher!r} needs a GPU per process and there is '
             'none; use tools/dist_train.sh (launcher pytorch) on CPUs')
-    env_cfg = cfg.get('env_cfg') or {}
-    settings = dict(env_cfg.get('dist_cfg') or {})
     asked = settings.get('backend', 'nccl')
     if asked != 'gloo' and is_rank_0(cfg):
         print_log(
@@ -50,10 +72,34 @@ def prepare_distributed(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False))
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
-    if not distributed.is_initialized():
-        timeout = settings.get('timeout')
-        distributed.init_process_group(
-            'gloo',
-            timeout=timeout and datetime.timedelta(seconds=timeout),
-            rank=int(os.environ['RANK']),
-            world_size=int(os.environ['WORLD_SIZE']))
+    timeout = settings.get('timeout')
+    distributed.init_process_group(
+        'gloo', timeout=timeout and datetime.timedelta(seconds=timeout))
+
+
+def on_rank_0(function: Callable[[], T]) -> T:
+    """Call a function in the first process; if it fails, all of them end.
+
+    Args:
+        function (Callable): Called without arguments.
+
+    Returns:
+        Any: What it returned, on every rank.
+
+    Raises:
+        InputError: On the other ranks, if it raised anything on the first;
+            there the exception itself goes on.
+    """
+    failure = None
+    answer = [None, None]
+    if get_rank() == 0:
+        try:
+            answer[0] = function()
+        except Exception as error:
+            failure, answer[1] = error, str(error)
+    broadcast_object_list(answer)
+    if failure is not None:
+        raise failure
+    if answer[1] is not None:
+        raise InputError(f'stopped, since rank 0 found: {answer[1]}')
+    return answer[0]

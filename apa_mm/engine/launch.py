@@ -4,8 +4,8 @@ The options are those of mmdet's own scripts and work alike for configs of
 mmdet and of mmpretrain; :mod:`apa_mm.engine.launch_options` turns them into
 config settings.
 """
-import os
-from typing import Optional
+import os.path as osp
+from typing import Optional, Sequence
 
 import torch
 from mmengine.config import Config
@@ -15,7 +15,9 @@ from mmengine.runner import Runner
 from apa_mm.preflight.job import check_checkpoint, check_config
 
 from . import launch_options as options
-from .distributed import prepare_distributed
+from .distributed import on_rank_0, prepare_distributed
+from .resume import plan_resume
+from .work_dir import check_writable, occupied
 
 __all__ = ['test', 'train']
 
@@ -37,13 +39,13 @@ def train(config: str,
             config's own or ``work_dirs/<config name>`` if None.
         amp (bool): Mixed precision; bfloat16 without a GPU.
         auto_scale_lr (bool): Scale the learning rate by the batch size.
-        resume (str, optional): 'auto' for the latest checkpoint of the work
-            directory, or a checkpoint's path.
+        resume (str, optional): 'auto' for the newest whole checkpoint of the
+            work directory, or a checkpoint's path.
         cfg_options (dict, optional): Config settings to override, by dotted
             key.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
         skip_checks (bool): Leave out the checks of
-            :mod:`apa_mm.preflight.job` and ``CheckpointCheckHook``.
+            :mod:`apa_mm.preflight.job` and the hooks that check.
 
     Returns:
         nn.Module: The trained model.
@@ -56,11 +58,15 @@ def train(config: str,
     if auto_scale_lr:
         options.set_auto_scale_lr(cfg)
     options.set_amp(cfg, amp)
+    options.set_safe_checkpoints(cfg)
+    prepare_distributed(cfg)
+    options.set_start(cfg, *on_rank_0(lambda: plan_resume(cfg)))
     if not skip_checks:
-        check_config(cfg, splits=('train', 'val'))
-        check_checkpoint(cfg)
-        options.add_checkpoint_check(cfg)
-    return _build_runner(cfg).train()
+        _check(cfg, ('train', 'val'))
+        options.add_hooks(cfg, 'CheckpointCheckHook', 'WeightDecayCheckHook',
+                          'NonFiniteLossHook')
+    with occupied(cfg.work_dir):
+        return _build_runner(cfg).train()
 
 
 def test(config: str,
@@ -105,12 +111,15 @@ def test(config: str,
     options.set_amp(cfg, requested=False)
     if show or show_dir:
         options.set_visualization(cfg, show, show_dir, wait_time)
+    if show_dir:
+        folder = '' if options.is_classification(cfg) else cfg.work_dir
+        check_writable('--show-dir', osp.join(folder, show_dir))
     if tta:
         options.set_tta(cfg)
+    prepare_distributed(cfg)
     if not skip_checks:
-        check_config(cfg, splits=('test', ))
-        check_checkpoint(cfg)
-        options.add_checkpoint_check(cfg)
+        _check(cfg, ('test', ))
+        options.add_hooks(cfg, 'CheckpointCheckHook')
     runner = _build_runner(cfg)
     if out:
         runner.test_evaluator.metrics.append(
@@ -118,10 +127,15 @@ def test(config: str,
     return runner.test()
 
 
+def _check(cfg: Config, splits: Sequence[str]) -> None:
+    def check() -> None:
+        check_config(cfg, splits=splits)
+        check_checkpoint(cfg)
+
+    on_rank_0(check)
+
+
 def _build_runner(cfg: Config) -> Runner:
-    prepare_distributed(cfg)
-    # DDP takes its device from here; launchers set it, slurm's does later.
-    os.environ.setdefault('LOCAL_RANK', '0')
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)

@@ -16,16 +16,32 @@ from mmengine.logging import print_log
 
 from apa_mm.preflight.job import InputError
 
+from .work_dir import check_writable
+
 __all__ = [
-    'add_checkpoint_check', 'add_common_options', 'check_out', 'dump_metric',
-    'load_config', 'set_amp', 'set_auto_scale_lr', 'set_resume', 'set_tta',
-    'set_visualization'
+    'add_cfg_options', 'add_common_options', 'add_hooks', 'check_out',
+    'dump_metric', 'is_classification', 'load_config', 'set_amp',
+    'set_auto_scale_lr', 'set_resume', 'set_safe_checkpoints', 'set_start',
+    'set_tta', 'set_visualization'
 ]
 
 #: Parts of a detector in front of mmcv's operators, which know no bfloat16
 #: on the CPU.
 _DETECTOR_AMP_PARTS = ('backbone', 'neck')
 _CPU_AMP = 'apa_mm.engine.CPUAmpOptimWrapper'
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``.
+
+    Args:
+        parser (argparse.ArgumentParser): Parser to extend.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=_Settings,
+        help='config settings to override, as key=value with dotted keys')
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
@@ -35,11 +51,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         parser (argparse.ArgumentParser): Parser to extend.
     """
     parser.add_argument('--work-dir', help='folder for logs and results')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='config settings to override, as key=value with dotted keys')
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -51,6 +63,17 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         help='do not look at config keys, annotations, images and checkpoint')
     parser.add_argument(
         '--local_rank', '--local-rank', action=_LocalRank, type=int)
+
+
+class _Settings(DictAction):
+    """mmengine's action, with a sentence for what it cannot read."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError, IndexError):
+            parser.error(f'{option_string} takes key=value, with brackets '
+                         f'closed, but got {" ".join(values)!r}')
 
 
 class _LocalRank(argparse.Action):
@@ -81,24 +104,31 @@ def load_config(path: str,
         Config: The config of the job.
 
     Raises:
-        InputError: If the file does not exist.
+        InputError: If the file does not exist, a setting does not fit into
+            it, or the work directory cannot be written to.
     """
     if not osp.isfile(path):
         raise InputError(f'config {path} does not exist; name a .py file, '
                          'relative to the current folder')
     cfg = Config.fromfile(path)
     cfg.launcher = launcher
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
+    try:
+        cfg.merge_from_dict(cfg_options or {})
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(
+            f'--cfg-options {cfg_options} do not fit into {path}: '
+            f'{error.args[0] if error.args else error}') from error
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = (
         work_dir or cfg.get('work_dir') or osp.join('work_dirs', name))
-    if _is_classification(cfg):
+    check_writable('--work-dir', cfg.work_dir)
+    if is_classification(cfg):
         _set_dataloader_defaults(cfg)
     return cfg
 
 
-def _is_classification(cfg: Config) -> bool:
+def is_classification(cfg: Config) -> bool:
+    """Return whether a config is one of mmpretrain."""
     return cfg.get('default_scope') == 'mmpretrain'
 
 
@@ -118,6 +148,34 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == 'auto' else resume
+
+
+def set_start(cfg: Config, checkpoint: Optional[str],
+              seed: Optional[int]) -> None:
+    """Set what :func:`apa_mm.engine.resume.plan_resume` found, if anything.
+
+    Args:
+        cfg (Config): The config of a job.
+        checkpoint (str, optional): What to resume from.
+        seed (int, optional): Seed of the run that goes on.
+    """
+    if not cfg.get('resume'):
+        return
+    cfg.resume, cfg.load_from = checkpoint is not None, checkpoint
+    randomness = cfg.get('randomness') or {}
+    if seed is not None and randomness.get('seed') is None:
+        # Before mmengine builds samplers and workers with one of its own.
+        cfg.randomness = dict(randomness, seed=seed)
+
+
+def set_safe_checkpoints(cfg: Config) -> None:
+    """Write checkpoints by ``SafeCheckpointHook`` in place of mmengine's."""
+    hooks = dict(cfg.get('default_hooks') or {})
+    hook = hooks.get('checkpoint', dict(interval=1))
+    if hook is not None and hook.get('type', 'CheckpointHook') in (
+            'CheckpointHook', 'mmengine.CheckpointHook'):
+        hooks['checkpoint'] = dict(hook, type='apa_mm.SafeCheckpointHook')
+        cfg.default_hooks = hooks
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
@@ -164,7 +222,7 @@ def set_amp(cfg: Config, requested: bool) -> None:
     for name in ('loss_scale', 'dtype', 'use_fsdp'):
         wrapper.pop(name, None)
     wrapper.type = _CPU_AMP
-    if not _is_classification(cfg):
+    if not is_classification(cfg):
         wrapper.setdefault('modules', list(_DETECTOR_AMP_PARTS))
     print_log(
         'no CUDA device: mixed precision in bfloat16 for '
@@ -172,12 +230,19 @@ def set_amp(cfg: Config, requested: bool) -> None:
         logger='current')
 
 
-def add_checkpoint_check(cfg: Config) -> None:
-    """Add ``CheckpointCheckHook`` unless the config has one."""
+def add_hooks(cfg: Config, *names: str) -> None:
+    """Add hooks of this package unless the config has them.
+
+    Args:
+        cfg (Config): The config of a job; ``custom_hooks`` is changed.
+        *names (str): Classes of :mod:`apa_mm.engine.hooks`.
+    """
     hooks = list(cfg.get('custom_hooks') or [])
-    if not any('CheckpointCheckHook' in str(hook.get('type'))
-               for hook in hooks):
-        hooks.append(dict(type='apa_mm.CheckpointCheckHook'))
+    defaults = list((cfg.get('default_hooks') or {}).values())
+    there = [str(hook.get('type')) for hook in hooks + defaults if hook]
+    for name in names:
+        if not any(name in kind for kind in there):
+            hooks.append(dict(type=f'apa_mm.{name}'))
     cfg.custom_hooks = hooks
 
 
@@ -191,7 +256,7 @@ def set_visualization(cfg: Config, show: bool, show_dir: Optional[str],
         show_dir (str, optional): Folder for the images.
         wait_time (float): Seconds that a window stays.
     """
-    classification = _is_classification(cfg)
+    classification = is_classification(cfg)
     kind = 'VisualizationHook' if classification else 'DetVisualizationHook'
     hook = ConfigDict(
         cfg.get('default_hooks', {}).get('visualization') or dict(type=kind))
@@ -219,7 +284,7 @@ def set_tta(cfg: Config) -> None:
     Raises:
         InputError: If classified images are to be drawn as well.
     """
-    classification = _is_classification(cfg)
+    classification = is_classification(cfg)
     drawing = cfg.get('default_hooks', {}).get('visualization') or {}
     if classification and drawing.get('enable'):
         raise InputError(
@@ -260,17 +325,21 @@ def _merging(model: dict) -> dict:
 
 
 def check_out(out: Optional[str]) -> None:
-    """Refuse a prediction file that is not a pickle.
+    """Refuse a prediction file that is no pickle or cannot be written.
 
     Raises:
-        InputError: If ``out`` does not end in .pkl or .pickle.
+        InputError: If ``out`` does not end in .pkl or .pickle, or its folder
+            cannot be written to.
     """
-    if out is not None and not out.endswith(('.pkl', '.pickle')):
+    if out is None:
+        return
+    if not out.endswith(('.pkl', '.pickle')):
         raise InputError(f'--out must end in .pkl or .pickle, but got {out}')
+    check_writable('--out', osp.dirname(out) or '.')
 
 
 def dump_metric(cfg: Config, out: str) -> dict:
     """Return the config of the metric that writes predictions to ``out``."""
-    kind = 'mmengine.DumpResults' if _is_classification(
+    kind = 'mmengine.DumpResults' if is_classification(
         cfg) else 'mmdet.DumpDetResults'
     return dict(type=kind, out_file_path=out)

@@ -1,12 +1,11 @@
 """Stateless functions on tensors; they need nothing but torch."""
-from .apa import aglu, apa
+from .apa import aglu, apa, lower_bound
 from .calibration import (calibration_bins, expected_calibration_error,
                           maximum_calibration_error)
-from .gumbel import (count_foreground, gol_loss, gumbel,
-                     gumbel_bce_with_logits, rare_ratio)
+from .gol import count_foreground, gol_loss, rare_ratio
+from .gumbel import gumbel, gumbel_bce_with_logits
 from .long_tail import (effective_number_weights, inverse_frequency_weights,
                         log_prior, logit_offset)
-from .lower_bound import lower_bound
 from .shots import per_class_accuracy, shot_accuracy, shot_groups
 
 __all__ = [

@@ -4,11 +4,14 @@ from typing import Optional, Union
 import torch
 from torch import Tensor
 
-from .apa_autograd import APAFunction
-from .backend import choose_backend
-from .formulas import GATE, UNIT
+from apa_mm.kernels.activation import activate
+from apa_mm.kernels.formulas import GATE, UNIT
+from apa_mm.kernels.lower_bound import bounded
 
-__all__ = ['aglu', 'apa', 'as_parameter', 'check_floating']
+__all__ = [
+    'aglu', 'apa', 'as_parameter', 'check_floating', 'eta_at_zero',
+    'gate_slope_at_zero', 'lower_bound'
+]
 
 LAMBDA_GRADS = ('exact', 'paper')
 
@@ -36,7 +39,7 @@ def apa(x: Tensor,
         lambd (Tensor | float): Asymmetry, in [1e-8, 1e4], broadcastable to
             ``x``.
         backend (str, optional): Implementation, see
-            :mod:`apa_mm.functional.backend`; None chooses by device.
+            :mod:`apa_mm.kernels.activation`; None chooses by device.
 
     Returns:
         Tensor: Values in [0, 1], shape, dtype and memory format of ``x``.
@@ -95,15 +98,77 @@ def aglu(x: Tensor,
     return _apply(x, kappa, lambd, UNIT, lambda_grad == 'paper', backend)
 
 
+def lower_bound(value: Tensor, bound: float) -> Tensor:
+    """Return ``max(value, bound)`` with a gradient that can lead back up.
+
+    ``torch.clamp`` gives a value below the bound no gradient, so that a
+    parameter which one optimiser step pushed there stays there for ever.
+    Here the gradient passes at and above the bound, and below it if it would
+    raise the value; a gradient that would lower it further is dropped. In
+    forward mode the derivative is 1 everywhere. Traced and exported graphs
+    hold ``torch.clamp``.
+
+    Args:
+        value (Tensor): Any shape.
+        bound (float): The smallest value to return.
+
+    Returns:
+        Tensor: Same shape and dtype as ``value``.
+
+    Example:
+        >>> import torch
+        >>> lower_bound(torch.tensor([-1.0, 2.0]), 0.5)
+        tensor([0.5000, 2.0000])
+    """
+    return bounded(value, bound)
+
+
+def eta_at_zero(lambd: Tensor) -> Tensor:
+    r"""Return the gate's value at 0, :math:`(1 + \lambda)^{-1/\lambda}`.
+
+    It is the unit's slope there, and does not depend on kappa.
+
+    Args:
+        lambd (Tensor): Positive, any shape.
+
+    Returns:
+        Tensor: In (1/e, 1), float64.
+
+    Example:
+        >>> eta_at_zero(torch.tensor([1.0, 0.5])).tolist()
+        [0.5, 0.4444444444444444]
+    """
+    lambd = lambd.double()
+    return torch.exp(-torch.log1p(lambd) / lambd)
+
+
+def gate_slope_at_zero(kappa: Tensor, lambd: Tensor) -> Tensor:
+    r"""Return the gate's slope at 0.
+
+    .. math:: \eta'(0) = \kappa (1 + \lambda)^{-1/\lambda - 1}
+
+    Args:
+        kappa (Tensor): Any sign.
+        lambd (Tensor): Positive, of the same shape.
+
+    Returns:
+        Tensor: float64; 1/4 for the sigmoid (kappa = lambda = 1).
+
+    Example:
+        >>> one = torch.ones(())
+        >>> float(gate_slope_at_zero(2 * one, one))
+        0.5
+    """
+    return kappa.double() * eta_at_zero(lambd) / (1 + lambd.double())
+
+
 def _apply(x: Tensor, kappa: Union[Tensor, float], lambd: Union[Tensor, float],
            kind: int, paper: bool, backend: Optional[str]) -> Tensor:
     check_floating('x', x)
     if not isinstance(lambd, Tensor) and not lambd > 0:
         raise ValueError(f'lambd must be positive, but got {lambd}')
-    kappa = as_parameter('kappa', kappa, x)
-    lambd = as_parameter('lambd', lambd, x)
-    return APAFunction.apply(x, kappa, lambd, kind, paper,
-                             choose_backend(x, backend))
+    return activate(x, as_parameter('kappa', kappa, x),
+                    as_parameter('lambd', lambd, x), kind, paper, backend)
 
 
 def check_floating(name: str, x: Tensor) -> None:
@@ -118,12 +183,13 @@ def as_parameter(name: str, value: Union[Tensor, float], x: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         return x.new_tensor(value, dtype=dtype)
+    if value.dim() == 0:
+        return value
     if value.numel() == 1:
         return value.reshape(())
-    aligned = x.shape[x.dim() - value.dim():]
-    if value.dim() > x.dim() or any(
-            v not in (1, size)
-            for v, size in zip(value.shape, aligned, strict=True)):
+    offset = x.dim() - value.dim()
+    if offset < 0 or any(size != 1 and size != x.shape[offset + i]
+                         for i, size in enumerate(value.shape)):
         raise ValueError(
             f'{name} of shape {tuple(value.shape)} does not broadcast to x of '
             f'shape {tuple(x.shape)}; reshape it to one value or to one value '

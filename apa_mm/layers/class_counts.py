@@ -15,7 +15,9 @@ class ClassCounts:
     The counts are a persistent buffer, ``class_counts``, integers (C,), so a
     checkpoint carries them and a test run needs no training set. They come
     from :meth:`set_class_frequency`, which ``apa_mm.ClassFrequencyHook``
-    calls before training.
+    calls before training. Where an image may have several labels, its number
+    of images and whether the counts are known are buffers too; a checkpoint
+    gives all of them or none.
 
     Example:
         >>> from torch import nn
@@ -29,73 +31,98 @@ class ClassCounts:
         tensor([5, 3, 2])
     """
 
+    #: Whether an image has exactly one label.
+    one_label_per_image: bool = True
     #: Whether a class without training images is an error.
     every_class_needs_images: bool = True
 
     def init_class_counts(self, num_classes: int) -> None:
-        """Register the buffer; call it in ``__init__``.
+        """Register the buffers; call it in ``__init__``.
 
         Args:
-            num_classes (int): C, at least 2.
+            num_classes (int): C, at least 2, or 1 where an image may have
+                several labels or none.
 
         Raises:
-            ValueError: If ``num_classes`` is less than 2.
+            ValueError: If ``num_classes`` is less than that.
         """
-        if not isinstance(num_classes, int) or num_classes < 2:
-            raise ValueError(f'num_classes must be an integer of at least 2, '
-                             f'but got {num_classes!r}')
-        counts = torch.zeros(num_classes, dtype=torch.int64)
-        self.register_buffer('class_counts', counts)
-        self.has_class_counts = False
+        least = 2 if self.one_label_per_image else 1
+        if not isinstance(num_classes, int) or num_classes < least:
+            raise ValueError(f'num_classes must be an integer of at least '
+                             f'{least}, but got {num_classes!r}')
+        self.register_buffer('class_counts',
+                             torch.zeros(num_classes, dtype=torch.int64))
+        if not self.one_label_per_image:
+            self.register_buffer('num_images', torch.tensor(0))
+            self.register_buffer('has_frequency', torch.tensor(False))
+        self._renew_counts('')
 
     def set_class_frequency(self, counts: Union[Tensor, Sequence[int]],
                             num_images: int) -> None:
         """Take the class counts of the training set.
 
         Args:
-            counts (Tensor | Sequence[int]): Images per class (C,), in the
-                order of the labels.
-            num_images (int): Images in the training set. An image has one
-                label, so this is the sum of the counts.
+            counts (Tensor | Sequence[int]): Number of images that each class
+                occurs in (C,), in the order of the labels.
+            num_images (int): Images in the training set; only those that
+                carry an annotation where an image may have several labels.
 
         Raises:
             ValueError: If the number of classes or of images does not fit, a
-                class has no images, or a checkpoint brought the same counts
-                in another order of classes.
+                class has no images and needs some, or a checkpoint brought
+                the same counts in another order of classes.
         """
         counts = torch.as_tensor(counts).to(torch.int64).cpu()
-        name = type(self).__name__
         if counts.shape != self.class_counts.shape:
             raise ValueError(
-                f'{name} has num_classes={len(self.class_counts)}, but the '
-                f'training set has {counts.numel()} classes; set num_classes '
-                'in the head and in its loss to the number of classes')
+                f'{self._name()} has num_classes={len(self.class_counts)}, '
+                f'but the training set has {counts.numel()} classes; set '
+                'num_classes in the head and in its loss to the number of '
+                'classes')
+        if self.one_label_per_image:
+            self._check_single_labels(counts, num_images)
+        else:
+            self._check_image_counts(counts, num_images)
+        if self.has_class_counts and self._source != 'hook':
+            self._note_other_counts(counts)
+        self.class_counts.copy_(counts)
+        if not self.one_label_per_image:
+            self.num_images.fill_(num_images)
+            self.has_frequency.fill_(True)
+        self._renew_counts('hook')
+
+    def _check_single_labels(self, counts: Tensor, num_images: int) -> None:
         if counts.sum() != num_images:
             raise ValueError(
-                f'{name} needs one label per image, but the class counts sum '
-                f'to {counts.sum()} and the training set has {num_images} '
-                'images; use a single-label data set')
+                f'{self._name()} needs one label per image, but the class '
+                f'counts sum to {counts.sum()} and the training set has '
+                f'{num_images} images; use a single-label data set')
         empty = (counts < 1).nonzero().flatten().tolist()
         if empty and self.every_class_needs_images:
             raise ValueError(
-                f'{name} needs at least one training image of every class, '
-                f'but {len(empty)} of {len(counts)} have none (classes '
+                f'{self._name()} needs at least one training image of every '
+                f'class, but {len(empty)} of {len(counts)} have none (classes '
                 f'{empty[:5]}); remove them from the label set or complete '
                 'the list of images')
-        self._compare(counts)
-        self.class_counts.copy_(counts)
-        self.has_class_counts = True
 
-    def _compare(self, counts: Tensor) -> None:
-        """Refuse the same counts in another order; note other counts."""
-        if not self.has_class_counts or torch.equal(self.class_counts.cpu(),
-                                                    counts):
+    def _check_image_counts(self, counts: Tensor, num_images: int) -> None:
+        if num_images < 1:
+            raise ValueError('num_images must be positive, but got '
+                             f'{num_images}; count the annotated images')
+        low, high = counts.min().item(), counts.max().item()
+        if low < 0 or high > num_images:
+            raise ValueError(
+                f'counts must be numbers of images in [0, num_images='
+                f'{num_images}], but they range from {low} to {high}; count '
+                'every image once per class, not every instance')
+
+    def _note_other_counts(self, counts: Tensor) -> None:
+        if torch.equal(self.class_counts.cpu(), counts):
             return
         self.refuse_other_order(counts)
         print_log(
-            f'{type(self).__name__}: the class counts of the checkpoint are '
-            'replaced by those of another training set: '
-            f'{self._difference(counts)}',
+            f'{self._name()}: the class counts of the checkpoint are replaced '
+            f'by those of another training set: {self._difference(counts)}',
             logger='current',
             level=logging.WARNING)
 
@@ -125,8 +152,8 @@ class ClassCounts:
                 counts.sort().values):
             return
         raise ValueError(
-            f'{type(self).__name__} was loaded with the class counts of '
-            'this training set in another class order: '
+            f'{self._name()} was loaded with the class counts of this '
+            'training set in another class order: '
             f'{self._difference(counts)}; give the '
             'data set the label order of the checkpoint, or load only the '
             "backbone by init_cfg=dict(type='Pretrained', "
@@ -135,25 +162,68 @@ class ClassCounts:
     def require_class_counts(self) -> Tensor:
         """Return the counts (C,), or say how to get them.
 
+        In training, counts that a checkpoint brought are announced once.
+
         Raises:
             RuntimeError: If they were neither set nor loaded.
         """
         if not self.has_class_counts:
             raise RuntimeError(
-                f'{type(self).__name__} needs the class counts of the '
-                'training set, but was not given them; add '
+                f'{self._name()} needs the class counts of the training set, '
+                f'but was not given them{self._other_size}; add '
                 "custom_hooks=[dict(type='apa_mm.ClassFrequencyHook')] to "
                 'the config, or load a checkpoint that holds class_counts')
+        if self.training and self._source == 'checkpoint':
+            self._source = 'announced'
+            print_log(
+                f'{self._name()} trains with the class counts of the '
+                'checkpoint; for those of the training set add dict(type='
+                "'apa_mm.ClassFrequencyHook') to custom_hooks",
+                logger='current')
         return self.class_counts
+
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _renew_counts(self, source: str) -> None:
+        """Bring up to date what the buffers imply.
+
+        Plain attributes answer "known?", since a look at a buffer would make
+        every step wait for the device. On the meta device nothing is known.
+        """
+        counts = self.class_counts
+        flag = (counts > 0).any() if self.one_label_per_image \
+            else self.has_frequency
+        self.has_class_counts = not counts.is_meta and bool(flag)
+        self._source = source
+        self._other_size = ''
 
     def _load_from_state_dict(self, state_dict: Dict[str, Tensor], prefix: str,
                               *args: Any, **kwargs: Any) -> None:
-        kept = 'class_counts' in self._buffers
-        if kept:
+        if 'class_counts' not in self._buffers:
+            super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+            return
+        names = ['class_counts']
+        if not self.one_label_per_image:
+            names += ['num_images', 'has_frequency']
+        own = {prefix + name: getattr(self, name) for name in names}
+        loaded = own.keys() & state_dict.keys()
+        counts = state_dict.get(prefix + 'class_counts', self.class_counts)
+        fits = counts.shape == self.class_counts.shape
+        if not loaded:
             # Absent counts are no fault of a checkpoint: a converted one has
             # none, and whoever needs them asks by require_class_counts.
-            state_dict.setdefault(prefix + 'class_counts', self.class_counts)
+            state_dict.update(own)
+        elif len(loaded) < len(own) or not fits:
+            # All or none; PyTorch reports what is missing or does not fit.
+            state_dict.update({
+                key: value for key, value in own.items()
+                if key in loaded and state_dict[key].shape == value.shape
+            })
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        if kept:
-            # Once per load, so that the forward pass need not look.
-            self.has_class_counts = bool((self.class_counts > 0).any())
+        whole = fits and len(loaded) == len(own)
+        self._renew_counts('checkpoint' if whole else self._source)
+        if not fits:
+            self._other_size = (
+                f' (the checkpoint has those of {len(counts)} classes, not of '
+                f'{len(self.class_counts)})')

@@ -8,9 +8,9 @@ from typing import Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from apa_mm.functional import fused_native
-from apa_mm.functional.backend import choose_backend, is_plain
-from apa_mm.functional.fused import Affine, batch_norm_aglu, residual_aglu
+from apa_mm.kernels.activation import choose_backend, is_plain
+from apa_mm.kernels.fused import (Affine, batch_norm_aglu, batch_statistics,
+                                  residual_aglu, usable)
 
 from .activation import AGLU
 from .attention import ChannelAttention
@@ -79,10 +79,9 @@ def _statistics(norm: nn.BatchNorm2d, x: Tensor) -> Tuple[Tensor, Tensor]:
         factor = norm.momentum
         if factor is None:
             factor = 1.0 / float(norm.num_batches_tracked)
-        if fused_native.usable(x, norm.running_mean, norm.running_var):
-            return fused_native.batch_statistics(x, norm.running_mean,
-                                                 norm.running_var, norm.eps,
-                                                 factor)
+        if usable(x, norm.running_mean, norm.running_var):
+            return batch_statistics(x, norm.running_mean, norm.running_var,
+                                    norm.eps, factor)
         var, mean = torch.var_mean(
             x.float() if x.dtype.itemsize < 4 else x, (0, 2, 3), correction=0)
         norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), factor)

@@ -49,6 +49,11 @@ class ClassCountLoss(ClassCounts, nn.Module):
         self.num_classes = num_classes
         self.init_class_counts(num_classes)
 
+    @staticmethod
+    def needs_class_counts(cfg: dict) -> bool:
+        """Return whether a config of this loss needs class counts."""
+        return True
+
     def forward(self,
                 cls_score: Tensor,
                 label: Tensor,

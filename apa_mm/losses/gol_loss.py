@@ -1,13 +1,12 @@
 """Gumbel Optimized Loss as a classifier loss of detectors."""
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Dict, Optional, Tuple, Union
 
 import torch
-from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from apa_mm.functional.gumbel import (GOL_ACTIVATIONS, check_clamp,
-                                      count_foreground, gol_loss, gumbel,
-                                      rare_ratio)
+from apa_mm.functional.gol import GOL_ACTIVATIONS, gol_loss
+from apa_mm.functional.gumbel import check_clamp, gumbel
+from apa_mm.layers.class_counts import ClassCounts
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 
@@ -15,13 +14,9 @@ from .utils import REDUCTIONS, weight_reduce_loss
 
 __all__ = ['GOLLoss']
 
-# What a checkpoint carries. One without any of them, such as a converted one,
-# loads as "not known yet".
-FREQUENCY_BUFFERS = ('class_counts', 'num_images', 'has_frequency')
-
 
 @MODELS.register_module()
-class GOLLoss(nn.Module):
+class GOLLoss(ClassCounts, nn.Module):
     r"""Gumbel Optimized Loss with dropped negatives of rare classes.
 
     .. math:: L = \frac{1}{N} \sum_{ij} w_{ij} \, BCE(p(s_{ij}), t_{ij})
@@ -30,16 +25,17 @@ class GOLLoss(nn.Module):
     class is rare if its image frequency is below ``rare_threshold``.
     Negatives of rare classes are dropped on foreground RoIs; on background
     RoIs each is kept with probability rho, the fraction of foreground RoIs
-    whose class is rare (all are kept without foreground RoIs). See
+    whose class is rare (all are kept without foreground RoIs), taken over the
+    RoIs of the call, as in the authors' code. See
     :func:`apa_mm.functional.gol_loss`.
 
     It serves any box head of mmdet as ``loss_cls``. mmdet divides by the
     number of RoIs with a positive weight (its ``avg_factor``), which is N as
     long as no RoI is ignored.
 
-    Image frequencies come from :meth:`set_class_frequency`, which
-    ``apa_mm.ClassFrequencyHook`` calls before training, or from a checkpoint.
-    Out of training mode they may be unknown; no class is rare then.
+    Image frequencies come from ``apa_mm.ClassFrequencyHook`` or from a
+    checkpoint, see :class:`~apa_mm.layers.class_counts.ClassCounts`. Out of
+    training mode they may be unknown; no class is rare then.
 
     Args:
         num_classes (int): C, without background.
@@ -51,10 +47,8 @@ class GOLLoss(nn.Module):
             loss, with zero gradient outside. None: (-10, 10) for 'gumbel', no
             limit for 'sigmoid'. Test scores are not clamped.
         ignore_index (int): RoIs with this label do not count.
-        sync_rare_ratio (bool): Take rho over the RoIs of all ranks (two
-            integers are reduced per step). Every rank must then call the loss
-            equally often, which DDP asks of the classifier anyway. False is
-            rho per rank, as the authors have it.
+        avg_non_ignore (bool): Without an ``avg_factor``, let 'mean' divide
+            by the number of RoIs that are not ignored instead of N.
         reduction (str): 'none' for one loss per RoI, 'mean' or 'sum'.
         loss_weight (float): Factor of the result.
 
@@ -69,19 +63,18 @@ class GOLLoss(nn.Module):
         tensor(1.1880)
     """
 
+    one_label_per_image = False
+
     def __init__(self,
                  num_classes: int,
                  rare_threshold: float = 0.0011,
                  activation: str = 'gumbel',
                  clamp: Optional[Tuple[float, float]] = None,
                  ignore_index: int = -100,
-                 sync_rare_ratio: bool = True,
+                 avg_non_ignore: bool = False,
                  reduction: str = 'mean',
                  loss_weight: float = 1.0) -> None:
         super().__init__()
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError('num_classes must be a positive integer, but got '
-                             f'{num_classes!r}')
         if not 0 <= rare_threshold <= 1:
             raise ValueError('rare_threshold must be an image frequency in '
                              f'[0, 1], but got {rare_threshold}')
@@ -92,56 +85,23 @@ class GOLLoss(nn.Module):
         self.activation = activation
         self.clamp = None if clamp is None else check_clamp(clamp)
         self.ignore_index = ignore_index
-        self.sync_rare_ratio = sync_rare_ratio
+        self.avg_non_ignore = avg_non_ignore
         self.reduction = reduction
         self.loss_weight = loss_weight
         # What mmdet's box heads ask for.
         self.custom_cls_channels = True
         self.custom_activation = True
         self.custom_accuracy = True
-        self.register_buffer('class_counts',
-                             torch.zeros(num_classes, dtype=torch.int64))
-        self.register_buffer('num_images', torch.tensor(0))
-        self.register_buffer('has_frequency', torch.tensor(False))
+        self.init_class_counts(num_classes)
         self.register_buffer(
             'rare',
             torch.zeros(num_classes, dtype=torch.bool),
             persistent=False)
-        self._refresh()
 
-    def set_class_frequency(self, counts: Union[Tensor, Sequence[int]],
-                            num_images: int) -> None:
-        """Take the image frequencies of the training set.
-
-        Args:
-            counts (Tensor | Sequence[int]): Number of images that each class
-                occurs in, (C,), in the order of the labels.
-            num_images (int): Number of images that carry an annotation.
-
-        Raises:
-            ValueError: If the number of classes does not fit, a count is
-                negative or greater than ``num_images``, or that is not
-                positive.
-        """
-        counts = torch.as_tensor(counts).to(torch.int64).cpu()
-        if counts.shape != (self.num_classes, ):
-            raise ValueError(
-                f'GOLLoss has num_classes={self.num_classes}, but got counts '
-                f'of shape {tuple(counts.shape)}; set num_classes in the box '
-                'head and in its loss_cls to the number of classes')
-        if num_images < 1:
-            raise ValueError('num_images must be positive, but got '
-                             f'{num_images}; count the annotated images')
-        low, high = counts.min().item(), counts.max().item()
-        if low < 0 or high > num_images:
-            raise ValueError(
-                f'counts must be numbers of images in [0, num_images='
-                f'{num_images}], but they range from {low} to {high}; count '
-                'every image once per class, not every instance')
-        self.class_counts.copy_(counts)
-        self.num_images.fill_(num_images)
-        self.has_frequency.fill_(True)
-        self._refresh()
+    @staticmethod
+    def needs_class_counts(cfg: dict) -> bool:
+        """Return whether a config of this loss drops anything by counts."""
+        return cfg.get('rare_threshold') != 0
 
     def forward(self,
                 cls_score: Tensor,
@@ -173,28 +133,18 @@ class GOLLoss(nn.Module):
         reduction = reduction_override or self.reduction
         check_choice('reduction_override', reduction, REDUCTIONS)
         self._check_columns(cls_score)
-        if self.training and self._needs_frequency:
-            raise RuntimeError(
-                'GOLLoss needs the image frequencies of the training set, but '
-                'was not given them; add dict(type='
-                "'apa_mm.ClassFrequencyHook') to custom_hooks, call "
-                'set_class_frequency, or load a checkpoint that holds '
-                'class_counts')
-        rare = ratio = None
-        if self._any_rare:
-            rare = self.rare
-            counts = count_foreground(labels, rare, self.ignore_index)
-            if self.sync_rare_ratio:
-                all_reduce(counts)
-            ratio = rare_ratio(counts)
+        # Without rare classes nothing is dropped and nothing need be known.
+        if self.training and self.rare_threshold > 0:
+            self.require_class_counts()
         losses = gol_loss(
             cls_score,
             labels,
-            rare=rare,
-            ratio=ratio,
+            rare=self.rare if self._any_rare else None,
             activation=self.activation,
             clamp=self.clamp,
             ignore_index=self.ignore_index)
+        if avg_factor is None and reduction == 'mean' and self.avg_non_ignore:
+            avg_factor = (labels != self.ignore_index).sum()
         return self.loss_weight * weight_reduce_loss(losses, weight, reduction,
                                                      avg_factor)
 
@@ -250,7 +200,7 @@ class GOLLoss(nn.Module):
                 f'rare_threshold={self.rare_threshold}, '
                 f'activation={self.activation!r}, clamp={self.clamp}, '
                 f'ignore_index={self.ignore_index}, '
-                f'sync_rare_ratio={self.sync_rare_ratio}, '
+                f'avg_non_ignore={self.avg_non_ignore}, '
                 f'reduction={self.reduction!r}, '
                 f'loss_weight={self.loss_weight}')
 
@@ -261,26 +211,12 @@ class GOLLoss(nn.Module):
                 f'of shape {tuple(cls_score.shape)}; it takes no background '
                 'column, so the classifier must have num_classes outputs')
 
-    def _refresh(self) -> None:
-        """Bring up to date what the buffers imply.
-
-        Plain attributes answer "known?" and "any rare?", since a look at a
-        buffer would make every step wait for the device.
-        """
-        counts = self.class_counts.cpu().double()
-        rare = counts < self.rare_threshold * self.num_images.cpu()
-        self.rare.copy_(rare)
-        self._any_rare = bool(rare.any())
-        self._needs_frequency = (
-            self.rare_threshold > 0 and not bool(self.has_frequency))
-
-    def _load_from_state_dict(self, state_dict: Dict[str, Tensor], prefix: str,
-                              *args: Any, **kwargs: Any) -> None:
-        own = {
-            prefix + name: getattr(self, name)
-            for name in FREQUENCY_BUFFERS
-        }
-        if not own.keys() & state_dict.keys():
-            state_dict.update(own)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._refresh()
+    def _renew_counts(self, source: str) -> None:
+        super()._renew_counts(source)
+        self._any_rare = False
+        if self.has_class_counts:
+            limit = self.rare_threshold * self.num_images.item()
+            rare = self.class_counts.cpu().double() < limit
+            # By assignment: the old mask may lie on the meta device still.
+            self.rare = rare.to(self.class_counts.device)
+            self._any_rare = bool(rare.any())

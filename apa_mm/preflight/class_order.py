@@ -1,7 +1,10 @@
-"""Tell whether a checkpoint and a data set number the classes alike."""
-from typing import Any, Mapping, Optional
+"""Tell whether files, config and checkpoint number the classes alike."""
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
-__all__ = ['class_order_problem']
+__all__ = ['class_order_problem', 'label_order_problems']
+
+#: A config line with more class names than these would help nobody.
+LINE_NAMES = 100
 
 #: How a converted file names the order of its classifier's rows, and what the
 #: data sets here call it. Without a word in the file nothing is known.
@@ -64,3 +67,62 @@ def class_order_problem(meta: Mapping[str, Any],
 def _classes(metainfo: Mapping[str, Any]) -> Optional[tuple]:
     classes = metainfo.get('classes')
     return None if classes is None else tuple(map(str, classes))
+
+
+def label_order_problems(
+        readers: Sequence[Tuple[str, Optional[Sequence[str]], Sequence[str],
+                                Sequence[str]]]) -> List[str]:
+    """Compare the class orders of the files and of the config.
+
+    Labels follow the order of a file's categories. What is trained with one
+    order and judged by another scores next to nothing, without an error.
+
+    Args:
+        readers (Sequence[tuple]): For each reader of a file, those of the
+            training set first: its name, the classes that the config gives
+            it or None, the category names in the order of its labels, and
+            the same sorted by category id.
+
+    Returns:
+        list[str]: One sentence per reader whose order differs: from the
+        first reader, or from its own config. A class that only one of both
+        has is no matter of order.
+
+    Example:
+        >>> label_order_problems([('a.json', ('x', 'y'), ('y', 'x'), ())])
+        ["a.json: class 0 is 'x' in the dataset's metainfo, but labels follow \
+the file, where it is 'y': names and numbers would not belong together; set \
+metainfo=dict(classes=('y', 'x'))"]
+    """
+    problems = []
+    for where, classes, labels, by_id in readers:
+        place = _difference(classes or (), labels)
+        if place is not None:
+            line = '...' if len(labels) > LINE_NAMES else tuple(labels)
+            problems.append(
+                f'{where}: class {place} is {classes[place]!r} in the '
+                "dataset's metainfo, but labels follow the file, where it is "
+                f'{labels[place]!r}: names and numbers would not belong '
+                f'together; set metainfo=dict(classes={line})' +
+                (' with the names in the order of the file' *
+                 (line == '...')))
+        first, _, trained, _ = readers[0]
+        place = _difference(trained, labels)
+        if place is not None:
+            mend = f"write its 'categories' in the order of {first}"
+            if list(by_id) == list(trained):
+                mend = f'set sort_categories=True on its metric, or {mend}'
+            problems.append(
+                f'{where}: class {place} is {labels[place]!r} there and '
+                f'{trained[place]!r} in {first}: labels follow the order of '
+                'the categories, so that one class would be judged as the '
+                f'other; {mend}')
+    return problems
+
+
+def _difference(names: Sequence[str], others: Sequence[str]) -> Optional[int]:
+    """Return where a name stands that the others have at another place."""
+    known = {name: index for index, name in enumerate(others)}
+    return next((index for index, name in enumerate(names)
+                 if known.get(name, index) != index and index < len(others)),
+                None)

@@ -1,4 +1,4 @@
-"""Find top-level config keys that nobody would read.
+"""Find top-level config keys that nothing reads.
 
 mmengine's Runner ignores a key that it does not know, so a misspelt or
 outdated one changes nothing and says nothing. Configs may hold helper
@@ -8,12 +8,14 @@ not quite, the name of a key that is read.
 """
 import difflib
 import inspect
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-__all__ = ['KeyReport', 'check_keys']
+from apa_mm.preflight.findings import Findings
+
+__all__ = ['check_keys']
 
 #: Keys of the 2.x libraries and what reads that setting now.
 _DEAD_KEYS: Dict[str, str] = dict(
@@ -45,25 +47,19 @@ _OTHER_KEYS = ('model_wrapper_cfg', 'sync_bn', 'find_unused_parameters',
 _LIKENESS = 0.85
 
 
-class KeyReport(NamedTuple):
-    """Problems and warnings of :func:`check_keys`, one sentence each."""
-
-    problems: List[str]
-    warnings: List[str]
-
-
-def check_keys(cfg: Config) -> KeyReport:
+def check_keys(cfg: Config, splits: Sequence[str] = ()) -> Findings:
     """Check the top-level keys of a config.
 
     Args:
         cfg (Config): The config of a job.
+        splits (Sequence[str]): Without effect.
 
     Returns:
-        KeyReport: Misspelt keys and keys of the 2.x libraries.
+        Findings: Misspelt keys and keys of the 2.x libraries.
 
     Example:
         >>> check_keys(Config(dict(optim_wraper=dict()))).problems
-        ["config key 'optim_wraper' is read by nobody; did you mean \
+        ["config key 'optim_wraper' is not read; did you mean \
 'optim_wrapper'?"]
     """
     problems, warnings = [], []
@@ -84,9 +80,9 @@ def check_keys(cfg: Config) -> KeyReport:
         else:
             meant = _nearest(key, read)
             if meant:
-                problems.append(f'config key {key!r} is read by nobody; did '
+                problems.append(f'config key {key!r} is not read; did '
                                 f'you mean {meant!r}?')
-    return KeyReport(problems, warnings)
+    return Findings(problems, warnings)
 
 
 def _keys_read() -> List[str]:
@@ -99,8 +95,8 @@ def _keys_read() -> List[str]:
 
 
 def _dead(key: str, now: str) -> str:
-    return (f'config key {key!r} is of the 2.x libraries and is read by '
-            f'nobody now; use {now}')
+    return (f'config key {key!r} is of the 2.x libraries and no longer '
+            f'read; use {now}')
 
 
 def _nearest(key: str, read: List[str]) -> Optional[str]:

@@ -1,76 +1,125 @@
-"""Check that a loss stands where it is understood and gets what it needs."""
-from typing import Any, Iterator, List, Tuple
+"""Check that a loss stands where it is understood and gets what it needs.
+
+What a class needs, the class says: a loss that defines ``get_cls_channels``
+wants a head that asks for it, one whose ``needs_class_counts(cfg)`` is true
+wants the training images per class, and a hook with ``gives_class_counts``
+hands them out.
+"""
+from types import CodeType
+from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from mmengine.config import Config
+from mmengine.registry import MODELS as ALL_MODELS
+from mmengine.registry import Registry
 
-__all__ = ['loss_problems']
+from apa_mm.preflight.findings import Findings
+from apa_mm.registry import HOOKS, MODELS, SCOPE
 
-#: Losses that need the training images per class.
-COUNTING = ('GOLLoss', 'BalancedSoftmaxLoss', 'LogitAdjustedLoss',
-            'DeferredReweightedLoss')
-#: mmdet's box heads ask such a loss for channels, activation and accuracy.
-_BOX_HEADS = '.roi_head.bbox_head'
+__all__ = ['check_losses']
 
 
-def loss_problems(cfg: Config, training: bool) -> List[str]:
-    """Return what is wrong with the losses of a config.
+def check_losses(cfg: Config, splits: Sequence[str]) -> Findings:
+    """Find losses of this package that would fail or learn something else.
 
     Args:
         cfg (Config): The config of a job.
-        training (bool): Whether it will train.
+        splits (Sequence[str]): Class counts are needed if 'train' is among
+            them.
 
     Returns:
-        list[str]: One sentence per problem: a :class:`apa_mm.GOLLoss` where
-        mmdet would take its scores for those of a softmax or a sigmoid, and
-        a loss that needs class counts without a source of them.
+        Findings: A loss such as :class:`apa_mm.GOLLoss` where mmdet would
+        take its scores for those of a softmax or a sigmoid, and a loss that
+        needs class counts without a source of them.
     """
-    found = list(_find(cfg.get('model') or {}, 'model'))
-    problems = [
-        f'{place} is apa_mm.GOLLoss, which only the box heads of a roi_head '
-        'understand: it scores the classes by Gumbel activations and without '
-        'a background; set model.roi_head.bbox_head.loss_cls, and leave this '
-        'one as mmdet has it' for place, name, _ in found
-        # The detector may lie in another model, as for augmented testing.
-        if name == 'GOLLoss' and not (
-            _BOX_HEADS in place and place.endswith('.loss_cls'))
+    problems = []
+    scope = cfg.get('default_scope')
+    counted = 'train' not in splits or _counts_come_from(cfg)
+    for place, node, parent in _nodes(cfg.get('model') or {}, 'model', {}):
+        kind = _own_class(MODELS, node.get('type'))
+        name = f'{place} is {SCOPE}.{getattr(kind, "__name__", "")}'
+        if hasattr(kind, 'get_cls_channels') and not _is_asked(
+                place, parent, scope):
+            problems.append(
+                f'{name}, which only box heads of a roi_head that ask their '
+                'loss for channels and activation understand, as '
+                'Shared2FCBBoxHead does: it scores the classes without a '
+                'softmax; set model.roi_head.bbox_head.loss_cls of such a '
+                'head, and leave this one as mmdet has it')
+        needs = getattr(kind, 'needs_class_counts', None)
+        if not counted and needs is not None and needs(node):
+            problems.append(
+                f'{name}, which needs the training images per class, and '
+                'nothing tells it; add '
+                "dict(type='apa_mm.ClassFrequencyHook') to custom_hooks, or "
+                'give --skip-checks if code of yours calls '
+                'set_class_frequency')
+    return Findings(problems, [])
+
+
+def _is_asked(place: str, head: dict, scope: Optional[str]) -> bool:
+    """Return whether the head around a loss asks it for its channels."""
+    # The detector may lie in another model, as for augmented testing.
+    if '.roi_head.bbox_head' not in place or not place.endswith('.loss_cls'):
+        return False
+    kind = head.get('type')
+    if isinstance(kind, str):
+        try:
+            with ALL_MODELS.switch_scope_and_registry(
+                    head.get('_scope_', scope)) as registry:
+                kind = registry.get(kind)
+        except (ImportError, RuntimeError):
+            kind = None
+    # The Runner will say that a type does not exist.
+    return kind is None or _asks(kind)
+
+
+def _asks(head: type) -> bool:
+    """Judge a head class: DoubleHead, SABL, Sparse R-CNN and CrowdDet do not.
+
+    Its constructors that make a classifier must ask for the channels, and
+    its loss for the activation.
+    """
+    makers = [
+        vars(base)['__init__'].__code__ for base in head.__mro__
+        if hasattr(vars(base).get('__init__'), '__code__')
     ]
-    if training and not _counts_come_from(cfg):
-        # Without rare classes GOL drops nothing and asks for nothing.
-        problems += [
-            f'{place} is apa_mm.{name}, which needs the training images per '
-            'class, and nothing tells it; add '
-            "dict(type='apa_mm.ClassFrequencyHook') to custom_hooks, or give "
-            '--skip-checks if code of yours calls set_class_frequency'
-            for place, name, options in found
-            if options.get('rare_threshold') != 0
-        ]
-    return problems
+    return _mentions(
+        getattr(head, 'loss', None), 'custom_activation') and all(
+            'get_cls_channels' in code.co_names for code in makers
+            if 'fc_cls' in code.co_names)
+
+
+def _mentions(function: Any, name: str) -> bool:
+    code = getattr(function, '__code__', None)
+    return isinstance(code, CodeType) and name in code.co_names
 
 
 def _counts_come_from(cfg: Config) -> bool:
     """Return whether a hook, or a checkpoint, may hold the counts."""
     if cfg.get('load_from') or cfg.get('resume'):
         return True
-    hooks = cfg.get('custom_hooks') or []
-    return any(_own_name(hook) == 'ClassFrequencyHook' for hook in hooks)
+    return any(
+        getattr(_own_class(HOOKS, hook.get('type')), 'gives_class_counts',
+                False) for hook in cfg.get('custom_hooks') or []
+        if isinstance(hook, dict))
 
 
-def _find(node: Any, place: str) -> Iterator[Tuple[str, str, dict]]:
+def _nodes(node: Any, place: str,
+           parent: dict) -> Iterator[Tuple[str, dict, dict]]:
+    """Yield place, config and parent config of everything with a type."""
     if isinstance(node, (list, tuple)):
         for index, item in enumerate(node):
-            yield from _find(item, f'{place}[{index}]')
+            yield from _nodes(item, f'{place}[{index}]', parent)
     elif isinstance(node, dict):
-        name = _own_name(node)
-        if name in COUNTING:
-            yield place, name, node
+        if 'type' in node:
+            yield place, node, parent
         for key, value in node.items():
-            yield from _find(value, f'{place}.{key}')
+            yield from _nodes(value, f'{place}.{key}', node)
 
 
-def _own_name(node: Any) -> str:
-    """Return the name of a class of this package, as configs write it."""
-    kind = node.get('type') if isinstance(node, dict) else None
+def _own_class(registry: Registry, kind: Any) -> Optional[type]:
+    """Return a class of this package by its config ``type``, else None."""
     if isinstance(kind, type):
-        return kind.__name__ if kind.__module__.startswith('apa_mm.') else ''
+        return kind if kind.__module__.startswith(f'{SCOPE}.') else None
     scope, _, name = str(kind).rpartition('.')
-    return name if scope in ('apa_mm', '') else ''
+    return registry.get(name) if scope == SCOPE else None

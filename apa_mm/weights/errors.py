@@ -1,7 +1,26 @@
-"""The one exception of conversion and inspection."""
+"""The exception of reading, converting and inspecting, and safe printing."""
 
-__all__ = ['CheckpointError']
+__all__ = ['CheckpointError', 'printable']
 
 
 class CheckpointError(ValueError):
-    """A file or request that cannot be served; one sentence says why."""
+    """A file or request that cannot be served; one sentence says why.
+
+    Names out of a file stand in the sentence: characters that a terminal
+    would obey are escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    r"""Return a text with everything escaped that is not to be seen.
+
+    Example:
+        >>> printable('layer\x1b[2Jname\n')
+        'layer\\x1b[2Jname\\n'
+    """
+    return ''.join(
+        character if character.isprintable() else
+        character.encode('unicode_escape').decode() for character in text)

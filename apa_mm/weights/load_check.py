@@ -1,14 +1,142 @@
-"""Find out what loading a state dict would do, without doing it."""
+"""Hold a state dict against a model, before any of it is applied.
+
+mmengine loads with ``strict=False``: whatever does not fit is left out with a
+warning, and training goes on from random numbers.
+"""
 import copy
-from typing import Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple
 
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
-from apa_mm.weights.pretrained import Comparison
+from .errors import CheckpointError, printable
 
-__all__ = ['rehearse_loading', 'unwrap']
+__all__ = [
+    'Comparison', 'find_broken', 'find_gaps', 'rehearse_loading',
+    'state_dict_of', 'unwrap'
+]
+
+CONVERT = ('tools/convert_checkpoint.py SRC DST --to mmdet-backbone (or '
+           'mmpretrain, mmdet)')
+
+
+class Comparison(NamedTuple):
+    """Names of the tensors of a model and of a file, compared.
+
+    "missing" is what the file lacks, "unexpected" what the model lacks.
+    """
+
+    matched: List[str]
+    missing: List[str]
+    unexpected: List[str]
+    reshaped: List[str]
+
+    def __str__(self) -> str:
+        total = len(self.matched) + len(self.missing) + len(self.reshaped)
+        return (f'{len(self.matched)} of {total} tensors match, '
+                f'{_count(self.missing)} missing, '
+                f'{_count(self.unexpected)} unexpected, '
+                f'{_count(self.reshaped)} of another shape')
+
+
+def _count(names: List[str]) -> str:
+    shown = printable(', '.join(names[:3])) + ', ...' * (len(names) > 3)
+    return f'{len(names)} ({shown})' if names else '0'
+
+
+def state_dict_of(checkpoint: Any) -> Dict[str, Tensor]:
+    """Return the tensors that mmengine would load, without ``module.``.
+
+    Args:
+        checkpoint (Any): Content of a file.
+
+    Returns:
+        dict[str, Tensor]: Tensors by name.
+
+    Raises:
+        CheckpointError: If mmengine would find none.
+    """
+    known = isinstance(checkpoint, dict)
+    tensors = checkpoint.get('state_dict', checkpoint) if known else None
+    if not isinstance(tensors, dict) or not all(
+            isinstance(value, Tensor) for value in tensors.values()):
+        keys = sorted(map(str, checkpoint)) if known else []
+        raise CheckpointError(
+            f"the checkpoint has no 'state_dict' (its keys: {keys[:6]}), so "
+            f'nothing would be loaded from it; convert it with {CONVERT}')
+    stripped = type(tensors)(
+        (name.removeprefix('module.'), value)
+        for name, value in tensors.items())
+    if hasattr(tensors, '_metadata'):
+        stripped._metadata = tensors._metadata
+    return stripped
+
+
+def find_gaps(found: Comparison, whole: bool = False) -> List[str]:
+    """Return what must not stay at its random start.
+
+    Heads, classifiers and necks may be new, and a part that the file does not
+    have at all may be. What it has must be complete in kappa, lambda and
+    blocks, and a backbone in everything.
+
+    Args:
+        found (Comparison): Of a whole model, or of one backbone.
+        whole (bool): The model is a backbone itself.
+
+    Returns:
+        list[str]: Names of the model that are missing or reshaped.
+
+    Example:
+        >>> names = ['backbone.act1.kappa', 'head.fc.weight']
+        >>> find_gaps(Comparison(['backbone.conv1.weight'], names, [], []))
+        ['backbone.act1.kappa']
+    """
+    present = {name.split('.')[0] for name in found.matched}
+    blocks = {_block(name) for name in found.matched}
+
+    def matters(name: str) -> bool:
+        part = name.split('.')[0]
+        if whole or part == 'backbone':
+            return True
+        learned = name.endswith(('.kappa', '.lambd'))
+        return part in present and (learned or _block(name) not in blocks)
+
+    lacking = [name for name in found.missing if matters(name)]
+    return lacking + [
+        name for name in found.reshaped
+        if whole or name.startswith('backbone.')
+    ]
+
+
+def _block(name: str) -> str:
+    """Return the name up to its last number, '' without one."""
+    parts = name.split('.')
+    last = max((i for i, p in enumerate(parts) if p.isdigit()), default=-1)
+    return '.'.join(parts[:last + 1])
+
+
+def find_broken(model: nn.Module, state_dict: Dict[str, Tensor],
+                names: List[str]) -> List[str]:
+    """Return which tensors hold NaN or infinity where the model's do not.
+
+    Args:
+        model (nn.Module): The model; masks with infinity are part of some.
+        state_dict (dict[str, Tensor]): What the file holds.
+        names (list[str]): Which of its tensors will be loaded.
+
+    Returns:
+        list[str]: Their names.
+    """
+    broken = [n for n in names if n in state_dict and not _finite(
+        state_dict[n])]
+    own = model.state_dict() if broken else {}
+    return [name for name in broken if name not in own or _finite(own[name])]
+
+
+def _finite(value: Tensor) -> bool:
+    return (not value.is_floating_point() or value.is_meta
+            or bool(torch.isfinite(value).all()))
 
 
 class _Progress(NamedTuple):
@@ -41,8 +169,7 @@ def rehearse_loading(model: nn.Module,
         state_dict (dict[str, Tensor]): What a file holds.
 
     Returns:
-        Comparison: Names that match, are missing in the file, are left over
-        in it, and differ in shape.
+        Comparison: The four lists.
 
     Example:
         >>> rehearse_loading(nn.Linear(2, 1), dict(weight=torch.ones(1, 3)))

@@ -5,12 +5,12 @@ import pytest
 
 CLASSES = ('ant', 'bee', 'cat', 'dog')
 # (image, category, box): image 5 is too small for training, image 6 has no
-# annotation, image 7 is not listed, and the box of bee in 4 has no area.
+# annotation, and the box of bee in 4 has no area, so that it does not count.
 ANNOTATIONS = [(1, 10, 20), (1, 10, 30), (1, 20, 20), (2, 10, 20),
                (3, 20, 20), (3, 40, 20), (3, 40, 20), (4, 20, 0),
                (5, 10, 5), (5, 30, 5), (2, 10, 20)]
-COUNTS = [3, 3, 1, 1]
-NUM_IMAGES = 5
+COUNTS = [3, 2, 1, 1]
+NUM_IMAGES = 4
 
 
 def write(path, annotations=ANNOTATIONS, classes=CLASSES, **extra):

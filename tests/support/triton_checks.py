@@ -12,7 +12,8 @@ import sys
 import torch
 from support.reference import TOLERANCES, aglu_lambda_gradient, eta_tensor
 
-from apa_mm.functional import aglu, apa, backend, gumbel
+from apa_mm.functional import aglu, apa, gumbel
+from apa_mm.kernels import activation
 
 FUNCTIONS = {
     'apa': apa,
@@ -129,7 +130,7 @@ def check_repeats():
 
 def check_choice():
     """The kernels are what runs, and what they cannot walk goes elsewhere."""
-    from apa_mm.functional import apa_triton
+    from apa_mm.kernels import apa_triton
     assert apa_triton.interpreted()
     calls = []
     forward = apa_triton.forward
@@ -143,7 +144,7 @@ def check_choice():
     for x in (strided, torch.ones(2).double()):
         aglu(x, kappa=1., lambd=1.)
     assert len(calls) == 2
-    assert backend.choose_backend(torch.ones(2, device='meta')) == 'eager'
+    assert activation.choose_backend(torch.ones(2, device='meta')) == 'eager'
     del os.environ['APA_MM_BACKEND']
     apa_triton.forward = forward
 

@@ -12,7 +12,7 @@ from apa_mm.analysis.parameters import (draw_pairs, plot_parameters,
 from apa_mm.analysis.traces import draw_trace, read_trace, starts_of
 from apa_mm.checkpoint import CheckpointError, inspect_file
 from apa_mm.functional import aglu, apa
-from apa_mm.functional.shape import eta_at_zero, gate_slope_at_zero
+from apa_mm.functional.apa import eta_at_zero, gate_slope_at_zero
 from apa_mm.layers.pairs import Pair
 
 

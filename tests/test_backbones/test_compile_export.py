@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from apa_mm.backbones import APAResNet
-from apa_mm.functional import native
+from apa_mm.kernels import native
 from apa_mm.layers import AGLU
 
 SIDE = 32

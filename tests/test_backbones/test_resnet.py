@@ -237,14 +237,48 @@ def test_pretrained_with_a_prefix(tmp_path):
     assert torch.equal(model.conv1.weight, source.conv1.weight)
 
 
-def test_plain_resnet_checkpoint_is_taken(tmp_path):
-    source = DetResNet(50)
-    path = str(tmp_path / 'a.pth')
-    torch.save(dict(source.state_dict(), **{'fc.weight': torch.ones(1)}), path)
+def pretrained(source, path, **kwargs):
+    state = {f'module.{k}': v for k, v in source.state_dict().items()}
+    torch.save(dict(state, **{'module.fc.weight': torch.ones(1)}), path)
     model = APAResNet(
-        depth=50, init_cfg=dict(type='Pretrained', checkpoint=path))
+        init_cfg=dict(type='Pretrained', checkpoint=str(path)), **kwargs)
     model.init_weights()
+    return model
+
+
+PLAIN = dict(act_cfg=dict(type='ReLU'))
+SE = dict(PLAIN, attention_cfg=dict(
+    type='apa_mm.ChannelAttention', gate_cfg=dict(type='Sigmoid')))
+
+
+def test_a_whole_file_is_taken_with_the_prefix_of_ddp(tmp_path):
+    source = DetResNet(50)
+    model = pretrained(
+        source, tmp_path / 'a.pth', depth=50, attention_cfg=None, **PLAIN)
     assert torch.equal(model.conv1.weight, source.conv1.weight)
+
+
+@pytest.mark.parametrize('source, wanted, words', [
+    (dict(depth=50, attention_cfg=None, **PLAIN), dict(depth=50),
+     'kappa and lambda would stay random'),
+    (dict(depth=50, attention_cfg=None, **PLAIN),
+     dict(depth=101, attention_cfg=None, **PLAIN), 'same architecture'),
+    (dict(depth=18), dict(depth=34), 'kappa and lambda'),
+    (dict(depth=18, **SE), dict(depth=18), 'kappa and lambda'),
+], ids=['R50 -> APA', 'R50 -> R101', 'R18 -> R34', 'SE -> APA'])
+def test_files_that_would_leave_something_random(tmp_path, source, wanted,
+                                                 words):
+    with pytest.raises(
+            ValueError,
+            match=f'does not fit APAResNet: .*{words}.*convert_checkpoint.py'):
+        pretrained(APAResNet(**source), tmp_path / 'a.pth', **wanted)
+
+
+def test_weights_with_nan_are_refused(tmp_path):
+    source = APAResNet(18)
+    source.layer2[0].conv1.weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match='infinity in 1 .*layer2.0.conv1'):
+        pretrained(source, tmp_path / 'a.pth', depth=18)
 
 
 @pytest.mark.parametrize('other', [34, 50, 101])

@@ -109,7 +109,9 @@ train_dataloader = dict(
     dataset=dict(_delete_=True, split='train', **image, pipeline=[
         dict(type='RandomCrop', crop_size=32, padding=4),
         dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+        dict(type='NumpyToPIL'),
         dict(type='apa_mm.CIFARAutoAugment'),
+        dict(type='PILToNumpy'),
         dict(type='Cutout', shape=16, pad_val=0, prob=1.0),
         dict(type='PackInputs')]))
 test_dataloader = dict(dataset=dict(

@@ -1,100 +1,58 @@
-"""AutoAugment's CIFAR-10 policy against torchvision's, and Cutout."""
+"""The augmentations of the recipes are torchvision's, as the paper's are."""
+from pathlib import Path
+
 import numpy as np
 import pytest
-from mmengine.registry import TRANSFORMS
-from torchvision.transforms import AutoAugment as TorchvisionAutoAugment
-from torchvision.transforms import AutoAugmentPolicy
+import torch
+from mmengine.config import Config
+from mmengine.registry import TRANSFORMS, init_default_scope
+from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import AutoAugmentPolicy, InterpolationMode
 
-from apa_mm.cls.transforms import CIFARAutoAugment
-from apa_mm.cls.transforms.auto_augment import step_config
-
-SIDE = 32
-# MMPretrain's name and argument of torchvision's operations.
-NAMES = dict(
-    Brightness=('Brightness', 'magnitude'),
-    Color=('ColorTransform', 'magnitude'),
-    Contrast=('Contrast', 'magnitude'),
-    Posterize=('Posterize', 'bits'),
-    Rotate=('Rotate', 'angle'),
-    Sharpness=('Sharpness', 'magnitude'),
-    ShearX=('Shear', 'magnitude'),
-    ShearY=('Shear', 'magnitude'),
-    Solarize=('Solarize', 'thr'),
-    TranslateX=('Translate', 'magnitude'),
-    TranslateY=('Translate', 'magnitude'))
+DATASETS = Path(__file__).parents[2] / 'configs/_base_/datasets'
+BILINEAR = InterpolationMode.BILINEAR
+#: Config, torchvision's transform, whether images are loaded as BGR.
+CASES = {
+    'imagenet-lt': (transforms.AutoAugment(
+        AutoAugmentPolicy.IMAGENET, interpolation=BILINEAR), True),
+    'imagenet_192': (transforms.AutoAugment(
+        AutoAugmentPolicy.IMAGENET, interpolation=BILINEAR), True),
+    'inat18_repeataug': (transforms.RandAugment(num_ops=2, magnitude=9), True),
+    'cifar100-lt_ir100': (transforms.AutoAugment(
+        AutoAugmentPolicy.CIFAR10, interpolation=BILINEAR), False),
+}
 
 
-def test_the_policy_is_the_published_one():
-    reference = TorchvisionAutoAugment(AutoAugmentPolicy.CIFAR10)
-    space = reference._augmentation_space(10, (SIDE, SIDE))
-    ours = CIFARAutoAugment()
-    assert len(ours.policies) == len(reference.policies) == 25
-    for pair, expected in zip(ours.policies, reference.policies, strict=True):
-        for step, (name, prob, level) in zip(pair, expected, strict=True):
-            kind, argument = NAMES.get(name, (name, None))
-            assert step['type'] == kind and step['prob'] == prob
-            if argument is None:
-                assert level is None
-                continue
-            value = step[argument]
-            if kind == 'Translate':
-                value = value * SIDE
-            assert value == pytest.approx(float(space[name][0][level]))
-            if kind in ('Shear', 'Translate'):
-                assert step['direction'] == dict(
-                    X='horizontal', Y='vertical')[name[-1]]
+def augmentation(name):
+    """Return the steps of a pipeline from numpy to PIL and back."""
+    cfg = Config.fromfile(DATASETS / f'{name}.py')
+    init_default_scope('mmpretrain')
+    steps = [dict(step) for step in cfg.train_pipeline]
+    kinds = [step['type'] for step in steps]
+    first, last = kinds.index('NumpyToPIL'), kinds.index('PILToNumpy')
+    assert last == first + 2
+    return [TRANSFORMS.build(step) for step in steps[first:last + 1]]
 
 
-def test_signed_operations_take_both_directions_and_others_none():
-    reference = TorchvisionAutoAugment(AutoAugmentPolicy.CIFAR10)
-    space = reference._augmentation_space(10, (SIDE, SIDE))
-    for pair in reference.policies:
-        for step in pair:
-            transform = TRANSFORMS.build(
-                {**step_config(step), '_scope_': 'mmpretrain'})
-            signed = space[step[0]][1]
-            if step[2] is not None:
-                assert transform.random_negative_prob == (.5 if signed else 0)
-
-
-@pytest.mark.parametrize('order', ['rgb', 'bgr'])
-def test_images_keep_shape_and_type(order):
-    np.random.seed(0)
-    transform = TRANSFORMS.build(
-        dict(type='apa_mm.CIFARAutoAugment', channel_order=order))
-    image = np.random.randint(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+@pytest.mark.parametrize('name', CASES)
+def test_augmentation_is_torchvisions(name):
+    reference, bgr = CASES[name]
+    steps = augmentation(name)
+    rgb = np.random.RandomState(0).randint(0, 256, (32, 32, 3), np.uint8)
+    rgb[..., 0] //= 4  # saturation and equalisation see the channels' order
     changed = 0
-    for _ in range(100):
-        out = transform(dict(img=image.copy()))['img']
-        assert out.shape == image.shape and out.dtype == np.uint8
-        changed += (out != image).any()
-    assert changed > 50
-
-
-def test_saturation_weighs_the_channels_by_their_order():
-    # Without its colour, pure red has luma 76 (0.299) and pure blue 29.
-    red = np.zeros((4, 4, 3), np.uint8)
-    red[..., 0] = 255
-    for order, luma in (('rgb', 76), ('bgr', 29)):
-        transform = CIFARAutoAugment(channel_order=order)
-        step = TRANSFORMS.build(
-            dict(
-                type='mmpretrain.ColorTransform',
-                magnitude=-1.,
-                prob=1.,
-                random_negative_prob=0.))
-        transform.transforms = [step]
-        transform.prob = None
-        out = transform(dict(img=red.copy()))['img']
-        assert (out == luma).all()
-
-
-def test_gaps_are_filled():
-    transform = CIFARAutoAugment(pad_val=7)
-    steps = [s for pair in transform.policies for s in pair]
-    assert {s.get('pad_val') for s in steps} == {7, None}
-    with pytest.raises(ValueError, match='channel_order must be one of'):
-        CIFARAutoAugment(channel_order='grey')
+    for seed in range(60):
+        torch.manual_seed(seed)
+        want = np.array(reference(Image.fromarray(rgb)))
+        torch.manual_seed(seed)
+        results = dict(img=(rgb[..., ::-1] if bgr else rgb).copy())
+        for step in steps:
+            results = step(results)
+        got = results['img'][..., ::-1] if bgr else results['img']
+        assert got.dtype == np.uint8 and (got == want).all()
+        changed += (got != rgb).any()
+    assert changed > 40
 
 
 def test_cutout_of_one_hole_is_in_mmpretrain():
@@ -103,7 +61,7 @@ def test_cutout_of_one_hole_is_in_mmpretrain():
         dict(type='mmpretrain.Cutout', shape=16, pad_val=0, prob=1.))
     sizes = []
     for _ in range(200):
-        image = np.full((SIDE, SIDE, 3), 255, np.uint8)
+        image = np.full((32, 32, 3), 255, np.uint8)
         hole = (transform(dict(img=image))['img'] == 0).all(2)
         rows, columns = hole.any(1).sum(), hole.any(0).sum()
         assert hole.sum() == rows * columns

@@ -1,12 +1,25 @@
+import json
+
 import pytest
 from support.tiny_jobs import CLASSES, coco_annotations, write_images
 
-from apa_mm.data.annotation_checks import (check_annotations, image_name,
-                                            missing_files)
+from apa_mm.data.annotation_checks import check_annotations
+from apa_mm.data.annotations import (AnnotationError, Image,
+                                     parse_annotations)
+from apa_mm.data.image_files import image_name, missing_files
+
+
+def report_of(annotation, *args, **kwargs):
+    content = parse_annotations(json.dumps(annotation).encode())
+    return check_annotations(content, *args, **kwargs)
 
 
 def problems(annotation, **kwargs):
-    return check_annotations(annotation, **kwargs).problems
+    """Return what the reader or the checks find."""
+    try:
+        return report_of(annotation, **kwargs).problems
+    except AnnotationError as error:
+        return error.problems
 
 
 def drop(annotation, section, key, count=1):
@@ -19,7 +32,7 @@ def test_a_sound_file_has_counts_and_no_problem(tmp_path):
     annotation = coco_annotations(4)
     write_images(tmp_path, [f'{i}.png' for i in range(4)], size=4)
     for layout in ('coco', 'lvis_v0.5', 'lvis_v1'):
-        report = check_annotations(
+        report = report_of(
             annotation,
             str(tmp_path),
             layout=layout,
@@ -30,16 +43,20 @@ def test_a_sound_file_has_counts_and_no_problem(tmp_path):
         assert report.counts == dict(
             images=4,
             annotations=4,
+            unlearned_annotations=0,
             categories=3,
             images_without_annotations=0,
             unused_categories=0,
+            rare=1,
+            common=1,
+            frequent=1,
             missing_images=0)
 
 
 def test_unused_categories_and_empty_images_are_counted_not_refused():
     annotation = coco_annotations(4)
     annotation['annotations'] = annotation['annotations'][:2]
-    report = check_annotations(annotation)
+    report = report_of(annotation)
     assert report.problems == []
     assert report.counts['images_without_annotations'] == 2
     assert report.unused_categories == ['ring']
@@ -76,7 +93,9 @@ def test_a_test_set_needs_no_annotations():
 def test_another_kind_of_json(content):
     assert 'it holds a' in problems(content)[0]
     wrong = dict(coco_annotations(), images='0.png')
-    assert problems(wrong) == ["'images' must be a list; rewrite the file"]
+    assert problems(wrong) == [
+        "'images' must be a list, but is '0.png'; rewrite the file"
+    ]
 
 
 @pytest.mark.parametrize('section, key, kwargs', [
@@ -145,9 +164,14 @@ def test_every_category_is_a_class_for_lvis():
         coco_annotations(), layout='lvis_v1', classes=('ball', 'cube'))
     assert found[0].startswith("it has 3 categories, but the dataset's "
                                'metainfo names 2 classes')
-    # LVIS datasets take names from the file, whatever metainfo calls them.
+    # LVIS datasets go by the place, so that a spelling does no harm.
     assert problems(
-        coco_annotations(), layout='lvis_v1', classes=('a', 'b', 'c')) == []
+        coco_annotations(), layout='lvis_v1',
+        classes=('Cube', 'ball', 'ring')) == []
+    found = problems(
+        coco_annotations(), layout='lvis_v1', classes=('a', 'b', 'c'))
+    assert found[0].startswith("3 of 3 classes of the dataset's metainfo are "
+                               'not among its 3 categories')
 
 
 def test_missing_images_are_counted_and_three_are_named(tmp_path):
@@ -186,9 +210,9 @@ def test_missing_files_looks_into_subfolders(tmp_path):
           '000000000042.jpg'), 'train2017/000000000042.jpg'),
 ])
 def test_image_names_are_those_that_mmdet_reads(layout, image, expected):
-    assert image_name(image, layout) == expected
+    assert image_name(Image(**image), layout) == expected
 
 
 def test_an_unknown_layout():
     with pytest.raises(ValueError, match="layout must be one of .*'voc'"):
-        check_annotations(coco_annotations(), layout='voc')
+        report_of(coco_annotations(), layout='voc')

@@ -25,7 +25,7 @@ def check(found, counts=COUNTS, num_images=NUM_IMAGES):
 @pytest.mark.parametrize('kind', ['CocoDataset', 'LVISV1Dataset'])
 def test_the_whole_file_counts_whatever_is_filtered(kind, tmp_path):
     dataset = build(kind, write(tmp_path / 'ann.json'))
-    assert len(dataset) == 4  # of 5 annotated images
+    assert len(dataset) == 4  # image 5 is too small, image 6 is empty
     found = class_frequency(dataset)
     check(found)
     assert found.classes == CLASSES
@@ -33,15 +33,17 @@ def test_the_whole_file_counts_whatever_is_filtered(kind, tmp_path):
 
 
 def test_a_part_of_the_images_keeps_the_frequencies_of_the_file(tmp_path):
+    # Only of its own images a dataset knows what it learns.
     check(class_frequency(
-        build('CocoDataset', write(tmp_path / 'ann.json'), indices=1)))
+        build('CocoDataset', write(tmp_path / 'ann.json'), indices=1)),
+        [3, 3, 1, 1], 5)
 
 
 def test_a_part_of_the_classes_counts_among_all_annotated_images(tmp_path):
     dataset = build(
         'CocoDataset', write(tmp_path / 'ann.json'), classes=('dog', 'bee'))
     # mmdet orders labels as the file does: bee, dog.
-    check(class_frequency(dataset), [3, 1], 5)
+    check(class_frequency(dataset), [2, 1], 4)
 
 
 def test_wrappers_are_looked_through(tmp_path):
@@ -67,7 +69,7 @@ def test_members_of_a_concatenation_add_up(tmp_path):
                   write(tmp_path / 'b.json', [(1, 30, 40), (2, 30, 40)]))
     for kind in (ConcatDataset, MMDetConcat):
         found = class_frequency(kind([one, other]))
-        check(found, [3, 3, 3, 1], 7)
+        check(found, [3, 2, 3, 1], 6)
         check(class_frequency(kind([one, same])))
     assert found.source.count('.json') == 2
 
@@ -168,7 +170,7 @@ def test_a_file_is_counted(tmp_path):
     path = write(tmp_path / 'ann.json')
     check(class_frequency_from_file(path))
     found = class_frequency_from_file(path, ['dog', 'bee'])
-    check(found, [3, 1])
+    check(found, [2, 1])
     assert found.classes == ('bee', 'dog')
 
 
@@ -218,16 +220,66 @@ def test_files_that_lack_a_category_id(tmp_path):
 
 def test_files_that_are_not_json(tmp_path):
     (tmp_path / 'ann.json').write_text('{"images": [')
-    with pytest.raises(ValueError, match='ann.json is not JSON.*get it again'):
+    with pytest.raises(
+            ValueError, match='ann.json: it is not JSON.*get it again'):
         class_frequency_from_file(str(tmp_path / 'ann.json'))
 
 
 def test_a_dataset_without_annotations(tmp_path):
     path = write(tmp_path / 'ann.json', [])
     with pytest.raises(
-            ValueError, match="ann.json holds no annotations: 'annotations' "
-            'is missing or empty'):
+            ValueError, match='ann.json holds no object to learn from; train'):
         class_frequency(build('CocoDataset', path, filter_cfg=None))
+
+
+def unlearned(path, **change):
+    """Write a file of which no annotation is learned."""
+    content = json.loads(open(write(path)).read())
+    for item in content['annotations']:
+        item.update(change)
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+@pytest.mark.parametrize('change', [
+    dict(iscrowd=1),
+    dict(ignore=1),
+    dict(bbox=[0, 0, 0, 9]),
+    dict(bbox=[500, 0, 9, 9]),
+    dict(area=0),
+])
+def test_what_is_not_learned_does_not_count(tmp_path, change):
+    path = unlearned(tmp_path / 'none.json', **change)
+    dataset = build('CocoDataset', path, filter_cfg=dict(min_size=1))
+    assert len(dataset) == 6
+    assert not any(
+        not item['ignore_flag'] for i in range(6)
+        for item in dataset.get_data_info(i)['instances'])
+    with pytest.raises(ValueError, match='no object to learn from'):
+        class_frequency(dataset)
+    found = class_frequency_from_file(path)
+    assert found.num_images == 0 and found.counts.tolist() == [0, 0, 0, 0]
+
+
+def test_members_without_objects_count_as_nothing(tmp_path):
+    labelled = build('CocoDataset', write(tmp_path / 'a.json'))
+    content = json.loads((tmp_path / 'a.json').read_text())
+    background = build(
+        'CocoDataset', write(tmp_path / 'b.json', []), filter_cfg=None)
+    del content['annotations']
+    (tmp_path / 'c.json').write_text(json.dumps(content))
+    unlabelled = build(
+        'CocoDataset', str(tmp_path / 'c.json'), filter_cfg=None)
+    for members in ([labelled, background], [unlabelled, labelled]):
+        check(class_frequency(ConcatDataset(members)))
+
+
+def test_classes_in_another_order_are_named_as_the_file_does(tmp_path):
+    path = write(tmp_path / 'ann.json')
+    dataset = build('CocoDataset', path, tuple(reversed(CLASSES)))
+    found = class_frequency(dataset)
+    assert found.classes == CLASSES
+    check(found)
 
 
 def test_a_dataset_with_other_classes_than_its_file(tmp_path):

@@ -7,7 +7,7 @@ from support.eval_cases import COCO_NAMES, Case, assert_same, coco_numbers, run
 from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
 from mmdet.registry import METRICS
 
-from apa_mm.det import coco_report, eval_fallback
+from apa_mm.det import coco_report, streaming
 from apa_mm.det.coco_metric import CocoMetric
 
 
@@ -164,8 +164,6 @@ def test_ground_truth_from_samples(tmp_path, capfd):
     want = run(MMDetCocoMetric(**config), case, samples)
     got = run(CocoMetric(**config), case, samples)
     np.testing.assert_array_equal([got[k] for k in want], list(want.values()))
-    slow = run(CocoMetric(**config, backend='pycocotools'), case, samples)
-    np.testing.assert_array_equal(list(slow.values()), list(got.values()))
 
 
 def test_classes_of_the_dataset_choose_the_categories(tmp_path, capfd):
@@ -225,14 +223,13 @@ def test_object_with_id_zero_is_matched(tmp_path):
 def test_no_detection_at_all_gives_zero(tmp_path):
     """Item J: mmdet returns no key, which breaks ``save_best``."""
     path, sample = perfect_boxes(tmp_path, 1)
-    for backend in ('hotcoco', 'pycocotools'):
-        empty = dict(sample)
-        empty['pred_instances'] = {
-            k: v[:0]
-            for k, v in sample['pred_instances'].items()
-        }
-        got = evaluate_one(CocoMetric(path, backend=backend), empty)
-        assert got['coco/bbox_mAP'] == 0 and len(got) == 6
+    empty = dict(sample)
+    empty['pred_instances'] = {
+        k: v[:0]
+        for k, v in sample['pred_instances'].items()
+    }
+    got = evaluate_one(CocoMetric(path), empty)
+    assert got['coco/bbox_mAP'] == 0 and len(got) == 6
 
 
 def test_format_only_writes_mmdets_files(tmp_path, capfd):
@@ -249,51 +246,7 @@ def test_format_only_writes_mmdets_files(tmp_path, capfd):
             (tmp_path / f'mmdet.{kind}.json').read_text())
 
 
-def test_fallback_gives_the_same_numbers(tmp_path, monkeypatch, unrounded):
-    case = Case(46)
-    config = dict(
-        ann_file=case.write(tmp_path),
-        metric=['bbox', 'segm'],
-        classwise=True,
-        metric_items=list(COCO_NAMES))
-    want = run(CocoMetric(**config), case)
-    monkeypatch.setattr(eval_fallback, 'HAS_HOTCOCO', False)
-    metric = CocoMetric(**config)
-    assert metric.backend == 'pycocotools'
-    assert_same(run(metric, case), want)
-    boxed = CocoMetric(**config, segm_area='box', max_dets=50)
-    monkeypatch.undo()
-    want = run(CocoMetric(**config, segm_area='box', max_dets=50), case)
-    np.testing.assert_equal(run(boxed, case), want)
 
-
-def test_fallback_warns_once_and_refuses_large_sets(tmp_path, monkeypatch):
-    case = Case(47)
-    path = case.write(tmp_path)
-    warnings = []
-    monkeypatch.setattr(eval_fallback, 'HAS_HOTCOCO', False)
-    logger = eval_fallback.MMLogger.get_current_instance()
-    monkeypatch.setattr(logger, 'warning', warnings.append)
-    run(CocoMetric(path), case)
-    assert len(warnings) == 1
-    assert "slow backend 'pycocotools', since hotcoco is not" in warnings[0]
-    monkeypatch.setattr(eval_fallback, 'MAX_CELLS', 71)
-    with pytest.raises(RuntimeError, match="pycocotools needs about .* GB"):
-        CocoMetric(path)
-    assert CocoMetric(path, backend='pycocotools').backend == 'pycocotools'
-
-
-def test_fallback_refuses_large_sets_without_a_file(tmp_path, monkeypatch):
-    """The size shows only as the images come; then it is refused at once."""
-    path, sample = perfect_boxes(tmp_path, 1)
-    monkeypatch.setattr(eval_fallback, 'HAS_HOTCOCO', False)
-    monkeypatch.setattr(eval_fallback, 'MAX_CELLS', 2)
-    metric = CocoMetric()
-    metric.dataset_meta = dict(classes=('cup', ))
-    sample['instances'] = []
-    metric.process(None, [sample, sample])
-    with pytest.raises(RuntimeError, match='the data set has 3 images and 1'):
-        metric.process(None, [sample])
 
 
 def test_proposals_keep_no_masks(tmp_path, capfd):
@@ -308,14 +261,6 @@ def test_proposals_keep_no_masks(tmp_path, capfd):
     assert numbers == {f'coco/{key}': value for key, value in want.items()}
 
 
-def test_missing_fallback_names_the_cure(tmp_path, monkeypatch):
-    monkeypatch.setattr(eval_fallback, 'HAS_HOTCOCO', False)
-    monkeypatch.setattr(eval_fallback, 'find_spec', lambda name: None)
-    with pytest.raises(
-            RuntimeError,
-            match="needs hotcoco or pycocotools, but neither .*; pip install"):
-        CocoMetric()
-
 
 @pytest.mark.parametrize('kwargs, error, text', [
     (dict(metric='box'), KeyError, 'metric should be one of'),
@@ -324,7 +269,6 @@ def test_missing_fallback_names_the_cure(tmp_path, monkeypatch):
     (dict(proposal_nums=[]), ValueError, 'proposal_nums must hold positive'),
     (dict(max_dets=0), ValueError, r'max_dets must hold .* but got \[0\]'),
     (dict(max_dets=2.5), ValueError, 'max_dets must hold positive whole'),
-    (dict(backend='lvis'), ValueError, 'backend must be one of'),
     (dict(file_client_args={}), RuntimeError, 'backend_args'),
 ])
 def test_bad_arguments(kwargs, error, text):
@@ -339,3 +283,16 @@ def test_samples_without_ground_truth(tmp_path):
     metric = CocoMetric()
     with pytest.raises(ValueError, match="no 'classes'.*set ann_file"):
         metric.process(None, [sample])
+
+
+def test_hotcoco_is_missing_or_too_old(monkeypatch):
+    import hotcoco
+    for version in ('1.2.9', '2.0.0'):
+        monkeypatch.setattr(hotcoco, '__version__', version)
+        with pytest.raises(
+                ImportError,
+                match=f"{version} is installed; pip install 'hotcoco>=1.3"):
+            CocoMetric()
+    monkeypatch.setattr(streaming, 'HAS_HOTCOCO', False)
+    with pytest.raises(ImportError, match='hotcoco is not installed; pip'):
+        CocoMetric()

@@ -2,17 +2,8 @@ import numpy as np
 import pytest
 
 from apa_mm.det.eval_summary import (PrecisionGrid, average_precision,
-                                     average_recall, rounded, table)
+                                     average_recall, rounded)
 
-
-def test_table_puts_rows_side_by_side():
-    rows = [('a', '1'), ('b', '2'), ('c', '3')]
-    lines = table(['name', 'AP'], rows, repeat=2).splitlines()
-    cells = [[c.strip() for c in line.split('|')[1:-1]] for line in lines
-             if line.startswith('|')]
-    assert cells == [['name', 'AP', 'name', 'AP'], ['a', '1', 'b', '2'],
-                     ['c', '3', '', '']]
-    assert len(table(['name', 'AP'], rows[:1], repeat=3).splitlines()) == 5
 
 
 def test_minus_one_is_left_out():
@@ -22,8 +13,7 @@ def test_minus_one_is_left_out():
     precision[:, :, 1, 2] = .9
     recall = np.full((2, 3, 4, 1), -1.0)
     recall[:, 0, 1] = .5
-    grid = PrecisionGrid(precision, recall, [4, 7, 9], np.array([.5, .75]),
-                         [100])
+    grid = PrecisionGrid(precision, recall, np.array([.5, .75]), [100])
     assert average_precision(grid) == pytest.approx(.3)
     assert average_precision(grid, iou_thr=.75) == pytest.approx(.4)
     assert average_precision(grid, iou_thr=.6) == -1

@@ -4,9 +4,11 @@ import os
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from apa_mm.engine import launch_options as options
 from apa_mm.engine.distributed import prepare_distributed
+from apa_mm.engine.work_dir import occupied
 from apa_mm.preflight.job import InputError
 
 
@@ -84,6 +86,65 @@ def test_dataloaders_of_mmpretrain_get_the_defaults_of_its_script(
     assert cfg.train_dataloader == dict(num_workers=2)
 
 
+def test_settings_that_do_not_fit_are_one_sentence(tmp_path, capsys):
+    path = write(tmp_path, "model = dict(type='A', parts=[1, 2])")
+    for settings in ({'model.type.x': 1}, {'model.parts.7.a': 1}):
+        with pytest.raises(InputError, match='--cfg-options .* do not fit '):
+            options.load_config(path, cfg_options=settings)
+    for words in (['a'], ['a=[1,2'], ['a=(1', '2']):
+        with pytest.raises(SystemExit):
+            parse('--cfg-options', *words)
+        assert '--cfg-options takes key=value, with' in capsys.readouterr().err
+
+
+def test_a_work_dir_that_cannot_be_is_refused_first(tmp_path, monkeypatch):
+    path = write(tmp_path, 'a = 1')
+    with pytest.raises(InputError, match='--work-dir .*job.py/w cannot be '
+                       'written to: .*job.py is a file; name another'):
+        options.load_config(path, path + '/w')
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'access', lambda *_: False)
+        with pytest.raises(InputError, match='.* is not writable for you; na'):
+            options.load_config(path, str(tmp_path / 'w'))
+    with pytest.raises(InputError, match='--out .*job.py cannot be written'):
+        options.check_out(path + '/a.pkl')
+    options.load_config(path, str(tmp_path / 'new/w'))
+    assert [p.name for p in tmp_path.iterdir()] == ['job.py']
+
+
+def test_two_runs_in_one_folder(tmp_path, caplog):
+    logger = MMLogger.get_instance('occupied')
+    logger.addHandler(caplog.handler)
+    with occupied(str(tmp_path / 'a')):
+        with occupied(str(tmp_path / 'b')):
+            assert not caplog.records
+        with occupied(str(tmp_path / 'a')):
+            assert 'another run trains in' in caplog.text
+    caplog.clear()
+    with occupied(str(tmp_path / 'a')):
+        assert not caplog.records
+
+
+@pytest.mark.parametrize('hook, expected', [
+    (dict(type='CheckpointHook', interval=3), 'apa_mm.SafeCheckpointHook'),
+    (dict(interval=3), 'apa_mm.SafeCheckpointHook'),
+    (dict(type='Mine', interval=3), 'Mine'),
+])
+def test_checkpoints_are_written_safely(hook, expected):
+    cfg = config(default_hooks=dict(checkpoint=hook))
+    options.set_safe_checkpoints(cfg)
+    assert cfg.default_hooks.checkpoint == dict(type=expected, interval=3)
+
+
+def test_no_checkpoints_stay_no_checkpoints():
+    cfg = config(default_hooks=dict(checkpoint=None))
+    options.set_safe_checkpoints(cfg)
+    assert cfg.default_hooks.checkpoint is None
+    cfg = Config(dict())
+    options.set_safe_checkpoints(cfg)
+    assert cfg.default_hooks.checkpoint.type == 'apa_mm.SafeCheckpointHook'
+
+
 @pytest.mark.parametrize('resume, expected', [
     (None, (False, 'a.pth')),
     ('auto', (True, None)),
@@ -93,6 +154,20 @@ def test_resume(resume, expected):
     cfg = config(load_from='a.pth', resume=False)
     options.set_resume(cfg, resume)
     assert (cfg.resume, cfg.load_from) == expected
+
+
+@pytest.mark.parametrize('seed, expected', [(None, 5), (3, 3)])
+def test_the_start_of_a_resumed_run(seed, expected):
+    cfg = config(resume=True, randomness=dict(seed=seed))
+    options.set_start(cfg, 'a.pth', 5)
+    assert (cfg.resume, cfg.load_from) == (True, 'a.pth')
+    assert cfg.randomness.seed == expected
+    cfg = config(resume=True)
+    options.set_start(cfg, None, None)
+    assert (cfg.resume, cfg.load_from) == (False, None)
+    cfg = config(resume=False, load_from='b.pth')
+    options.set_start(cfg, None, None)
+    assert (cfg.resume, cfg.load_from) == (False, 'b.pth')
 
 
 def test_scaling_the_learning_rate_needs_a_base(tmp_path):
@@ -147,12 +222,12 @@ def test_amp_with_another_wrapper():
 
 def test_the_checkpoint_check_is_added_once():
     cfg = config()
-    options.add_checkpoint_check(cfg)
-    options.add_checkpoint_check(cfg)
+    options.add_hooks(cfg, 'CheckpointCheckHook')
+    options.add_hooks(cfg, 'CheckpointCheckHook')
     assert cfg.custom_hooks == [dict(type='apa_mm.CheckpointCheckHook')]
-    own = dict(type='apa_mm.CheckpointCheckHook', min_matched=0.1)
+    own = dict(type='apa_mm.CheckpointCheckHook', priority='LOW')
     cfg = config(custom_hooks=[own, dict(type='EMAHook')])
-    options.add_checkpoint_check(cfg)
+    options.add_hooks(cfg, 'CheckpointCheckHook')
     assert cfg.custom_hooks == [own, dict(type='EMAHook')]
 
 
@@ -255,8 +330,7 @@ def test_distributed_jobs_without_a_gpu_talk_by_gloo(cuda, monkeypatch,
     monkeypatch.setattr(
         'torch.distributed.init_process_group',
         lambda backend, **kwargs: started.update(kwargs, backend=backend))
-    monkeypatch.setenv('RANK', '1')
-    monkeypatch.setenv('WORLD_SIZE', '2')
+    set_ranks(monkeypatch)
     cuda(False)
     cfg = config(
         launcher='pytorch',
@@ -264,7 +338,6 @@ def test_distributed_jobs_without_a_gpu_talk_by_gloo(cuda, monkeypatch,
         **dist_cfg)
     prepare_distributed(cfg)
     assert cfg.env_cfg.dist_cfg.backend == started['backend'] == 'gloo'
-    assert (started['rank'], started['world_size']) == (1, 2)
     assert started['timeout'].total_seconds() == 60
     assert cfg.model_wrapper_cfg == dict(
         type='MMDistributedDataParallel',
@@ -276,19 +349,40 @@ def test_distributed_jobs_without_a_gpu_talk_by_gloo(cuda, monkeypatch,
 def test_a_config_without_env_cfg_is_distributed_too(cuda, monkeypatch):
     monkeypatch.setattr('torch.distributed.init_process_group',
                         lambda *_, **__: None)
-    monkeypatch.setenv('RANK', '0')
-    monkeypatch.setenv('WORLD_SIZE', '1')
+    set_ranks(monkeypatch)
     cuda(False)
     cfg = config(launcher='pytorch')
     prepare_distributed(cfg)
     assert cfg.env_cfg == dict(dist_cfg=dict(backend='gloo'))
 
 
-def test_distributed_jobs_with_a_gpu_are_left_alone(cuda):
+def test_distributed_jobs_with_a_gpu_are_started_by_mmengine(
+        cuda, monkeypatch):
+    started = []
+    monkeypatch.setattr('apa_mm.engine.distributed.init_dist',
+                        lambda *words, **kwargs: started.append(
+                            (words, kwargs)))
+    set_ranks(monkeypatch)
     cuda(True)
-    cfg = config(launcher='pytorch')
+    cfg = config(
+        launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='nccl')))
+    before = cfg.to_dict()
     prepare_distributed(cfg)
-    assert cfg.to_dict() == config(launcher='pytorch').to_dict()
+    assert started == [(('pytorch', ), dict(backend='nccl'))]
+    assert cfg.to_dict() == before
+
+
+def test_a_launcher_that_launched_nothing(monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    with pytest.raises(InputError, match='torchrun, but RANK.* is not set; '
+                       'start the job by tools/dist_train.sh'):
+        prepare_distributed(config(launcher='pytorch'))
+
+
+def set_ranks(monkeypatch):
+    for name, value in dict(RANK=0, WORLD_SIZE=1, MASTER_ADDR='127.0.0.1',
+                            MASTER_PORT=29512).items():
+        monkeypatch.setenv(name, str(value))
 
 
 def test_slurm_without_a_gpu(cuda):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from apa_mm.backbones import APAResNet
-from apa_mm.functional import fused_native, native
+from apa_mm.kernels import fused, native
 from apa_mm.layers import (AGLU, ChannelAttention, can_fuse, fused_block_end,
                            fused_norm_act)
 
@@ -213,7 +213,7 @@ def test_default_is_the_compiled_form_on_the_cpu():
 def test_batch_statistics(shape):
     x = torch.randn(shape) * 3 + 40
     running_mean, running_var = torch.zeros(shape[1]), torch.ones(shape[1])
-    mean, invstd = fused_native.batch_statistics(x, running_mean, running_var,
+    mean, invstd = fused.batch_statistics(x, running_mean, running_var,
                                                  1e-3, 0.25)
     want, dims = x.double(), (0, 2, 3)
     torch.testing.assert_close(mean.double(), want.mean(dims))

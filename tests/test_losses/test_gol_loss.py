@@ -1,13 +1,15 @@
 """Tests of GOLLoss: mmdet's contract, every argument, frequencies, DDP."""
+import contextlib
 import copy
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import load_state_dict
-from torch import nn
 from support.two_processes import run_two
+from torch import nn
 
 from apa_mm.losses import GOLLoss
 from apa_mm.losses.utils import weight_reduce_loss
@@ -158,8 +160,8 @@ def test_training_without_frequencies_says_how_to_mend():
     loss = GOLLoss(num_classes=C)
     with pytest.raises(
             RuntimeError,
-            match='was not given them; add.*apa_mm.ClassFrequencyHook.*'
-            'custom_hooks, call set_class_frequency, or load a checkpoint'):
+            match='was not given them; add custom_hooks.*'
+            'ClassFrequencyHook.*or load a checkpoint'):
         loss(scores_of(5), NONE_RARE)
     loss.eval()
     torch.testing.assert_close(
@@ -211,9 +213,100 @@ def test_a_checkpoint_without_frequencies_is_complete():
     ready = make()
     ready.load_state_dict({})
     ready(scores_of(5), NONE_RARE)
+    partial = dict(class_counts=torch.ones(C, dtype=torch.long))
     with pytest.raises(RuntimeError, match='Missing key.*num_images'):
-        GOLLoss(num_classes=C).load_state_dict(
-            dict(class_counts=torch.zeros(C, dtype=torch.long)))
+        loss.load_state_dict(partial)
+    loss.load_state_dict(partial, strict=False)
+    assert not loss.class_counts.any()
+
+
+@pytest.mark.parametrize('load', [
+    lambda loss, state: loss.load_state_dict(state, strict=False),
+    lambda loss, state: load_state_dict(loss, state, strict=False),
+])
+def test_counts_of_another_number_of_classes_are_not_loaded(load):
+    """All or none; and what is saved on says that they are not known."""
+    source = GOLLoss(num_classes=3)
+    source.set_class_frequency([500, 1, 40], NUM_IMAGES)
+    loss = GOLLoss(num_classes=C)
+    with contextlib.suppress(RuntimeError):  # torch's own report
+        load(loss, source.state_dict())
+    assert not loss.has_frequency and loss.num_images == 0
+    saved = loss.state_dict()
+    with pytest.raises(
+            RuntimeError,
+            match=r'was not given them \(the checkpoint has those of 3 classes, '
+            r'not of 4\); add.*ClassFrequencyHook'):
+        loss(scores_of(5), NONE_RARE)
+    again = GOLLoss(num_classes=C)
+    again.load_state_dict(saved)
+    with pytest.raises(RuntimeError, match='was not given them; add'):
+        again(scores_of(5), NONE_RARE)
+    ready = make()
+    with contextlib.suppress(RuntimeError):
+        load(ready, source.state_dict())
+    assert ready.class_counts.tolist() == COUNTS
+    assert ready.num_images == NUM_IMAGES
+
+
+def lines_of(caplog, function):
+    logger = MMLogger.get_instance('gol-loss')
+    logger.addHandler(caplog.handler)
+    caplog.clear()
+    function()
+    logger.removeHandler(caplog.handler)
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_training_with_the_counts_of_a_checkpoint_is_said_once(caplog):
+    loss = GOLLoss(num_classes=C)
+    loss.load_state_dict(make().state_dict())
+    loss.eval()
+    assert lines_of(caplog, lambda: loss(scores_of(5), NONE_RARE)) == []
+    loss.train()
+    line, = lines_of(caplog, lambda: loss(scores_of(5), NONE_RARE))
+    assert line.startswith('GOLLoss trains with the class counts of the check')
+    assert lines_of(caplog, lambda: loss(scores_of(5), NONE_RARE)) == []
+
+
+def test_the_hook_wins_over_a_checkpoint(caplog):
+    loss = GOLLoss(num_classes=C)
+    loss.load_state_dict(make().state_dict())
+    line, = lines_of(caplog,
+                     lambda: loss.set_class_frequency([5, 4, 3, 1], 9000))
+    assert 'replaced by those of another training set: 3 of 4' in line
+    assert loss.num_images == 9000 and loss.rare.all()
+    assert lines_of(caplog, lambda: loss(scores_of(5), NONE_RARE)) == []
+
+
+def test_on_the_meta_device():
+    with torch.device('meta'):
+        loss = GOLLoss(num_classes=C)
+    assert loss.class_counts.is_meta
+    loss.load_state_dict(make().state_dict(), assign=True)
+    scores = scores_of(5)
+    torch.testing.assert_close(
+        loss(scores, NONE_RARE), make()(scores, NONE_RARE))
+    with torch.device('meta'):
+        loss = GOLLoss(num_classes=C)
+    loss.to_empty(device='cpu').load_state_dict(make().state_dict())
+    torch.testing.assert_close(
+        loss(scores, NONE_RARE), make()(scores, NONE_RARE))
+
+
+def test_the_mean_over_rois_that_count():
+    """As mmdet's losses: only where no avg_factor is given."""
+    scores, labels = scores_of(5), NONE_RARE.clone()
+    labels[1] = -100
+    loss, plain_loss = make(avg_non_ignore=True), make()
+    torch.testing.assert_close(
+        loss(scores, labels), plain_loss(scores, labels) * 5 / 4)
+    torch.testing.assert_close(
+        loss(scores, labels, avg_factor=5.), plain_loss(scores, labels))
+    torch.testing.assert_close(
+        loss(scores, labels, reduction_override='sum'),
+        plain_loss(scores, labels, reduction_override='sum'))
+    assert loss(scores, torch.full((5, ), -100)) == 0
 
 
 def test_casting_keeps_the_counts():
@@ -225,7 +318,7 @@ def test_casting_keeps_the_counts():
 
 
 @pytest.mark.parametrize('counts, num_images, match', [
-    ([1, 2, 3], 10, r'num_classes=4, but got counts of shape \(3,\)'),
+    ([1, 2, 3], 10, 'num_classes=4, but the training set has 3 classes'),
     ([1, 2, 3, -1], 10, 'they range from -1 to 3'),
     ([1, 2, 3, 11], 10, 'they range from 1 to 11; count every image once'),
     ([0, 0, 0, 0], 0, 'num_images must be positive, but got 0'),
@@ -238,7 +331,7 @@ def test_frequencies_that_do_not_fit(counts, num_images, match):
 
 
 @pytest.mark.parametrize('kwargs, match', [
-    (dict(num_classes=0), 'positive integer, but got 0'),
+    (dict(num_classes=0), 'integer of at least 1, but got 0'),
     (dict(rare_threshold=2), r'frequency in \[0, 1\], but got 2'),
     (dict(activation='relu'), "activation must be one of.*got 'relu'"),
     (dict(reduction='avg'), "reduction must be one of.*got 'avg'"),
@@ -326,26 +419,47 @@ def test_it_is_registered():
 
 
 # --- two processes ----------------------------------------------------------
-def _compare_ranks(rank, folder):
-    # Foreground: rank 0 all rare, rank 1 none: 2 of 4 over both.
-    torch.manual_seed(rank)
-    labels = torch.full((2000, ), BACKGROUND)
-    labels[:2] = torch.tensor([1, 3]) if rank == 0 else torch.tensor([0, 2])
-    scores = torch.zeros(2000, C)
-    shares = []
-    for sync in (True, False):
-        x = scores.clone().requires_grad_()
-        make(sync_rare_ratio=sync)(x, labels).backward()
-        kept = x.grad[2:, [1, 3]] > 0
-        shares.append(kept.float().mean())
-    gathered = [torch.zeros(2) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, torch.stack(shares))
+class _OHEMHead(nn.Module):
+    """As mmdet's OHEM: the loss is called to choose RoIs, where it must."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc_cls = nn.Linear(8, C)
+        self.loss_cls = make()
+
+    def forward(self, features, labels):
+        scores = self.fc_cls(features)
+        if len(labels) > 100:
+            with torch.no_grad():
+                hard = self.loss_cls(
+                    scores, labels, reduction_override='none').topk(100)
+            scores, labels = scores[hard.indices], labels[hard.indices]
+        # mmdet's box head does not call its loss without RoIs.
+        return self.loss_cls(scores, labels) if len(labels) else scores.sum()
+
+
+def _train_two_ranks(rank, folder):
+    torch.manual_seed(0)
+    net = nn.parallel.DistributedDataParallel(_OHEMHead())
+    for number in ((300, 10), (50, 300), (0, 300), (300, 0), (10, 10)):
+        n = number[rank]
+        labels = torch.full((n, ), BACKGROUND)
+        # Foreground: rank 0 all rare, rank 1 none.
+        labels[:2] = torch.tensor([1, 3] if rank == 0 else [0, 2])[:n]
+        net(torch.randn(n, 8), labels).backward()
+    torch.manual_seed(0)
+    x = torch.zeros(200, C, requires_grad=True)
+    labels = torch.full((200, ), BACKGROUND)
+    labels[:2] = torch.tensor([1, 3] if rank == 0 else [0, 2])
+    make()(x, labels).backward()
+    kept = (x.grad[2:, [1, 3]] > 0).float().mean()
+    gathered = [torch.zeros(()) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, kept)
     if rank == 0:
         torch.save(torch.stack(gathered), folder / 'shares.pt')
 
 
-def test_the_rare_ratio_is_that_of_all_ranks(tmp_path):
-    run_two(_compare_ranks, tmp_path)
-    shares = torch.load(tmp_path / 'shares.pt')
-    assert shares[:, 0].tolist() == pytest.approx([0.5, 0.5], abs=0.05)
-    assert shares[:, 1].tolist() == [1, 0]
+def test_ranks_call_the_loss_unequally_often(tmp_path):
+    """The rare ratio is that of the rank's own RoIs, so none waits."""
+    run_two(_train_two_ranks, tmp_path)
+    assert torch.load(tmp_path / 'shares.pt').tolist() == [1, 0]

@@ -32,7 +32,7 @@ def report(**keys):
 ])
 def test_a_misspelt_key_is_told_what_it_is_like(typo, meant):
     assert report(**{typo: dict()}).problems == [
-        f"config key '{typo}' is read by nobody; did you mean '{meant}'?"
+        f"config key '{typo}' is not read; did you mean '{meant}'?"
     ]
 
 
@@ -61,8 +61,8 @@ def test_helper_variables_may_have_any_other_name(key):
 def test_a_dead_key_is_told_its_successor(key, now):
     found, = report(**{key: dict(type='A')}).problems
     assert found.startswith(
-        f"config key '{key}' is of the 2.x libraries and is read by nobody "
-        f'now; use {now}')
+        f"config key '{key}' is of the 2.x libraries and no longer read; "
+        f'use {now}')
 
 
 def test_an_optimizer_variable_that_is_used_is_fine():

@@ -14,10 +14,10 @@ from mmengine.logging import HistoryBuffer
 from support.tiny_jobs import (CLASSES, coco_annotations,
                                write_detection_config, write_detection_data)
 
-from apa_mm.preflight import job as preflight
+from apa_mm.preflight import data_checks, job as preflight
+from apa_mm.preflight.job import (InputError, check_checkpoint, check_config,
+                                  is_rank_0, report_datasets)
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
-from apa_mm.preflight.job import (InputError, check_checkpoint,
-                                    check_config, is_rank_0)
 
 needs_mmdet = pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
 
@@ -36,8 +36,11 @@ def rewrite(job, **sections):
 
 
 def error_of(job, **kwargs):
+    """Return the problems, which check_dataset tells as well."""
     with pytest.raises(InputError) as caught:
         check_config(job, **kwargs)
+    lines = str(caught.value).splitlines()
+    assert set(lines) <= set(report_datasets(job).problems)
     return str(caught.value)
 
 
@@ -76,7 +79,7 @@ def test_a_file_that_is_not_json(job, text):
     path = osp.join(job.val_dataloader.dataset.data_root, 'ann.json')
     with open(path, 'wb') as file:
         file.write(text.encode('latin-1'))
-    assert 'the file is not JSON (' in error_of(job)
+    assert 'it is not JSON in UTF-8 (' in error_of(job)
 
 
 @needs_mmdet
@@ -147,21 +150,21 @@ def test_the_default_class_names_do_not_fit_ones_own_data(job):
 @needs_mmdet
 def test_categories_without_images_are_logged(job, monkeypatch):
     logged = []
-    monkeypatch.setattr(preflight, '_log',
-                        lambda message, level=20: logged.append(message))
+    monkeypatch.setattr(preflight, 'print_log',
+                        lambda message, **kwargs: logged.append(message))
     annotations = coco_annotations()['annotations'][:2]
     rewrite(job, annotations=annotations)
     check_config(job)
-    assert any('1 of 3 categories have no annotation' in line
+    assert any('1 of 3 categories have no object' in line
                and line.endswith(CLASSES[2]) for line in logged)
 
 
 @needs_mmdet
 def test_one_parse_serves_all_splits(job, monkeypatch):
     calls = []
-    load = json.load
-    monkeypatch.setattr(preflight.json, 'load',
-                        lambda file: calls.append(1) or load(file))
+    read = data_checks.read_annotations
+    monkeypatch.setattr(data_checks, 'read_annotations',
+                        lambda path: calls.append(1) or read(path))
     check_config(job)
     assert len(calls) == 1
 
@@ -209,7 +212,8 @@ def test_a_file_of_the_papers_classification_code(tmp_path):
     path = tmp_path / 'model_99.pth'
     torch.save(dict(model={}, args=argparse.Namespace(model='x')), path)
     with pytest.raises(
-            InputError, match='Namespace.*tools/convert_checkpoint.py'):
+            InputError, match="no 'state_dict'.*'args', 'model'.*"
+            'tools/convert_checkpoint.py'):
         check_checkpoint(checkpoint_job(path))
 
 
@@ -217,7 +221,7 @@ def test_a_file_with_foreign_objects(tmp_path):
     path = tmp_path / 'a.pth'
     torch.save(dict(state_dict={}, job=Config(dict(a=1))), path)
     with pytest.raises(
-            InputError, match=r'holds mmengine\.config\.config\.\w+, which'):
+            InputError, match=r'wants mmengine\.config\.config\.\w+, and'):
         check_checkpoint(checkpoint_job(path))
 
 
@@ -263,8 +267,7 @@ def test_no_config_of_mmdet_or_mmpretrain_is_refused_wrongly(monkeypatch):
 
     Their data is not there, so no file is read.
     """
-    monkeypatch.setattr(preflight, '_file_problems', lambda *_: [])
-    monkeypatch.setattr(preflight, '_log', lambda *_, **__: None)
+    monkeypatch.setattr(data_checks, '_read', lambda *_: [])
     refused, seen = {}, 0
     for path in stock_configs():
         try:

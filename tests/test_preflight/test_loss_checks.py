@@ -2,10 +2,15 @@ import pytest
 from mmengine.config import Config
 
 from apa_mm.losses import GOLLoss
-from apa_mm.preflight.loss_checks import loss_problems
+from apa_mm.preflight.loss_checks import check_losses
+from apa_mm.utils.imports import HAS_MMDET
 
 GOL = dict(type='apa_mm.GOLLoss', num_classes=3)
 HOOK = dict(type='apa_mm.ClassFrequencyHook')
+
+
+def loss_problems(cfg, training):
+    return check_losses(cfg, ['train'] if training else ['test']).problems
 
 
 def detector(loss=GOL, heads=1, **cfg):
@@ -60,7 +65,7 @@ def test_every_stage_is_named():
 def test_gol_where_nobody_understands_it(place):
     cfg = Config(dict(model=place, custom_hooks=[HOOK]))
     problem, = loss_problems(cfg, training=False)
-    assert 'only the box heads of a roi_head understand' in problem
+    assert 'only box heads of a roi_head that ask their loss' in problem
 
 
 def test_classifiers_and_classes_instead_of_names():
@@ -71,3 +76,39 @@ def test_classifiers_and_classes_instead_of_names():
     hook = dict(type=GOLLoss)
     cfg = dict(model=dict(head=hook))
     assert len(loss_problems(cfg, training=False)) == 1
+
+
+@pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
+@pytest.mark.parametrize('kind, asks', [
+    ('Shared2FCBBoxHead', True),
+    ('Shared4Conv1FCBBoxHead', True),
+    ('mmdet.ConvFCBBoxHead', True),
+    ('SCNetBBoxHead', True),
+    ('apa_mm.LargeVocabBBoxHead', True),
+    ('DoubleConvFCBBoxHead', False),
+    ('SABLHead', False),
+    ('DIIHead', False),
+    ('MultiInstanceBBoxHead', False),
+    ('NoSuchHead', True),  # the Runner says so
+])
+def test_heads_are_judged_by_their_type(kind, asks):
+    cfg = detector(custom_hooks=[HOOK], default_scope='mmdet')
+    cfg.model.roi_head.bbox_head.type = kind
+    problems = loss_problems(cfg, training=True)
+    assert len(problems) == (not asks)
+
+
+@pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
+@pytest.mark.parametrize('kind, fails', [
+    ('Shared2FCBBoxHead', False),
+    ('DoubleConvFCBBoxHead', True),
+])
+def test_the_judgement_is_what_the_heads_do(kind, fails):
+    """A head that does not ask has a channel for the background."""
+    from mmdet.registry import MODELS
+    sizes = dict(in_channels=8, roi_feat_size=1, num_classes=3)
+    if fails:
+        sizes.update(num_convs=1, num_fcs=1, conv_out_channels=8)
+    head = MODELS.build(dict(type=kind, loss_cls=GOL, **sizes))
+    asked = head.loss_cls.get_cls_channels(3)
+    assert (head.fc_cls.out_features != asked) == fails

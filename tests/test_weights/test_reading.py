@@ -7,6 +7,8 @@ import os
 import pickle
 import random
 import struct
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -14,38 +16,14 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from apa_mm.checkpoint import CheckpointError, read_checkpoint
 from apa_mm.checkpoint.contents import check_finite, find_weights
+from apa_mm.weights import CheckpointError, read_checkpoint
+from support.checkpoint_attacks import (Call, archive, flipped, long_int,
+                                        nested_tuples, object_array, rewrite,
+                                        safetensors_bytes, torch_bytes,
+                                        under_model)
 
 WEIGHTS = {'conv1.weight': torch.arange(12.).reshape(3, 4)}
-
-
-class Runs:
-    """A pickle that runs a shell command when it is loaded."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f'touch {self.marker}', )
-
-
-def torch_bytes(content, legacy=False):
-    stream = io.BytesIO()
-    torch.save(content, stream, _use_new_zipfile_serialization=not legacy)
-    return stream.getvalue()
-
-
-def rewrite(data, change, compress=zipfile.ZIP_STORED):
-    """Return a torch archive with its entries changed."""
-    source = zipfile.ZipFile(io.BytesIO(data))
-    entries = {i.filename: source.read(i) for i in source.infolist()}
-    entries = change(entries)
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, 'w', compress) as target:
-        for name, value in entries.items():
-            target.writestr(name, value)
-    return stream.getvalue()
 
 
 def claim(data, old, new):
@@ -57,16 +35,6 @@ def claim(data, old, new):
         return {**entries, name: entries[name].replace(old, new)}
 
     return rewrite(data, change)
-
-
-def long_int(number):
-    """Pickle a number as LONG1 with 8 bytes."""
-    return b'\x8a\x08' + struct.pack('<q', number)
-
-
-def safetensors_bytes(header, body=b''):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack('<Q', len(text)) + text + body
 
 
 def write(tmp_path, data):
@@ -94,12 +62,57 @@ def test_everything_that_real_files_hold_is_read(tmp_path, legacy):
     assert len(raw.sha256) == 64 and raw.num_bytes > 500
 
 
-def test_namespaces_are_allowed_only_while_a_file_is_read_here(tmp_path):
-    path = write(tmp_path, torch_bytes(dict(args=argparse.Namespace(a=1),
-                                            model=WEIGHTS)))
-    read_checkpoint(path)
-    with pytest.raises(pickle.UnpicklingError, match='argparse.Namespace'):
-        torch.load(path, weights_only=True)
+def test_kinds_of_values_come_back_as_they_were(tmp_path):
+    one = torch.arange(12.).reshape(3, 4)
+    attribute = torch.nn.Parameter(torch.ones(2))
+    attribute.note = 'lost'
+    content = dict(
+        tensors=[one, one.t(), one[1:], torch.zeros(0, 3), torch.tensor(3),
+                 torch.ones(2, dtype=torch.bfloat16),
+                 torch.ones(3, dtype=torch.uint16),
+                 torch.tensor([True, False]), attribute],
+        plain=[1j, slice(1, 2), 2**100, None, b'\xff', b'', {1, 2}, (1, (2, )),
+               torch.Size([2]), torch.float16, torch.device('cuda:1')],
+        arrays=[np.asfortranarray(np.arange(6.).reshape(2, 3)),
+                np.zeros(2, np.uint32), np.array([True])],
+        state=np.random.get_state())
+    for legacy in (False, True):
+        path = write(tmp_path, torch_bytes(content, legacy))
+        loaded = read_checkpoint(path).content
+        assert loaded['plain'] == content['plain']
+        for old, new in zip(content['tensors'], loaded['tensors'],
+                            strict=True):
+            assert torch.equal(old, new) and old.dtype == new.dtype
+        assert loaded['tensors'][0].data_ptr() == loaded['tensors'][
+            1].data_ptr()
+        assert type(loaded['tensors'][8]) is torch.nn.Parameter
+        for old, new in zip(content['arrays'], loaded['arrays'], strict=True):
+            assert (old == new).all() and old.dtype == new.dtype
+        np.random.set_state(loaded['state'])
+        meta = read_checkpoint(path, 'meta').content['tensors']
+        assert meta[1].is_meta and meta[1].stride() == one.t().stride()
+
+
+@pytest.mark.parametrize('module', ['numpy.core', 'numpy._core'])
+def test_files_of_numpy_1_and_2_are_read(tmp_path, module):
+    own = np.float64(0).__reduce__()[0].__module__.rpartition('.')[0]
+    data = claim(torch_bytes(dict(best=np.float64(0.5))),
+                 f'{own}.multiarray'.encode(), f'{module}.multiarray'.encode())
+    assert read_checkpoint(write(tmp_path, data)).content['best'] == 0.5
+
+
+def test_the_users_own_list_of_allowed_classes_counts(tmp_path):
+    path = write(tmp_path, torch_bytes(dict(a=Own())))
+    with pytest.raises(CheckpointError, match='wants .*Own, and'):
+        read_checkpoint(path)
+    with torch.serialization.safe_globals([Own]):
+        assert read_checkpoint(path).content['a'].value == 3
+
+
+class Own:
+
+    def __init__(self):
+        self.value = 3
 
 
 def test_safetensors_are_read_with_their_header(tmp_path):
@@ -119,7 +132,7 @@ def test_safetensors_are_read_with_their_header(tmp_path):
 @pytest.mark.parametrize('legacy', [False, True])
 def test_no_code_of_a_file_runs(tmp_path, place, legacy):
     marker = tmp_path / 'it-ran'
-    bad = Runs(marker)
+    bad = Call(os.system, f'touch {marker}')
     content = {
         'top': lambda: bad,
         'args': lambda: dict(model=WEIGHTS, args=argparse.Namespace(x=bad)),
@@ -132,7 +145,7 @@ def test_no_code_of_a_file_runs(tmp_path, place, legacy):
     if place == 'bare':
         data = pickle.dumps(content, protocol=2)
     path = write(tmp_path, data)
-    with pytest.raises(CheckpointError, match='system') as error:
+    with pytest.raises(CheckpointError, match='system|_load_from_bytes') as error:
         read_checkpoint(path)
     assert '\n' not in str(error.value)
     assert 'weights_only' not in str(error.value)
@@ -184,17 +197,67 @@ def test_a_legacy_file_that_claims_terabytes(tmp_path):
         read_checkpoint(write(tmp_path, data))
 
 
-def test_arrays_and_buffers_that_claim_terabytes(tmp_path):
-    array = b'cnumpy\nndarray\n' + long_int(BIG) + b'\x85R.'
-    data = torch_bytes(dict(model=WEIGHTS, counts=1))
-    name = b'\x80\x02}(X\x05\x00\x00\x00modelq\x00' + array[:-1] + b'u.'
+ARRAY = (b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85'
+         b'NtR(K\x01')
+FLOATS = b'cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R'
 
-    def change(entries):
-        key = next(n for n in entries if n.endswith('data.pkl'))
-        return {**entries, key: name}
 
-    with pytest.raises(CheckpointError, match='header claims 1e.13 bytes'):
-        read_checkpoint(write(tmp_path, rewrite(data, change)))
+@pytest.mark.parametrize('value, match', [
+    (b'cnumpy\nndarray\n' + long_int(BIG) + b'\x85R', 'calls what is no'),
+    (ARRAY + long_int(BIG) + b'\x85' + FLOATS + b'\x89)tb', 'another size'),
+    (object_array(), "array of kind 'O8'"),
+    (b'cbuiltins\nbytearray\n' + long_int(BIG) + b'\x85R', 'wants builtins.b'),
+    (b'\x96' + struct.pack('<Q', 2**32) + b'a', r"instruction b'\\x96'"),
+    (nested_tuples(64), 'nested without an end'),
+    (b']q\x00h\x00a', 'holds itself'),
+    (b'}' + nested_tuples(64) + b'Ns', 'has a tuple where a name'),
+    (b'cbuiltins\nset\n]' + nested_tuples(64) + b'a\x85R', 'tuple where a na'),
+    (b'(ccollections\nOrderedDict\nq\x00](' + b'NN\x86' * 20000 + b'eq\x01' +
+     b'h\x00h\x01\x85R' * 2000 + b't', 'again and again'),
+    (b'ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsNsb', 'cannot have'),
+    (b'cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81}(X\x0a\x00\x00\x00'
+     b'max_lengthK\x05X\x0c\x00\x00\x00_log_history]X\x0e\x00\x00\x00'
+     b'_count_history]ub', 'other values than scalars'),
+])
+def test_values_that_are_made_to_harm(tmp_path, value, match):
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, archive(under_model(value))))
+
+
+@pytest.mark.parametrize('owner, name', [
+    (np.ndarray, 'tofile'),
+    (HistoryBuffer, '__init__'),
+    (HistoryBuffer, 'register_statistics'),
+    (torch.Tensor, 'mean'),
+])
+def test_getattr_gives_nothing_but_the_known_methods(tmp_path, owner, name):
+    path = write(tmp_path, torch_bytes(dict(a=Call(getattr, owner, name))))
+    with pytest.raises(CheckpointError, match=f"'{name}'.*only the stat"):
+        read_checkpoint(path)
+
+
+def test_a_tensor_stays_inside_its_storage(tmp_path):
+    # Offset 0 becomes 5: seven floats from the sixth of seven.
+    data = torch_bytes(dict(model={'a': torch.zeros(7)}))
+    path = write(tmp_path, claim(data, b'QK\x00K\x07', b'QK\x05K\x07'))
+    with pytest.raises(CheckpointError, match='beyond the 28 bytes'):
+        read_checkpoint(path)
+
+
+def test_a_flipped_byte_is_noticed(tmp_path):
+    with pytest.raises(CheckpointError, match='checksum of its entry .*/data/'
+                       '0 is wrong'):
+        read_checkpoint(
+            write(tmp_path, flipped({'a': torch.arange(4000.)})))
+
+
+def test_random_pickles_of_the_allowed_names_do_no_harm():
+    from support import pickle_fuzz
+    result = subprocess.run(
+        [sys.executable, pickle_fuzz.__file__, '1500', '0'],
+        capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert int(result.stdout.split()[2]) > 200, result.stdout
 
 
 def test_a_compressed_archive_is_refused_unopened(tmp_path):
@@ -252,6 +315,9 @@ def test_truncated_files(tmp_path, legacy, share):
 
 @pytest.mark.parametrize('data, match', [
     (b'', 'which no checkpoint does'),
+    (b'  <!DOCTYPE html><html>', 'it is a web page'),
+    (b'<HTML><body>', 'it is a web page'),
+    (b'version https://git-lfs.github.com/spec/v1', 'run "git lfs pull"'),
     (b'Dear reader, this is a letter.\n', "starts with b'Dear rea'"),
     (torch_bytes({}), 'holds nothing instead of a dict'),
     (torch_bytes([1, 2]), 'holds a list instead of a dict'),
@@ -324,3 +390,10 @@ def test_nan_and_infinity_are_found():
         a=torch.ones(3), b=torch.tensor([0, torch.nan]), c=torch.tensor(3),
         d=torch.tensor([-torch.inf]))
     assert check_finite(tensors) == ['b', 'd']
+
+
+def test_names_of_a_file_cannot_steer_the_terminal(tmp_path):
+    path = write(tmp_path, torch_bytes({'\x1b[2J\nerror: forged': 3}))
+    with pytest.raises(CheckpointError) as error:
+        find_weights(read_checkpoint(path).content)
+    assert str(error.value).isprintable() and r'\x1b[2J\n' in str(error.value)

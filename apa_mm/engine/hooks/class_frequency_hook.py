@@ -50,6 +50,8 @@ class ClassFrequencyHook(Hook):
         True
     """
 
+    gives_class_counts = True
+
     def __init__(self,
                  ann_file: Optional[str] = None,
                  allow_empty: bool = False) -> None:

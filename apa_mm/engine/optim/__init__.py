@@ -1,4 +1,5 @@
-"""Optimizer wrappers, one per file."""
+"""Optimizer wrappers and their constructor, one per file."""
+from .constructor import APAOptimWrapperConstructor
 from .cpu_amp import CPUAmpOptimWrapper
 
-__all__ = ['CPUAmpOptimWrapper']
+__all__ = ['APAOptimWrapperConstructor', 'CPUAmpOptimWrapper']

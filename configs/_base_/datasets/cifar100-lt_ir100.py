@@ -13,7 +13,9 @@ data_preprocessor = dict(
 train_pipeline = [
     dict(type='RandomCrop', crop_size=32, padding=4),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='apa_mm.CIFARAutoAugment'),
+    dict(type='NumpyToPIL'),
+    dict(type='apa_mm.CIFARAutoAugment', interpolation='bilinear'),
+    dict(type='PILToNumpy'),
     dict(type='Cutout', shape=16, pad_val=0, prob=1.0),
     dict(type='PackInputs')
 ]

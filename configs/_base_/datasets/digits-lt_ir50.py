@@ -14,10 +14,12 @@ train_pipeline = [
 ]
 test_pipeline = [dict(type='PackInputs')]
 
-# No worker processes: the images are small and in memory.
+# No worker processes, the images are in memory; MMPretrain's train.py would
+# have them persist.
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
@@ -29,6 +31,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=200,
     num_workers=0,
+    persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(

@@ -9,9 +9,7 @@ image_scale = (128, 128)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(
-        type='LoadAnnotations', with_bbox=True, with_mask=True,
-        poly2mask=False),
+    dict(type='LoadAnnotations', with_mask=True, poly2mask=False),
     dict(type='Resize', scale=image_scale, keep_ratio=True),
     dict(type='PackDetInputs')
 ]
@@ -24,8 +22,7 @@ test_pipeline = [
                    'scale_factor'))
 ]
 
-# No worker processes: loading is a few per cent of a step on the CPU, and
-# workers would take cores from it.
+# No worker processes: they would take cores from training.
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
@@ -33,9 +30,7 @@ train_dataloader = dict(
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
         type='ClassBalancedDataset',
-        # LVIS uses 1e-3, the frequency below which 100 of 100,000 images show
-        # a class; 0.1 is that border for a thousand images.
-        oversample_thr=0.1,
+        oversample_thr=0.1,  # LVIS's 1e-3 for a hundredth of its images
         dataset=dict(
             type=dataset_type,
             data_root=data_root,

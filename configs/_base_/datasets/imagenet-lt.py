@@ -1,19 +1,17 @@
 # ImageNet-LT: images of ImageNet-1K, lists ImageNet_LT_{train,test}.txt.
-# Pipelines of the parent, with torchvision's bilinear resizing.
+# Pipelines of the parent with torchvision's bilinear resizing and AutoAugment
+# (ImageNet's policy, gaps black).
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_pil_resize_autoaug.py'
 dataset_type = 'apa_mm.ImageNetLT'
 data_root = 'data/imagenet/'
-bgr_mean = [103.53, 116.28, 123.675]
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=224, backend='pillow'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(
-        type='AutoAugment',
-        policies='imagenet',
-        hparams=dict(
-            pad_val=[round(x) for x in bgr_mean], interpolation='bilinear')),
+    dict(type='NumpyToPIL', to_rgb=True),
+    dict(type='torchvision/AutoAugment', interpolation='bilinear'),
+    dict(type='PILToNumpy', to_bgr=True),
     dict(type='PackInputs')
 ]
 test_pipeline = [

@@ -1,17 +1,15 @@
 # ImageNet-1K, trained on crops of 192 pixels and tested on 224.
-# Its pipelines, with torchvision's bilinear resizing.
+# Pipelines of the parent with torchvision's bilinear resizing and AutoAugment
+# (ImageNet's policy, gaps black).
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_pil_resize_autoaug.py'
-bgr_mean = [103.53, 116.28, 123.675]
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=192, backend='pillow'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(
-        type='AutoAugment',
-        policies='imagenet',
-        hparams=dict(
-            pad_val=[round(x) for x in bgr_mean], interpolation='bilinear')),
+    dict(type='NumpyToPIL', to_rgb=True),
+    dict(type='torchvision/AutoAugment', interpolation='bilinear'),
+    dict(type='PILToNumpy', to_bgr=True),
     dict(type='PackInputs')
 ]
 test_pipeline = [

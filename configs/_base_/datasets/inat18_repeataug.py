@@ -10,15 +10,10 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=192, backend='pillow'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    # Magnitude 9 of torchvision's steps from 0 to 30.
-    dict(
-        type='RandAugment',
-        policies='timm_increasing',
-        num_policies=2,
-        magnitude_level=9,
-        total_level=30,
-        hparams=dict(
-            pad_val=[round(x) for x in bgr_mean], interpolation='bilinear')),
+    dict(type='NumpyToPIL', to_rgb=True),
+    # Two operations of magnitude 9 of 31, gaps black.
+    dict(type='torchvision/RandAugment', num_ops=2, magnitude=9),
+    dict(type='PILToNumpy', to_bgr=True),
     dict(
         type='RandomErasing',
         erase_prob=0.1,
@@ -35,6 +30,9 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=256,
+    # An epoch is cut to whole batches: with 4 GPUs, 437,248 images as in the
+    # authors' code, which cuts to a multiple of 256.
+    drop_last=True,
     sampler=dict(type='RepeatAugSampler', num_repeats=4),
     dataset=dict(
         type=dataset_type,

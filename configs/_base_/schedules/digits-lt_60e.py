@@ -9,9 +9,8 @@ test_cfg = dict()
 
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4),
-    paramwise_cfg=dict(
-        custom_keys=dict(kappa=dict(decay_mult=0.),
-                         lambd=dict(decay_mult=0.))))
+    # kappa and lambda carry no weight decay.
+    constructor='apa_mm.APAOptimWrapperConstructor')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=18),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=18, end=360)
@@ -20,3 +19,8 @@ default_hooks = dict(
     logger=dict(interval=6),
     checkpoint=dict(interval=max_epochs, max_keep_ckpts=1))
 randomness = dict(seed=0)
+# MMPretrain's browse_dataset.py cannot take an inherited one.
+visualizer = dict(
+    _delete_=True,
+    type='UniversalVisualizer',
+    vis_backends=[dict(type='LocalVisBackend')])

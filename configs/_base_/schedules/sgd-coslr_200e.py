@@ -10,11 +10,10 @@ test_cfg = dict()
 
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.2, momentum=0.9, weight_decay=1e-4),
-    paramwise_cfg=dict(
-        # All biases, those of norms too; their weights decay.
-        bias_decay_mult=0.,
-        custom_keys=dict(kappa=dict(decay_mult=0.),
-                         lambd=dict(decay_mult=0.))))
+    # kappa and lambda carry no weight decay, nor do biases, those of norms too;
+    # the norms' weights decay.
+    constructor='apa_mm.APAOptimWrapperConstructor',
+    paramwise_cfg=dict(bias_decay_mult=0.))
 param_scheduler = [
     # mmengine reaches the full rate in the epoch end - 1.
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=4),
@@ -23,3 +22,8 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=256)
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
+# MMPretrain's browse_dataset.py cannot take an inherited one.
+visualizer = dict(
+    _delete_=True,
+    type='UniversalVisualizer',
+    vis_backends=[dict(type='LocalVisBackend')])

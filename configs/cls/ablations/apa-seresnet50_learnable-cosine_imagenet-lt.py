@@ -1,3 +1,3 @@
 # Cosine classifier with a learned scale, 25 at the start.
-_base_ = '../imagenet_lt/apa-seresnet50_4xb64-mixup-200e_imagenet-lt.py'
+_base_ = '../../_base_/recipes/imagenet-lt_200e.py'
 model = dict(head=dict(learnable_scale=True))

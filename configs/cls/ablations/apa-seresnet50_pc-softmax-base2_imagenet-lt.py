@@ -1,3 +1,3 @@
-# PC-softmax with the offset 'base2' (Table 4c; the recipe: 'raw').
-_base_ = '../imagenet_lt/apa-seresnet50_4xb64-mixup-200e_imagenet-lt.py'
+# PC-softmax with the offset 'base2' (the recipe: 'raw').
+_base_ = '../../_base_/recipes/imagenet-lt_200e.py'
 model = dict(head=dict(logit_offset=dict(type='base2')))

@@ -1,4 +1,4 @@
 # kappa of the units from (0, 1) (Table 11; the recipe: (1, 1.3)).
-_base_ = '../imagenet_lt/apa-seresnet50_4xb64-mixup-200e_imagenet-lt.py'
+_base_ = '../../_base_/recipes/imagenet-lt_200e.py'
 model = dict(
     backbone=dict(act_cfg=dict(type='apa_mm.AGLU', kappa_init=(0., 1.))))

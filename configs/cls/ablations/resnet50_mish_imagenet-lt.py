@@ -1,3 +1,3 @@
-# No attention, Mish units (Tables 4f and 9).
+# No attention, Mish units.
 _base_ = './resnet50_aglu_imagenet-lt.py'
 model = dict(backbone=dict(act_cfg=dict(type='apa_mm.Mish')))

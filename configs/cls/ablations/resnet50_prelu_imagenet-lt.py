@@ -1,3 +1,3 @@
-# No attention, PReLU units (Tables 4f and 9).
+# No attention, PReLU units.
 _base_ = './resnet50_aglu_imagenet-lt.py'
 model = dict(backbone=dict(act_cfg=dict(type='PReLU')))

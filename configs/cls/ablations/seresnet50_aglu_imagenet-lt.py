@@ -1,4 +1,9 @@
 # Sigmoid gates, AGLU units.
-_base_ = '../imagenet_lt/seresnet50_4xb64-mixup-200e_imagenet-lt.py'
+_base_ = [
+    '../../_base_/recipes/imagenet-lt_200e.py',
+    '../../_base_/models/seresnet.py'
+]
 model = dict(
-    backbone=dict(act_cfg=dict(_delete_=True, type='apa_mm.AGLU')))
+    backbone=dict(
+        act_cfg=dict(type='apa_mm.AGLU'),
+        attention_cfg=_base_.seresnet.attention_cfg))

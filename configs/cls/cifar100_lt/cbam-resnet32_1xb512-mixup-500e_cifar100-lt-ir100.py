@@ -1,6 +1,8 @@
 # CBAM baseline: sigmoid gates, ReLU units.
-_base_ = './apa-cbam-resnet32_1xb512-mixup-500e_cifar100-lt-ir100.py'
+_base_ = '../../_base_/recipes/cifar100-lt_500e.py'
+gate_cfg = dict(type='Sigmoid')
 model = dict(
     backbone=dict(
         act_cfg=dict(type='ReLU', inplace=True),
-        attention_cfg=dict(gate_cfg=dict(type='Sigmoid'))))
+        attention_cfg=dict(
+            type='apa_mm.CBAM', reduction=4, gate_cfg=gate_cfg)))

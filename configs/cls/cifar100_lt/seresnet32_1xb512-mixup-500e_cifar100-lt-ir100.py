@@ -1,11 +1,9 @@
 # SE baseline: sigmoid gates, ReLU units.
-_base_ = './apa-seresnet32_1xb512-mixup-500e_cifar100-lt-ir100.py'
+_base_ = [
+    '../../_base_/recipes/cifar100-lt_500e.py',
+    '../../_base_/models/seresnet.py'
+]
+attention_cfg = dict(reduction=4, **_base_.seresnet.attention_cfg)
 model = dict(
     backbone=dict(
-        act_cfg=dict(type='ReLU', inplace=True),
-        attention_cfg=dict(
-            type='apa_mm.ChannelAttention',
-            reduction=4,
-            gate_cfg=dict(type='Sigmoid'),
-            norm_cfg=None,
-            dropout=0.)))
+        act_cfg=_base_.seresnet.act_cfg, attention_cfg=attention_cfg))

@@ -1,10 +1,7 @@
 # Squeeze-and-excitation with sigmoid gates, ReLU units.
-_base_ = './apa-seresnet20_relu_digits-lt-ir50.py'
+_base_ = [
+    '../../_base_/recipes/digits-lt_ir50.py', '../../_base_/models/seresnet.py'
+]
+attention_cfg = dict(reduction=4, **_base_.seresnet.attention_cfg)
 model = dict(
-    backbone=dict(
-        attention_cfg=dict(
-            type='apa_mm.ChannelAttention',
-            reduction=4,
-            gate_cfg=dict(type='Sigmoid'),
-            norm_cfg=None,
-            dropout=0.)))
+    backbone=dict(act_cfg=dict(type='ReLU'), attention_cfg=attention_cfg))

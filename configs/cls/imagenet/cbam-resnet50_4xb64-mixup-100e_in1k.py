@@ -1,6 +1,8 @@
 # CBAM baseline: sigmoid gates, ReLU units. LayerNorm and dropout of its
 # channel part belong to the authors' baseline too.
-_base_ = './apa-cbam-resnet50_relu_4xb64-mixup-100e_in1k.py'
+_base_ = '../../_base_/recipes/imagenet_100e.py'
+gate_cfg = dict(type='Sigmoid')
 model = dict(
     backbone=dict(
-        attention_cfg=dict(gate_cfg=dict(_delete_=True, type='Sigmoid'))))
+        act_cfg=dict(type='ReLU', inplace=True),
+        attention_cfg=dict(type='apa_mm.CBAM', gate_cfg=gate_cfg)))

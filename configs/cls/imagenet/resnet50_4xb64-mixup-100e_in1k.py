@@ -1,3 +1,5 @@
 # Plain ResNet-50: no attention, ReLU units.
-_base_ = './resnet50_aglu_4xb64-mixup-100e_in1k.py'
-model = dict(backbone=dict(act_cfg=dict(type='ReLU', inplace=True)))
+_base_ = '../../_base_/recipes/imagenet_100e.py'
+model = dict(
+    backbone=dict(
+        attention_cfg=None, act_cfg=dict(type='ReLU', inplace=True)))

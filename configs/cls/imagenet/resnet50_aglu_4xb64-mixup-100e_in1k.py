@@ -1,3 +1,3 @@
 # No attention, AGLU units.
-_base_ = './apa-seresnet50_4xb64-mixup-100e_in1k.py'
+_base_ = '../../_base_/recipes/imagenet_100e.py'
 model = dict(backbone=dict(attention_cfg=None))

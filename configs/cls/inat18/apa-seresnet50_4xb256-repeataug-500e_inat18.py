@@ -1,34 +1,10 @@
 # APA gates without LayerNorm and dropout, as the paper says for this set, and
-# AGLU units; cosine classifier with scale 16 and no correction for the prior.
-_base_ = [
-    '../../_base_/models/apa-seresnet50_cls.py',
-    '../../_base_/datasets/inat18_repeataug.py',
-    '../../_base_/schedules/sgd-coslr_200e.py'
-]
-num_classes = 8142
+# AGLU units.
+_base_ = '../../_base_/recipes/inat18_500e.py'
 model = dict(
     backbone=dict(
         attention_cfg=dict(
             type='apa_mm.ChannelAttention',
             gate_cfg=dict(type='apa_mm.APA', kappa_init=(0., 1.)),
             norm_cfg=None,
-            dropout=0.)),
-    head=dict(
-        type='apa_mm.CosineClsHead',
-        num_classes=num_classes,
-        loss=dict(
-            type='LabelSmoothLoss',
-            label_smooth_val=0.1,
-            num_classes=num_classes)),
-    train_cfg=dict(augments=[
-        dict(type='Mixup', alpha=0.2),
-        dict(type='CutMix', alpha=1.0)
-    ]))
-train_cfg = dict(max_epochs=500)
-optim_wrapper = dict(
-    optimizer=dict(lr=0.5), paramwise_cfg=dict(norm_decay_mult=0.))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=6),
-    dict(type='CosineAnnealingLR', eta_min=0., by_epoch=True, begin=5)
-]
-auto_scale_lr = dict(base_batch_size=1024)
+            dropout=0.)))

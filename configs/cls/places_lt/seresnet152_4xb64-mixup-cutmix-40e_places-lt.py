@@ -1,11 +1,7 @@
 # SE baseline: sigmoid gates, ReLU units.
-_base_ = './apa-seresnet152_4xb64-mixup-cutmix-40e_places-lt.py'
+_base_ = [
+    '../../_base_/recipes/places-lt_40e.py', '../../_base_/models/seresnet.py'
+]
+init_cfg = dict(checkpoint='checkpoints/seresnet152_in1k.pth')
 model = dict(
-    backbone=dict(
-        init_cfg=dict(checkpoint='checkpoints/seresnet152_in1k.pth'),
-        act_cfg=dict(type='ReLU', inplace=True),
-        attention_cfg=dict(
-            type='apa_mm.ChannelAttention',
-            gate_cfg=dict(type='Sigmoid'),
-            norm_cfg=None,
-            dropout=0.)))
+    backbone=dict(init_cfg=init_cfg, **_base_.seresnet))

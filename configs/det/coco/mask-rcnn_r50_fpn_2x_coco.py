@@ -1,13 +1,2 @@
-# Plain ResNet-50 of Table 6a: mmdet's recipe with our evaluation.
-_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py'
-# Before weights are read: torch refuses mmengine's checkpoints otherwise.
-custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
-val_evaluator = dict(type='apa_mm.CocoMetric')
-test_evaluator = val_evaluator
-
-# kappa and lambda carry no weight decay (Table 8).
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys=dict(
-            kappa=dict(decay_mult=0.), lambd=dict(decay_mult=0.))))
-custom_hooks = [dict(type='apa_mm.CheckpointCheckHook')]
+# Plain ResNet-50 (Table 6a).
+_base_ = '../../_base_/recipes/coco_mask-rcnn.py'

@@ -1,11 +1,8 @@
-# SE-ResNet-50 with ReLU and sigmoid gates: the baseline of Table 6a.
-_base_ = './mask-rcnn_apa-seresnet50_fpn_2x_coco.py'
+# SE baseline: sigmoid gates, ReLU units (Table 6a).
+_base_ = [
+    '../../_base_/recipes/coco_mask-rcnn.py', '../../_base_/models/seresnet.py'
+]
+init_cfg = dict(checkpoint='checkpoints/seresnet50_in1k.pth')
 model = dict(
     backbone=dict(
-        act_cfg=dict(type='ReLU', inplace=True),
-        attention_cfg=dict(
-            type='apa_mm.ChannelAttention',
-            gate_cfg=dict(type='Sigmoid'),
-            norm_cfg=None,
-            dropout=0.),
-        init_cfg=dict(checkpoint='checkpoints/seresnet50_in1k.pth')))
+        type='apa_mm.APAResNet', init_cfg=init_cfg, **_base_.seresnet))

@@ -1,7 +1,5 @@
-# The R50 recipe with the mask head of the authors' R101: fixed temperature of
-# 20 and a transposed convolution. CARAFE has no CPU kernel, this has.
-_base_ = './mask-rcnn_r50_fpn_gol_sample1e-3-ms-2x_lvis-v1.py'
-model = dict(
-    backbone=dict(
-        type='apa_mm.APAResNet',
-        init_cfg=dict(checkpoint='checkpoints/apa-seresnet50_in1k.pth')))
+# The R50 recipe with the mask head of the authors' R101: temperature fixed at
+# 20, transposed convolution, which has a CPU kernel.
+_base_ = '../../_base_/recipes/lvis_mask-rcnn_gol_ours.py'
+init_cfg = dict(checkpoint='checkpoints/apa-seresnet50_in1k.pth')
+model = dict(backbone=dict(init_cfg=init_cfg))

@@ -1,5 +1,5 @@
 # GOL on a plain ResNet-101 (Table 5).
-_base_ = './mask-rcnn_r50_fpn_gol_sample1e-3-ms-2x_lvis-v1.py'
+_base_ = '../../_base_/recipes/lvis_mask-rcnn_gol.py'
 model = dict(
     backbone=dict(
         depth=101, init_cfg=dict(checkpoint='torchvision://resnet101')))

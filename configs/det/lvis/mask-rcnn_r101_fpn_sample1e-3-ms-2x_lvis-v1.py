@@ -1,5 +1,5 @@
-# RFS + softmax baseline of Table 5 on ResNet-101.
-_base_ = './mask-rcnn_r50_fpn_sample1e-3-ms-2x_lvis-v1.py'
+# Softmax on a plain ResNet-101 (Table 5: RFS).
+_base_ = '../../_base_/recipes/lvis_mask-rcnn.py'
 model = dict(
     backbone=dict(
         depth=101, init_cfg=dict(checkpoint='torchvision://resnet101')))

@@ -1,11 +1,7 @@
-# GOL on SE-ResNet-50 with ReLU and sigmoid gates: the baseline of Table 5.
-_base_ = './mask-rcnn_apa-seresnet50_fpn_gol_sample1e-3-ms-2x_lvis-v1.py'
-model = dict(
-    backbone=dict(
-        act_cfg=dict(type='ReLU', inplace=True),
-        attention_cfg=dict(
-            type='apa_mm.ChannelAttention',
-            gate_cfg=dict(type='Sigmoid'),
-            norm_cfg=None,
-            dropout=0.),
-        init_cfg=dict(checkpoint='checkpoints/seresnet50_in1k.pth')))
+# SE baseline: sigmoid gates, ReLU units, GOL (Table 5).
+_base_ = [
+    '../../_base_/recipes/lvis_mask-rcnn_gol_carafe.py',
+    '../../_base_/models/seresnet.py'
+]
+init_cfg = dict(checkpoint='checkpoints/seresnet50_in1k.pth')
+model = dict(backbone=dict(init_cfg=init_cfg, **_base_.seresnet))

@@ -1,24 +1,2 @@
-# Plain ResNet-50 with the wrapped Cauchy classifier (Table 6b): mmdet's
-# AdamW recipe, 8 GPUs x 4 images, class-agnostic boxes, softmax loss.
-_base_ = ('mmdet::v3det/'
-          'faster_rcnn_r50_fpn_8x4_sample1e-3_mstrain_v3det_2x.py')
-# Before weights are read: torch refuses mmengine's checkpoints otherwise.
-custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
-model = dict(
-    roi_head=dict(
-        bbox_head=dict(
-            type='apa_mm.LargeVocabBBoxHead',
-            cls_predictor_cfg=dict(
-                _delete_=True, type='apa_mm.WrappedCauchyLinear', scale=300.),
-            loss_cls=dict(
-                _delete_=True, type='CrossEntropyLoss', loss_weight=1.0))))
-val_evaluator = dict(type='apa_mm.CocoMetric')
-test_evaluator = val_evaluator
-
-# kappa and lambda carry no weight decay (Table 8): AdamW's 0.1 alone would
-# shrink them by a factor of 0.4 over the run.
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys=dict(
-            kappa=dict(decay_mult=0.), lambd=dict(decay_mult=0.))))
-custom_hooks = [dict(type='apa_mm.CheckpointCheckHook')]
+# Plain ResNet-50, Faster R-CNN (Table 6b).
+_base_ = '../../_base_/recipes/v3det_faster-rcnn.py'

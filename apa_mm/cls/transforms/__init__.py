@@ -1,4 +1,0 @@
-"""Augmentations that MMPretrain does not have."""
-from .auto_augment import CIFARAutoAugment
-
-__all__ = ['CIFARAutoAugment']

@@ -1,0 +1,72 @@
+"""The image files behind an annotation file."""
+import os
+from collections import defaultdict
+from typing import Dict, List, Optional, Sequence, Set
+
+from apa_mm.data.annotations import Image, show
+
+__all__ = ['image_name', 'missing_files', 'missing_problems']
+
+#: What LVISV1Dataset cuts off ``coco_url`` to get the image's path.
+COCO_URL = 'http://images.cocodataset.org/'
+
+
+def image_name(image: Image, layout: Optional[str] = 'coco') -> str:
+    """Return an image's path below the image folder, as mmdet reads it.
+
+    Args:
+        image (Image): An entry of ``images``.
+        layout (str): 'lvis_v1' takes ``coco_url`` without the server;
+            'lvis_v0.5' takes ``file_name``, cut to the 16 characters of
+            COCO 2017 if it is a name of COCO 2014; 'coco' takes
+            ``file_name``.
+    """
+    if layout == 'lvis_v1':
+        return image.coco_url.replace(COCO_URL, '')
+    name = image.file_name
+    if layout == 'lvis_v0.5' and name.startswith('COCO'):
+        return name[-16:]
+    return name
+
+
+def missing_files(folder: str, names: Sequence[str]) -> List[str]:
+    """Return the names (relative paths) below ``folder`` without a file.
+
+    Every folder is listed once, which for 100,000 files is far cheaper than
+    one look per file.
+    """
+    wanted: Dict[str, Set[str]] = defaultdict(set)
+    for name in names:
+        wanted[os.path.dirname(name)].add(os.path.basename(name))
+    present = {
+        parent: _listing(os.path.join(folder, parent))
+        for parent in wanted
+    }
+    return [
+        name for name in names
+        if os.path.basename(name) not in present[os.path.dirname(name)]
+    ]
+
+
+def _listing(folder: str) -> Set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except (OSError, ValueError):  # no such folder, or a name with a NUL
+        return set()
+
+
+def missing_problems(folder: str, missing: List[str],
+                     total: int) -> List[str]:
+    """Say which of ``total`` images are not there, and how to mend it."""
+    if not missing:
+        return []
+    if not os.path.isdir(folder):
+        return [
+            f'its image folder {folder} does not exist; set data_root and '
+            'data_prefix to where the images are'
+        ]
+    return [
+        f'{len(missing)} of its {total} images are not in {folder} (first: '
+        f'{show(missing)}); complete the images or correct data_prefix'
+    ]

@@ -1,0 +1,63 @@
+"""Tell a user whose optimizer decays kappa and lambda."""
+from typing import List, Union
+
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner
+from torch import nn
+
+from apa_mm.engine.optim.constructor import (UNDECAYED,
+                                             APAOptimWrapperConstructor)
+from apa_mm.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
+
+__all__ = ['WeightDecayCheckHook']
+
+
+@HOOKS.register_module()
+class WeightDecayCheckHook(Hook):
+    """Warn once before training if kappa or lambda decay unasked.
+
+    An optimizer that
+    :class:`~apa_mm.engine.optim.APAOptimWrapperConstructor` built is as its
+    config asked and is not looked at.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at the groups of the optimizer.
+
+        Args:
+            runner (Runner): The runner that trains.
+        """
+        if _has_our_constructor(runner):
+            return
+        names = _decaying(runner.model, runner.optim_wrapper)
+        if names:
+            runner.logger.warning(
+                f'{len(names)} parameters kappa and lambda, such as '
+                f'{names[0]}, get weight decay, which pulls kappa to 0 and '
+                'lambda to its floor; set optim_wrapper=dict(constructor='
+                "'apa_mm.APAOptimWrapperConstructor') in the config")
+
+
+def _has_our_constructor(runner: Runner) -> bool:
+    kind = (runner.cfg.get('optim_wrapper') or {}).get('constructor')
+    if isinstance(kind, str):
+        kind = OPTIM_WRAPPER_CONSTRUCTORS.get(kind)
+    return isinstance(kind, type) and issubclass(kind,
+                                                 APAOptimWrapperConstructor)
+
+
+def _decaying(model: nn.Module,
+              wrapper: Union[OptimWrapper, OptimWrapperDict]) -> List[str]:
+    several = isinstance(wrapper, OptimWrapperDict)
+    decaying = {
+        parameter
+        for one in (wrapper.values() if several else [wrapper])
+        for group in one.optimizer.param_groups
+        if group.get('weight_decay') for parameter in group['params']
+    }
+    return [
+        name for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter in decaying
+        and name.rpartition('.')[2] in UNDECAYED
+    ]

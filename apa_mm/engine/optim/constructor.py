@@ -1,0 +1,90 @@
+"""Optimizers that leave kappa and lambda without weight decay."""
+from typing import Any, List, Optional
+
+from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import nn
+
+from apa_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+__all__ = ['APAOptimWrapperConstructor', 'UNDECAYED']
+
+#: Last words of the names of the parameters that do not decay.
+UNDECAYED = ('kappa', 'lambd')
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """mmengine's constructor, with no weight decay for kappa and lambda.
+
+    ``optim_wrapper=dict(constructor='apa_mm.APAOptimWrapperConstructor',
+    ...)`` in a config. Every ``paramwise_cfg`` of mmengine works as before,
+    such as ``bias_decay_mult=0.`` for biases. A parameter whose name ends in
+    ``kappa`` or ``lambd`` gets ``decay_mult=0`` whatever the other rules
+    say; only a key of ``custom_keys`` that contains that word changes it:
+    ``custom_keys=dict(kappa=dict(decay_mult=1.))``. A key such as
+    ``backbone`` still sets their learning rate.
+
+    Other rules are joined by inheritance, this class first. Layer-wise decay
+    of the learning rate, for example, is ``class Constructor(
+    APAOptimWrapperConstructor, LearningRateDecayOptimWrapperConstructor):
+    pass``, with the second from mmpretrain, registered in
+    ``OPTIM_WRAPPER_CONSTRUCTORS``.
+
+    Args:
+        optim_wrapper_cfg (dict): Config of the wrapper and its optimizer.
+        paramwise_cfg (dict, optional): Rules for single parameters, see
+            :class:`mmengine.optim.DefaultOptimWrapperConstructor`.
+
+    Example:
+        >>> from apa_mm.layers import AGLU
+        >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), AGLU())
+        >>> constructor = APAOptimWrapperConstructor(dict(
+        ...     optimizer=dict(type='SGD', lr=0.1, weight_decay=1e-4)))
+        >>> groups = constructor(model).optimizer.param_groups
+        >>> [group['weight_decay'] for group in groups]
+        [0.0001, 0.0, 0.0]
+    """
+
+    def __init__(self,
+                 optim_wrapper_cfg: dict,
+                 paramwise_cfg: Optional[dict] = None) -> None:
+        # Without any rule mmengine makes a single group, in which a shared
+        # parameter occurs once; this rule keeps that so for many groups.
+        super().__init__(optim_wrapper_cfg, paramwise_cfg
+                         or dict(bypass_duplicate=True))
+
+    def add_params(self, params: List[dict], module: nn.Module,
+                   *args: Any, **kwargs: Any) -> None:
+        """Add the parameters of a module and of all below it.
+
+        Args:
+            params (list[dict]): Parameter groups; new ones are appended.
+            module (nn.Module): Module whose parameters are added.
+            *args, **kwargs: What the parent passes on from module to module.
+        """
+        outermost = not params and not args and not kwargs
+        super().add_params(params, module, *args, **kwargs)
+        if outermost:
+            self._stop_decay(params, module)
+
+    def _stop_decay(self, params: List[dict], model: nn.Module) -> None:
+        names = {
+            parameter: name
+            for name, parameter in model.named_parameters()
+            if name.rpartition('.')[2] in UNDECAYED
+        }
+        for group in params:
+            name = names.get(group['params'][0])
+            if name is not None:
+                group['weight_decay'] = (
+                    (self.base_wd or 0.) * self._decay_mult(name))
+
+    def _decay_mult(self, name: str) -> float:
+        custom_keys = self.paramwise_cfg.get('custom_keys', {})
+        speaking = [
+            key for key in custom_keys
+            if key in name and any(word in key for word in UNDECAYED)
+        ]
+        # The longest counts, as in mmengine, then the first by alphabet.
+        best = min(speaking, key=lambda key: (-len(key), key), default=None)
+        return 0. if best is None else custom_keys[best].get('decay_mult', 0.)

@@ -1,0 +1,141 @@
+"""Find and check the checkpoint that a run goes on from."""
+import logging
+import re
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from apa_mm.preflight.job import InputError
+from apa_mm.weights.errors import CheckpointError
+from apa_mm.weights.reading import read_checkpoint
+
+__all__ = ['find_checkpoint', 'plan_resume', 'read_resumable']
+
+_NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
+
+
+def plan_resume(cfg: Config) -> Tuple[Optional[str], Optional[int]]:
+    """Return what a job goes on from, if it is to resume.
+
+    Args:
+        cfg (Config): A config whose ``resume``, ``load_from`` and
+            ``work_dir`` are final.
+
+    Returns:
+        tuple: Path and seed of the checkpoint; None where there is none, and
+        no seed of a file behind a URL.
+
+    Raises:
+        InputError: If there is no checkpoint to resume from where there
+            should be one, or it is further than the config trains.
+    """
+    if not cfg.get('resume'):
+        return None, None
+    path = cfg.get('load_from') or find_checkpoint(cfg.work_dir)
+    if path is None or '://' in path:
+        return path, None
+    meta = read_resumable(path)['meta']
+    for key in ('epoch', 'iter'):
+        limit = (cfg.get('train_cfg') or {}).get(f'max_{key}s')
+        if limit is not None and meta[key] > limit:
+            raise InputError(
+                f'checkpoint {path} has done {meta[key]} of train_cfg.max_'
+                f'{key}s={limit}; raise that, or resume an earlier one')
+    return path, meta.get('seed')
+
+
+def find_checkpoint(work_dir: str) -> Optional[str]:
+    """Return the checkpoint that a run in a folder goes on from.
+
+    That is what ``last_checkpoint`` names, or, where it is missing, empty or
+    names a file that is gone or damaged, the whole one with the highest
+    number; the log says so.
+
+    Args:
+        work_dir (str): Folder of the run.
+
+    Returns:
+        str, optional: None if the folder holds no checkpoint.
+
+    Raises:
+        InputError: If it holds some, and none is whole.
+    """
+    named = _named(Path(work_dir))
+    candidates = _numbered(Path(work_dir))
+    problems = []
+    for path in [named] * (named is not None) + candidates:
+        try:
+            read_resumable(str(path))
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if path != named:
+            print_log(
+                f'last_checkpoint of {work_dir} names no whole checkpoint; '
+                f'going on from the newest that is whole, {path}',
+                logger='current',
+                level=logging.WARNING)
+        return str(path)
+    if problems:
+        raise InputError(
+            f'none of the checkpoints in {work_dir} can be resumed from; name '
+            'another by --resume PATH, or another --work-dir to start anew: '
+            + '; '.join(dict.fromkeys(problems)))
+    print_log(
+        f'{work_dir} holds no checkpoint: training starts from the beginning',
+        logger='current',
+        level=logging.WARNING)
+    return None
+
+
+def _named(folder: Path) -> Optional[Path]:
+    mark = folder / 'last_checkpoint'
+    text = mark.read_text(errors='replace').strip() if mark.is_file() else ''
+    if not text:
+        return None
+    # A folder that was moved or copied still names its old place.
+    beside = folder / Path(text).name
+    return Path(text) if Path(text).is_file() or not beside.is_file() \
+        else beside
+
+
+def _numbered(folder: Path) -> List[Path]:
+    numbers = {
+        path: int(match[1])
+        for path in folder.glob('*.pth')
+        if (match := _NUMBERED.match(path.name)) and path.is_file()
+    }
+    return sorted(numbers, key=numbers.get, reverse=True)
+
+
+def read_resumable(path: str) -> dict:
+    """Return the content of a checkpoint that a run can go on from.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        dict: As mmengine wrote it.
+
+    Raises:
+        InputError: If it is damaged, or lacks what resuming takes.
+    """
+    if not Path(path).expanduser().is_file():
+        raise InputError(f'checkpoint {path} does not exist; name a .pth file, '
+                         'or train first')
+    try:
+        content = read_checkpoint(path).content
+    except CheckpointError as error:
+        raise InputError(str(error)) from error
+    meta = content.get('meta')
+    numbers = [meta.get(key) for key in ('epoch', 'iter')] if isinstance(
+        meta, dict) else [None]
+    if not all(isinstance(number, int) for number in numbers) or not all(
+            isinstance(content.get(key), dict)
+            for key in ('state_dict', 'message_hub')):
+        raise InputError(
+            f'checkpoint {path} does not say where its training stood; to '
+            'train on from its weights set load_from instead of resuming')
+    return content

@@ -1,0 +1,62 @@
+"""Folders that a job writes to: looked at early, used by one job at a time."""
+import contextlib
+import logging
+import os
+from pathlib import Path
+from typing import Iterator
+
+from mmengine.logging import print_log
+
+from apa_mm.preflight.job import InputError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows; two runs are not noticed there
+    fcntl = None
+
+__all__ = ['check_writable', 'occupied']
+
+
+def check_writable(option: str, path: str) -> None:
+    """Refuse a folder that cannot be made or written to; makes nothing.
+
+    Args:
+        option (str): What the user set, such as '--work-dir'.
+        path (str): The folder.
+
+    Raises:
+        InputError: If the folder, or the nearest one above it that exists,
+            is a file or may not be written to.
+    """
+    nearest = Path(path).expanduser().absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    why = 'a file' if not nearest.is_dir() else '' if os.access(
+        nearest, os.W_OK | os.X_OK) else 'not writable for you'
+    if why:
+        raise InputError(f'{option} {path} cannot be written to: {nearest} is '
+                         f'{why}; name another folder')
+
+
+@contextlib.contextmanager
+def occupied(folder: str) -> Iterator[None]:
+    """Warn if another run works in the folder; hold it while the block runs.
+
+    Args:
+        folder (str): Work directory; made if need be.
+    """
+    os.makedirs(folder, exist_ok=True)
+    # The lock goes with the process, even if that is killed.
+    with open(os.path.join(folder, '.lock'), 'a', encoding='utf-8') as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print_log(
+                f'another run trains in {folder}: the two overwrite each '
+                "other's checkpoints; give each a --work-dir of its own",
+                logger='current',
+                level=logging.WARNING)
+        except OSError:
+            pass  # A file system without locks.
+        yield

@@ -1,0 +1,176 @@
+"""The Gumbel Optimized Loss.
+
+Shapes: N RoIs, C classes.
+"""
+import math
+from typing import Optional, Tuple, Union
+
+import torch
+from torch import Tensor
+
+from apa_mm.kernels.gol import GOLSettings, gol
+
+from .apa import check_floating
+from .gumbel import GUMBEL_CLAMP, check_clamp
+
+__all__ = ['GOL_ACTIVATIONS', 'count_foreground', 'gol_loss', 'rare_ratio']
+
+#: Range of the scores of each activation, unless the caller names one.
+DEFAULT_CLAMPS = {
+    'gumbel': GUMBEL_CLAMP,
+    'sigmoid': (-math.inf, math.inf)
+}
+GOL_ACTIVATIONS = tuple(DEFAULT_CLAMPS)
+
+
+def gol_loss(cls_score: Tensor,
+             labels: Tensor,
+             *,
+             rare: Optional[Tensor] = None,
+             ratio: Union[Tensor, float, None] = None,
+             activation: str = 'gumbel',
+             clamp: Optional[Tuple[float, float]] = None,
+             ignore_index: int = -100) -> Tensor:
+    r"""Gumbel Optimized Loss of every RoI.
+
+    .. math:: L_i = \sum_j w_{ij} \, BCE(p(s_{ij}), t_{ij})
+
+    ``w`` is 0 or 1. It is 1 for the target class and for every class that is
+    not rare. The negative of a rare class is dropped on foreground RoIs, and
+    kept with probability ``ratio``, drawn anew for each element, on
+    background RoIs.
+
+    One tensor of the size of ``cls_score`` is kept for the backward pass, the
+    finished gradient. Second derivatives raise RuntimeError.
+
+    Args:
+        cls_score (Tensor): Scores without a background column, (N, C), any
+            floating dtype; half types are computed in float32.
+        labels (Tensor): int64 in [0, C], C for background, (N,).
+        rare (Tensor, optional): True for rare classes, bool, (C,). None: no
+            class is rare.
+        ratio (Tensor | float, optional): Probability in [0, 1] that the
+            negative of a rare class is kept on a background RoI. None: see
+            :func:`rare_ratio`.
+        activation (str): 'gumbel', or 'sigmoid' for ordinary BCE.
+        clamp (tuple[float, float], optional): Range of the scores; outside
+            of it the gradient is zero. None: (-10, 10) for 'gumbel', no limit
+            for 'sigmoid'.
+        ignore_index (int): RoIs with this label have loss and gradient 0.
+
+    Returns:
+        Tensor: Loss per RoI, (N,), float32, or float64 for float64 scores.
+
+    Raises:
+        TypeError: If ``cls_score`` is not a floating or ``labels`` not an
+            int64 tensor, or ``rare`` is not boolean.
+        ValueError: If a shape, ``activation`` or ``clamp`` is not as above.
+
+    Example:
+        >>> import torch
+        >>> scores = torch.zeros(2, 3)
+        >>> labels = torch.tensor([0, 3])  # class 0, background
+        >>> gol_loss(scores, labels)
+        tensor([1.9174, 1.3760])
+        >>> rare = torch.tensor([False, False, True])
+        >>> gol_loss(scores, labels, rare=rare)
+        tensor([1.4587, 0.9174])
+    """
+    _check_gol(cls_score, labels, rare)
+    if activation not in GOL_ACTIVATIONS:
+        raise ValueError(f'activation must be one of {GOL_ACTIVATIONS}, but '
+                         f'got {activation!r}')
+    if clamp is not None:
+        clamp = check_clamp(clamp)
+    else:
+        clamp = DEFAULT_CLAMPS[activation]
+    ignored = labels == ignore_index
+    background = labels == cls_score.size(1)
+    positives = ~(ignored | background)
+    ratios = None
+    if rare is not None:
+        if ratio is None:
+            ratio = rare_ratio(count_foreground(labels, rare, ignore_index))
+        ratios = _row_ratios(background, ratio)
+    losses = gol(cls_score,
+                 torch.where(positives, labels, 0).unsqueeze(1),
+                 positives.unsqueeze(1), ratios,
+                 GOLSettings(activation, clamp, rare))
+    return losses.masked_fill(ignored, 0)
+
+
+def count_foreground(labels: Tensor,
+                     rare: Tensor,
+                     ignore_index: int = -100) -> Tensor:
+    """Count the foreground RoIs of rare classes, and all foreground RoIs.
+
+    Args:
+        labels (Tensor): int64 in [0, C], C for background, (N,).
+        rare (Tensor): True for rare classes, bool, (C,).
+        ignore_index (int): RoIs with this label do not count.
+
+    Returns:
+        Tensor: Both counts, int64, (2,). Counts of several batches may be
+        added up before they go into :func:`rare_ratio`.
+
+    Example:
+        >>> import torch
+        >>> count_foreground(torch.tensor([0, 1, 1, 2]),
+        ...                  torch.tensor([True, False]))
+        tensor([1, 3])
+    """
+    foreground = (labels != len(rare)) & (labels != ignore_index)
+    is_rare = foreground & rare[torch.where(foreground, labels, 0)]
+    return torch.stack([is_rare.sum(), foreground.sum()])
+
+
+def rare_ratio(counts: Tensor) -> Tensor:
+    """Return the fraction of foreground RoIs whose class is rare.
+
+    It is 1 without foreground: the authors' code has 0 / 0 there, and every
+    comparison with NaN is false, so that it drops nothing.
+
+    Args:
+        counts (Tensor): See :func:`count_foreground`, (2,).
+
+    Returns:
+        Tensor: In [0, 1], float32, 0-d.
+
+    Example:
+        >>> import torch
+        >>> rare_ratio(torch.tensor([1, 4])), rare_ratio(torch.tensor([0, 0]))
+        (tensor(0.2500), tensor(1.))
+    """
+    rare, total = counts.unbind()
+    return torch.where(total > 0, rare / total.clamp(min=1), 1.0)
+
+
+def _row_ratios(background: Tensor, ratio: Union[Tensor, float]) -> Tensor:
+    """Return the probability to keep a rare negative, float32, (N, 1)."""
+    if not isinstance(ratio, Tensor):
+        if not 0 <= ratio <= 1:
+            raise ValueError(f'ratio must be in [0, 1], but got {ratio}')
+        ratio = torch.full((), ratio, device=background.device)
+    return torch.where(background, ratio.float(), 0.0).unsqueeze(1)
+
+
+def _check_gol(cls_score: Tensor, labels: Tensor,
+               rare: Optional[Tensor]) -> None:
+    check_floating('cls_score', cls_score)
+    if labels.dtype != torch.int64:
+        raise TypeError(f'labels must be class indices of dtype torch.int64, '
+                        f'but got {labels.dtype}; convert them with '
+                        'labels.long()')
+    if cls_score.dim() != 2 or labels.shape != cls_score.shape[:1]:
+        raise ValueError(
+            'cls_score must have the shape (N, C) and labels (N,), but got '
+            f'{tuple(cls_score.shape)} and {tuple(labels.shape)}')
+    if rare is None:
+        return
+    if rare.dtype != torch.bool:
+        raise TypeError(f'rare must be a boolean mask, but got {rare.dtype}; '
+                        'make it by comparing frequencies with a threshold')
+    if rare.shape != cls_score.shape[1:]:
+        raise ValueError(
+            'rare must have one entry for each column of cls_score, '
+            f'{cls_score.size(1)}, but got {tuple(rare.shape)}')

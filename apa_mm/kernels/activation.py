@@ -1,0 +1,246 @@
+"""Which form computes an activation, and its derivative.
+
+``APA_MM_BACKEND`` overrides the choice for the whole process, the argument
+``backend`` for a call:
+
+======  ====================================================================
+auto    'native' on the CPU, 'triton' on CUDA devices that have it, 'eager'
+        elsewhere, for float64 and where no C++ compiler is found (default)
+eager   torch operations; every device and dtype
+native  the compiled CPU form (:mod:`apa_mm.kernels.native`)
+triton  the GPU kernels (:mod:`apa_mm.kernels.apa_triton`); on the CPU only
+        in Triton's interpreter, ``TRITON_INTERPRET=1``
+======  ====================================================================
+
+A form that does not apply to a tensor falls back to 'eager'. Whatever records
+or transforms operations (``torch.compile``, export, ``torch.jit.trace``,
+``make_fx``, fake tensors, ``torch.func``, forward-mode differentiation) gets
+the plain formulas, so that it sees nothing but torch's own operations.
+"""
+import os
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from apa_mm.utils.imports import HAS_TRITON
+
+from . import native
+from .formulas import activation
+
+__all__ = [
+    'BACKENDS', 'activate', 'choose_backend', 'first_order_only',
+    'gradients_of', 'is_plain'
+]
+
+BACKENDS = ('auto', 'eager', 'native', 'triton')
+VARIABLE = 'APA_MM_BACKEND'
+
+
+def activate(x: Tensor,
+             kappa: Tensor,
+             lambd: Tensor,
+             kind: int,
+             paper: bool = False,
+             backend: Optional[str] = None) -> Tensor:
+    """Return the activation, by the fastest form that is right here.
+
+    Arguments are those of :func:`apa_mm.kernels.formulas.activation`, and one
+    of :data:`BACKENDS` or None.
+    """
+    if not is_plain(x, kappa, lambd):
+        return activation(x, kappa, lambd, kind, paper)
+    name = choose_backend(x, backend)
+    if torch.is_grad_enabled() and (x.requires_grad or kappa.requires_grad
+                                    or lambd.requires_grad):
+        return _Activation.apply(x, kappa, lambd, kind, paper, name)
+    return _forward(x, kappa, lambd, kind, name)
+
+
+def choose_backend(x: Tensor, wanted: Optional[str] = None) -> str:
+    """Return the name of the implementation to call for a plain tensor.
+
+    Args:
+        x (Tensor): Input of the activation, see :func:`is_plain`.
+        wanted (str, optional): One of :data:`BACKENDS`; None reads the
+            environment variable ``APA_MM_BACKEND``, else 'auto'.
+
+    Returns:
+        str: 'eager', 'native' or 'triton'.
+
+    Raises:
+        ValueError: If the name is unknown.
+
+    Example:
+        >>> import torch
+        >>> choose_backend(torch.ones(1), 'eager')
+        'eager'
+    """
+    name = wanted or os.environ.get(VARIABLE) or 'auto'
+    if name not in BACKENDS:
+        source = 'backend' if wanted else f'environment variable {VARIABLE}'
+        raise ValueError(
+            f'{source} must be one of {BACKENDS}, but got {name!r}')
+    device = x.device.type
+    if name == 'auto':
+        name = {'cpu': 'native', 'cuda': 'triton'}.get(device, 'eager')
+    if name == 'eager' or x.dtype not in native.DTYPES:
+        return 'eager'
+    if name == 'triton':
+        return name if _triton_runs(device) else 'eager'
+    usable = device == 'cpu' and native.library() is not None
+    return name if usable else 'eager'
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Return whether kernels may read the tensors' memory as their values.
+
+    Not so while operations are recorded or transformed, for subclasses, and
+    for tensors that are more than their memory: with a pending negation,
+    sparse, nested, symbolic zeros.
+    """
+    if (torch.compiler.is_compiling() or torch.jit.is_tracing()
+            or torch._C._len_torch_dispatch_stack()
+            or torch._C._are_functorch_transforms_active()
+            or forward_ad._current_level >= 0):
+        return False
+    for x in tensors:
+        if (type(x) not in (Tensor, torch.nn.Parameter) or x.is_neg()
+                or x.layout is not torch.strided or x.is_nested
+                or x._is_zerotensor()):
+            return False
+    return True
+
+
+def gradients_of(function: Callable, inputs: Sequence[Tensor], grad: Tensor,
+                 needed: Sequence[bool]) -> List[Optional[Tensor]]:
+    """Compute ``function`` again and return the gradients of its inputs.
+
+    With grad mode on, as under ``create_graph=True``, they can be
+    differentiated again.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views, so that a parameter that was computed from x does not lead
+        # from its own gradient to that of x.
+        inputs = [t.view_as(t) if create_graph else
+                  t.detach().requires_grad_(need)
+                  for t, need in zip(inputs, needed, strict=True)]
+        out = function(*inputs)
+        wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
+        grads = iter(torch.autograd.grad(
+            out, wanted, grad, create_graph=create_graph))
+    return [next(grads) if need else None for need in needed]
+
+
+def first_order_only(remedy: str) -> Callable:
+    """Make second derivatives through a ``backward`` raise, never vanish.
+
+    Args:
+        remedy (str): What the user can do instead.
+
+    Returns:
+        Callable: Decorator of an autograd Function's ``backward``.
+    """
+
+    def decorate(backward: Callable) -> Callable:
+
+        def guarded(ctx: Any, *grads: Tensor) -> tuple:
+            create_graph = torch.is_grad_enabled()
+            with torch.no_grad():
+                results = backward(ctx, *grads)
+            if not create_graph:
+                return results
+            fail = torch._C._functions.DelayedError(
+                f'second derivatives are not available here; {remedy}'
+                .encode(), len(results))
+            return fail(*(
+                r if r is None else r.detach().requires_grad_()
+                for r in results))
+
+        return guarded
+
+    return decorate
+
+
+class _Activation(torch.autograd.Function):
+    """Keeps the inputs alone and computes the rest again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kappa: Tensor, lambd: Tensor, kind: int,
+                paper: bool, backend: str) -> Tensor:
+        ctx.save_for_backward(x, kappa, lambd)
+        ctx.settings = kind, paper, backend
+        return _forward(x, kappa, lambd, kind, backend)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        inputs = ctx.saved_tensors
+        kind, paper, backend = ctx.settings
+        layout = None
+        if not torch.is_grad_enabled() and is_plain(*inputs, grad):
+            layout = _find_layout(backend, *inputs)
+        if layout is not None:
+            grads = _backward(*inputs, grad, layout, kind, paper, backend)
+        else:
+            grads = gradients_of(
+                lambda *t: activation(*t, kind, paper), inputs, grad,
+                ctx.needs_input_grad[:3])
+        return (*grads, None, None, None)
+
+
+def _forward(x: Tensor, kappa: Tensor, lambd: Tensor, kind: int,
+             backend: str) -> Tensor:
+    layout = _find_layout(backend, x, kappa, lambd)
+    if layout is None:
+        return activation(x, kappa, lambd, kind)
+    return _module(backend).forward(x, _flat(kappa), _flat(lambd), layout,
+                                    kind)
+
+
+def _backward(x: Tensor, kappa: Tensor, lambd: Tensor, grad: Tensor,
+              layout: native.Layout, kind: int, paper: bool,
+              backend: str) -> Tuple[Tensor, ...]:
+    grad_x, sums = _module(backend).backward(x, grad, _flat(kappa),
+                                             _flat(lambd), layout, kind, paper)
+    return (grad_x, sums[:, 0].reshape(kappa.shape).to(kappa.dtype),
+            sums[:, 1].reshape(lambd.shape).to(lambd.dtype))
+
+
+def _module(backend: str) -> Any:
+    if backend == 'triton':
+        # Imported late: it defines kernels, for which triton is needed.
+        from . import apa_triton
+        return apa_triton
+    return native
+
+
+def _triton_runs(device: str) -> bool:
+    if not HAS_TRITON:
+        return False
+    return device in ('cuda', 'xpu') or (
+        device == 'cpu' and _module('triton').interpreted())
+
+
+def _find_layout(backend: str, x: Tensor, kappa: Tensor,
+                 lambd: Tensor) -> Optional[native.Layout]:
+    """Return how the kernel walks x; None asks for the eager form.
+
+    None if the parameters vary along more than one axis or differ in shape,
+    or ``x`` would have to be copied.
+    """
+    if backend == 'eager' or kappa.numel() != lambd.numel():
+        return None
+    channel_dim = None
+    if kappa.numel() > 1:
+        offset = x.dim() - kappa.dim()
+        axes = [offset + i for i, size in enumerate(kappa.shape) if size > 1]
+        if kappa.shape != lambd.shape or len(axes) > 1:
+            return None
+        channel_dim = axes[0]
+    return native.find_layout(x, channel_dim)
+
+
+def _flat(parameter: Tensor) -> Tensor:
+    return parameter.detach().reshape(-1).to(torch.float32).contiguous()

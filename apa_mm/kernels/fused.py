@@ -1,0 +1,337 @@
+"""BatchNorm + AGLU, and the end of a residual block, without extra memory.
+
+ReLU costs no memory in training: the next convolution keeps its output
+anyway. AGLU keeps its input too. That input is the output of BatchNorm, an
+affine map of what BatchNorm keeps anyway, so these functions keep BatchNorm's
+input and compute the affine map again in the backward pass. Values and
+gradients are those of the separate layers.
+
+Shapes: N images, C channels, H x W pixels.
+"""
+from ctypes import c_double, c_int64
+from typing import Any, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor
+
+from . import native
+from .activation import activate, choose_backend, first_order_only, is_plain
+from .formulas import UNIT
+
+__all__ = [
+    'Affine', 'batch_norm_aglu', 'batch_statistics', 'residual_aglu', 'usable'
+]
+
+REMEDY = "set fuse=False on the backbone or block, or backend='eager'"
+
+
+class Affine(NamedTuple):
+    """A tensor as an affine map of another one that is kept anyway.
+
+    Attributes:
+        source (Tensor): (N, C, H, W), input of a BatchNorm layer.
+        scale (Tensor): (C,), ``weight / sqrt(var + eps)``.
+        shift (Tensor): (C,), ``bias - mean * scale``.
+    """
+
+    source: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor,
+           invstd: Tensor) -> 'Affine':
+        """Return BatchNorm's output as an affine map of its input."""
+        scale = weight * invstd
+        return cls(x, scale, bias - mean * scale)
+
+    def compute(self) -> Tensor:
+        """Return the tensor itself, (N, C, H, W), in the source's dtype."""
+        scale, shift = (v[:, None, None] for v in (self.scale, self.shift))
+        return torch.addcmul(shift, self.source, scale).to(self.source.dtype)
+
+
+class _BatchNormAGLU(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor,
+                mean: Tensor, invstd: Tensor, kappa: Tensor, lambd: Tensor,
+                batch_stats: bool, paper: bool) -> Tensor:
+        ctx.save_for_backward(x, weight, bias, mean, invstd, kappa, lambd)
+        ctx.batch_stats, ctx.paper = batch_stats, paper
+        affine = Affine.of(x, weight, bias, mean, invstd)
+        ctx.native = usable(x, kappa, lambd)
+        if ctx.native:
+            return _batch_norm_forward(affine, kappa, lambd)
+        return _aglu_forward(affine.compute(), kappa, lambd)
+
+    @staticmethod
+    @first_order_only(REMEDY)
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        x, weight, bias, mean, invstd, kappa, lambd = ctx.saved_tensors
+        affine = Affine.of(x, weight, bias, mean, invstd)
+        if ctx.native:
+            grads = _batch_norm_backward(
+                affine, grad, weight, mean, invstd, kappa, lambd,
+                ctx.batch_stats, ctx.paper)
+        else:
+            grad_z, grad_kappa, grad_lambd = _aglu_backward(
+                affine.compute(), grad, kappa, lambd, ctx.paper)
+            grads = torch.ops.aten.native_batch_norm_backward(
+                grad_z, x, weight, mean, invstd.pow(-2), mean, invstd,
+                ctx.batch_stats, 0.0, [True, True, True])
+            grads = (*grads, grad_kappa, grad_lambd)
+        grad_x, grad_weight, grad_bias, grad_kappa, grad_lambd = grads
+        return (grad_x, grad_weight, grad_bias, None, None, grad_kappa,
+                grad_lambd, None, None)
+
+
+class _ResidualAGLU(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx: Any, h: Optional[Tensor], gate: Tensor, identity: Tensor,
+                kappa: Tensor, lambd: Tensor, paper: bool,
+                *recipes: Optional[Tensor]) -> Tensor:
+        # Recipes: source, scale, shift of h and of the identity.
+        kept = list(recipes)
+        if kept[3] is None:
+            kept[3] = identity
+        ctx.save_for_backward(gate, kappa, lambd, *kept)
+        ctx.paper = paper
+        main, short = Affine(*kept[:3]), Affine(*kept[3:])
+        ctx.native = usable(main.source, kappa, lambd,
+                                         short.source)
+        if ctx.native:
+            return _block_end_forward(main, short, gate, kappa,
+                                                  lambd)
+        if h is None:
+            h = main.compute()
+            identity = identity if short.scale is None else short.compute()
+        z = h * gate[:, :, None, None] + identity
+        return _aglu_forward(z, kappa, lambd)
+
+    @staticmethod
+    @first_order_only(REMEDY)
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        gate, kappa, lambd, *kept = ctx.saved_tensors
+        main, short = Affine(*kept[:3]), Affine(*kept[3:])
+        if ctx.native:
+            grads = _block_end_backward(main, short, grad, gate,
+                                                    kappa, lambd, ctx.paper)
+        else:
+            h = main.compute()
+            wide_gate = gate[:, :, None, None]
+            identity = short.source if short.scale is None else short.compute()
+            grad_z, *rest = _aglu_backward(h * wide_gate + identity, grad,
+                                           kappa, lambd, ctx.paper)
+            grads = (grad_z * wide_gate, (grad_z * h).sum(
+                (2, 3)).to(gate.dtype), grad_z, *rest)
+        return (*grads, None, *([None] * 6))
+
+
+def _aglu_forward(z: Tensor, kappa: Tensor, lambd: Tensor) -> Tensor:
+    return activate(z, kappa, lambd, UNIT)
+
+
+def _aglu_backward(z: Tensor, grad: Tensor, kappa: Tensor, lambd: Tensor,
+                   paper: bool) -> Tuple[Tensor, Tensor, Tensor]:
+    with torch.enable_grad():
+        leaves = [t.detach().requires_grad_() for t in (z, kappa, lambd)]
+        out = activate(*leaves, UNIT, paper)
+    return torch.autograd.grad(out, leaves, grad)
+
+
+def batch_norm_aglu(x: Tensor,
+                    weight: Tensor,
+                    bias: Tensor,
+                    mean: Tensor,
+                    invstd: Tensor,
+                    *,
+                    kappa: Tensor,
+                    lambd: Tensor,
+                    batch_stats: bool,
+                    lambda_grad: str = 'exact') -> Tensor:
+    """Return ``aglu(batch_norm(x))`` and keep only ``x``.
+
+    Args:
+        x (Tensor): (N, C, H, W).
+        weight (Tensor): (C,), BatchNorm's gain.
+        bias (Tensor): (C,), BatchNorm's bias.
+        mean (Tensor): (C,), mean of the batch or running mean; no gradient.
+        invstd (Tensor): (C,), ``1 / sqrt(var + eps)`` of the same; no
+            gradient.
+        kappa (Tensor): One value, or (C, 1, 1).
+        lambd (Tensor): Like ``kappa``, positive.
+        batch_stats (bool): Whether mean and invstd are those of ``x``, so
+            that the gradient flows through them.
+        lambda_grad (str): See :func:`apa_mm.functional.aglu`.
+
+    Returns:
+        Tensor: (N, C, H, W), dtype of ``x``.
+    """
+    return _BatchNormAGLU.apply(x, weight, bias, mean, invstd, kappa, lambd,
+                                batch_stats, lambda_grad == 'paper')
+
+
+def residual_aglu(h: Optional[Tensor],
+                  gate: Tensor,
+                  identity: Tensor,
+                  h_recipe: Affine,
+                  identity_recipe: Optional[Affine] = None,
+                  *,
+                  kappa: Tensor,
+                  lambd: Tensor,
+                  lambda_grad: str = 'exact') -> Tensor:
+    """Return ``aglu(h * gate + identity)`` without keeping h or the sum.
+
+    Args:
+        h (Tensor, optional): (N, C, H, W), output of the block's last
+            BatchNorm. None without gradients, where the recipes say it all;
+            ``identity`` is the source of its recipe then.
+        gate (Tensor): (N, C), channel attention.
+        identity (Tensor): (N, C, H, W), shortcut.
+        h_recipe (Affine): ``h`` as a map of its BatchNorm's input.
+        identity_recipe (Affine, optional): The same for the shortcut; None
+            keeps the shortcut itself, which the block's first convolution
+            keeps anyway.
+        kappa (Tensor): One value, or (C, 1, 1).
+        lambd (Tensor): Like ``kappa``, positive.
+        lambda_grad (str): See :func:`apa_mm.functional.aglu`.
+
+    Returns:
+        Tensor: (N, C, H, W), dtype of the source of ``h``.
+    """
+    recipes = (t.detach() for t in (*h_recipe, *(identity_recipe or ())))
+    missing = [None] * (0 if identity_recipe else 3)
+    return _ResidualAGLU.apply(h, gate, identity, kappa, lambd,
+                               lambda_grad == 'paper', *recipes, *missing)
+
+
+def usable(x: Tensor,
+           kappa: Tensor,
+           lambd: Tensor,
+           other: Optional[Tensor] = None) -> bool:
+    """Return whether these tensors can be walked: float32, NCHW, CPU."""
+    tensors = [x] if other is None else [x, other]
+    return (is_plain(*tensors, kappa, lambd)
+            and choose_backend(x) == 'native' and x.dim() == 4
+            and x.numel() > 0 and kappa.numel() == lambd.numel()
+            and all(t.dtype == torch.float32 and t.is_contiguous()
+                    for t in tensors))
+
+
+def batch_statistics(x: Tensor, running_mean: Tensor, running_var: Tensor,
+                     eps: float, factor: float) -> Tuple[Tensor, Tensor]:
+    """Return mean and 1 / std per channel of NCHW; move the running ones.
+
+    Args:
+        x (Tensor): (N, C, H, W) with more than one value per channel.
+        running_mean (Tensor): (C,), moved by ``factor`` in place.
+        running_var (Tensor): (C,), the same with the unbiased variance.
+        eps (float): Added to the biased variance.
+        factor (float): Share of the new values.
+
+    Returns:
+        tuple[Tensor, Tensor]: (C,) each, float32.
+    """
+    n, c, h, w = x.shape
+    mean, invstd = x.new_empty(c), x.new_empty(c)
+    native.library().batch_statistics(
+        *map(native.pointer, (x, mean, invstd, running_mean, running_var)),
+        c_double(eps), c_double(factor), c_int64(n), c_int64(h * w),
+        c_int64(c), native.threads(x))
+    return mean, invstd
+
+
+def _batch_norm_forward(affine: Affine, kappa: Tensor,
+                       lambd: Tensor) -> Tensor:
+    """Return ``aglu(scale * x + shift)``."""
+    return native.forward(affine.source, _flat(kappa), _flat(lambd),
+                          _layout(affine.source), UNIT,
+                          (_flat(affine.scale), _flat(affine.shift)))
+
+
+def _batch_norm_backward(affine: Affine, grad: Tensor, weight: Tensor,
+                        mean: Tensor, invstd: Tensor, kappa: Tensor,
+                        lambd: Tensor, batch_stats: bool,
+                        paper: bool) -> tuple:
+    """Return the gradients for x, weight, bias, kappa and lambda."""
+    x, mean = affine.source, _flat(mean)
+    grad_x, sums = native.backward_parts(
+        x, grad, _flat(kappa), _flat(lambd), _layout(x), UNIT, paper,
+        (_flat(affine.scale), _flat(affine.shift)), mean)
+    n, c, h, w = x.shape
+    norm_grads, grads = x.new_empty(2, c), x.new_empty(2, kappa.numel())
+    native.library().batch_norm_aglu_grads(
+        *map(native.pointer, (grad_x, x, sums, _flat(weight), mean,
+                              _flat(invstd), norm_grads, grads)),
+        int(batch_stats), c_int64(n), c_int64(h * w), c_int64(c),
+        c_int64(int(kappa.numel() > 1)), native.threads(x))
+    return (grad_x, *norm_grads.unbind(),
+            *_parameter_grads(grads, kappa, lambd))
+
+
+def _block_end_forward(main: Affine, short: Affine, gate: Tensor,
+                      kappa: Tensor, lambd: Tensor) -> Tensor:
+    """Return ``aglu(gate * h + identity)``."""
+    y = torch.empty_like(main.source)
+    native.library().block_end_forward(
+        *map(native.pointer, (main.source, short.source, y)),
+        *_folded(main, short, gate), *_sizes(main.source, kappa, lambd),
+        native.threads(y))
+    return y
+
+
+def _block_end_backward(main: Affine, short: Affine, grad: Tensor,
+                       gate: Tensor, kappa: Tensor, lambd: Tensor,
+                       paper: bool) -> tuple:
+    """Return the gradients for h, gate, identity, kappa and lambda."""
+    x = main.source
+    grad = grad.contiguous()
+    grad_z, grad_h = torch.empty_like(x), torch.empty_like(x)
+    n, c = x.shape[:2]
+    grad_gate = x.new_empty(n, c)
+    sums = x.new_empty((n, c, 2), dtype=torch.float64)
+    grads = x.new_empty(2, kappa.numel())
+    native.library().block_end_backward(
+        *map(native.pointer, (x, short.source, grad, grad_z, grad_h,
+                              grad_gate, sums, grads)),
+        *_folded(main, short, gate), *_sizes(x, kappa, lambd), int(paper),
+        native.threads(x))
+    return (grad_h, grad_gate.to(gate.dtype), grad_z,
+            *_parameter_grads(grads, kappa, lambd))
+
+
+def _flat(parameter: Tensor) -> Tensor:
+    """Return a tensor whose memory is that of the values in order, float32."""
+    if parameter.dtype == torch.float32 and parameter.is_contiguous():
+        return parameter
+    return parameter.detach().to(torch.float32).contiguous()
+
+
+def _layout(x: Tensor) -> native.Layout:
+    n, c, h, w = x.shape
+    return native.Layout(n * c, h * w, c, False)
+
+
+def _folded(main: Affine, short: Affine, gate: Tensor) -> tuple:
+    """Return pointers to scale and shift of both norms and to the gate."""
+    tensors = [_flat(main.scale), _flat(main.shift), _flat(gate), None, None]
+    if short.scale is not None:
+        tensors[3:] = _flat(short.scale), _flat(short.shift)
+    return tuple(map(native.pointer, tensors))
+
+
+def _sizes(x: Tensor, kappa: Tensor, lambd: Tensor) -> tuple:
+    n, c, h, w = x.shape
+    return (c_int64(n * c), c_int64(h * w), c_int64(c),
+            native.pointer(_flat(kappa)), native.pointer(_flat(lambd)),
+            c_int64(int(kappa.numel() > 1)))
+
+
+def _parameter_grads(grads: Tensor, kappa: Tensor,
+                     lambd: Tensor) -> Tuple[Tensor, Tensor]:
+    """Return the two rows in the shapes and dtypes of the parameters."""
+    return tuple(
+        row.reshape(parameter.shape).to(parameter.dtype)
+        for row, parameter in zip(grads.unbind(), (kappa, lambd), strict=True))

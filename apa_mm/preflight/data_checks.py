@@ -1,0 +1,203 @@
+"""Check the annotation files and images that a config names.
+
+Each file is read once for all of its readers, which is nearly all of the
+cost; ``--skip-checks`` leaves it out.
+"""
+import os.path as osp
+import time
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from apa_mm.data.annotation_checks import AnnotationReport, check_annotations
+from apa_mm.data.annotations import AnnotationError, read_annotations, show
+from apa_mm.data.dataset_files import SPLITS, DataFile, find_data_files
+from apa_mm.preflight.class_order import label_order_problems
+from apa_mm.preflight.findings import Findings, is_rank_0
+
+__all__ = ['DataReport', 'check_data', 'inspect_data']
+
+
+class DataReport(NamedTuple):
+    """The data files of a config.
+
+    Attributes:
+        rows (list[dict]): One per annotation file and split: 'split', 'file'
+            and the counts of
+            :class:`~apa_mm.data.annotation_checks.AnnotationReport`;
+            'images' is 'unreadable' for a file with another shape.
+        problems (list[str]): What the job cannot run with.
+        warnings (list[str]): What it can run with.
+    """
+
+    rows: List[dict]
+    problems: List[str]
+    warnings: List[str]
+
+
+def check_data(cfg: Config, splits: Sequence[str] = SPLITS) -> Findings:
+    """Check the data of a job; only rank 0 reads files."""
+    if not is_rank_0(cfg):
+        return Findings([], [])
+    return Findings(*inspect_data(cfg, splits)[1:])
+
+
+def inspect_data(cfg: Config, splits: Sequence[str] = SPLITS) -> DataReport:
+    """Read the annotation files and image folders of the given splits.
+
+    Args:
+        cfg (Config): The config of a job.
+        splits (Sequence[str]): Of 'train', 'val' and 'test'.
+
+    Returns:
+        DataReport: Counts per file, and everything that is wrong.
+    """
+    heads = dict(_head_sizes(cfg))
+    files = find_data_files(cfg, splits)
+    problems = [
+        problem for item in files
+        if item.layout is not None and item.classes is not None
+        for problem in _size_problems(item, len(item.classes), heads)
+    ]
+    by_path: Dict[str, List[DataFile]] = {}
+    for item in files:
+        by_path.setdefault(osp.normpath(item.path), []).append(item)
+    reports: Dict[DataFile, AnnotationReport] = {}
+    for readers in by_path.values():
+        problems += _read(readers, reports)
+    for item, report in reports.items():
+        problems += [f'{_where(item)}: {text}' for text in report.problems]
+    sound = {
+        item: reports[item]
+        for item in files if item in reports and reports[item].counts
+        and not reports[item].problems
+    }
+    for item, report in sound.items():
+        if item.classes is None:
+            problems += _size_problems(item, report.counts['categories'],
+                                       heads)
+    problems += _empty_problems(sound)
+    if not _reads_text(cfg):
+        problems += label_order_problems([
+            (_where(item), item.classes,
+             report.sorted_labels if item.sort_categories else report.labels,
+             report.sorted_labels) for item, report in sound.items()
+        ])
+    warnings = [
+        f'{len(report.unused_categories)} of {report.counts["categories"]} '
+        f'categories have no object to learn from in {item.path} and cannot '
+        f'be learned: {show(report.unused_categories)}'
+        for item, report in sound.items()
+        if item.split == 'train' and report.unused_categories
+        and item.labelled
+    ]
+    # One dataset may serve two splits.
+    return DataReport(_rows(reports), list(dict.fromkeys(problems)), warnings)
+
+
+def _rows(reports: Dict[DataFile, AnnotationReport]) -> List[dict]:
+    rows = {}
+    for item, report in reports.items():
+        row = dict(split=item.split, file=item.path)
+        row.update(report.counts or dict(images='unreadable'))
+        rows.setdefault((item.split, item.path), row)
+    return sorted(rows.values(), key=lambda row: SPLITS.index(row['split']))
+
+
+def _read(readers: List[DataFile],
+          reports: Dict[DataFile, AnnotationReport]) -> List[str]:
+    """Put a report per reader of one file into ``reports``."""
+    path, begin = readers[0].path, time.perf_counter()
+    where = _where(readers[0])
+    if readers[0].layout == 'folder':
+        return [] if osp.isdir(path) else [
+            f'{where}: the folder does not exist; set data_root to where the '
+            'images are'
+        ]
+    if not osp.isfile(path):
+        return [
+            f'{where}: the annotation file does not exist; set data_root and '
+            'ann_file to where it is'
+        ]
+    readers = [item for item in readers if item.layout is not None]
+    if not readers:
+        return []
+    try:
+        content = read_annotations(path)
+    except AnnotationError as error:
+        for item in readers:
+            reports[item] = AnnotationReport([], {}, [], [], [])
+        return [f'{where}: {problem}' for problem in error.problems]
+    except OSError as error:
+        return [f'{where}: the file cannot be read ({error}); mend that']
+    for item in readers:
+        reports[item] = check_annotations(
+            content,
+            item.image_folder,
+            layout=item.layout,
+            classes=item.classes,
+            lvis_metric=item.lvis_metric,
+            masks=item.masks,
+            need_annotations=item.labelled)
+    print_log(
+        f'checked {path} in {time.perf_counter() - begin:.1f} s '
+        '(--skip-checks leaves this out)', 'current')
+    return []
+
+
+def _where(reader: DataFile) -> str:
+    return f'{reader.path} ({reader.split} {reader.reader})'
+
+
+def _empty_problems(sound: Dict[DataFile, AnnotationReport]) -> List[str]:
+    """Say so if training would not see a single object."""
+    train = {k: v for k, v in sound.items() if k.split == 'train'}
+    if not train or any(
+            report.counts['annotations'] > report.
+            counts['unlearned_annotations'] for report in train.values()):
+        return []
+    total = sum(report.counts['annotations'] for report in train.values())
+    return [
+        f'{" + ".join(map(_where, train))}: none of its {total} annotations '
+        'can be learned: all are crowds, ignored, thinner than a pixel, '
+        'without area or outside of their image; train on a file with '
+        'objects, or correct iscrowd, bbox and area'
+    ]
+
+
+def _size_problems(reader: DataFile, number: int,
+                   heads: Dict[str, int]) -> List[str]:
+    source = ("the dataset's metainfo has {} classes"
+              if reader.classes is not None else 'it has {} categories')
+    return [
+        f'{_where(reader)}: {source.format(number)}, but {name} is {size}; '
+        f"set num_classes={number} or the dataset's "
+        'metainfo=dict(classes=...)' for name, size in heads.items()
+        if size != number
+    ]
+
+
+def _reads_text(cfg: Config) -> bool:
+    """GLIP and Grounding DINO read classes from text; theirs is a limit."""
+    return 'language_model' in (cfg.get('model') or {})
+
+
+def _head_sizes(cfg: Config) -> Iterator[Tuple[str, int]]:
+    """Yield name and value of ``num_classes`` of a detector's heads."""
+    model = cfg.get('model') or {}
+    if cfg.get('default_scope') != 'mmdet' or not isinstance(
+            model, dict) or _reads_text(cfg):
+        return
+    name, parent = 'model', model
+    if isinstance(model.get('roi_head'), dict):
+        # A box head beside a roi_head belongs to the proposals.
+        name, parent = 'model.roi_head', model['roi_head']
+    for kind in ('bbox_head', 'mask_head'):
+        heads = parent.get(kind)
+        several = isinstance(heads, (list, tuple))
+        for index, head in enumerate(heads if several else [heads]):
+            size = head.get('num_classes') if isinstance(head, dict) else None
+            if isinstance(size, int):
+                place = f'[{index}]' if several else ''
+                yield f'{name}.{kind}{place}.num_classes', size

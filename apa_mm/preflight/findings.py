@@ -1,0 +1,33 @@
+"""What a check returns, and the error that many findings become."""
+import os
+from typing import List, NamedTuple
+
+from mmengine.config import Config
+
+__all__ = ['Findings', 'InputError', 'is_rank_0']
+
+#: What launchers call the process's rank, before torch.distributed starts.
+_RANK_VARIABLES = dict(
+    pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
+
+
+class InputError(ValueError):
+    """Input that a job cannot run with; one sentence per problem."""
+
+
+class Findings(NamedTuple):
+    """What a check found; one sentence each.
+
+    Attributes:
+        problems (list[str]): What the job cannot run with.
+        warnings (list[str]): What it can run with.
+    """
+
+    problems: List[str]
+    warnings: List[str]
+
+
+def is_rank_0(cfg: Config) -> bool:
+    """Return whether this process is the first one of the job."""
+    variable = _RANK_VARIABLES.get(cfg.get('launcher', 'none'))
+    return variable is None or os.environ.get(variable, '0') == '0'

@@ -1,0 +1,76 @@
+"""Make mmengine read checkpoints by our reader, on either stack.
+
+``init_cfg=dict(type='Pretrained')``, ``load_from``, ``--resume``, testing,
+``DetInferencer`` and ``init_detector`` all load through mmengine's
+``CheckpointLoader``. What stands behind it differs: torch before 2.6 runs
+whatever a file holds, OneDL's mmengine does so when a safe load was refused,
+and downloads always do. ``import apa_mm`` installs the loaders below for all
+of them, whichever of the two is imported first.
+"""
+import functools
+import json
+import os
+from typing import Any, Callable
+from unittest import mock
+
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from .reading import read_checkpoint, read_stream
+
+__all__ = ['install', 'load_from_local']
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict:
+    """Load a file as mmengine's function of this name does, but safely.
+
+    Args:
+        filename (str): Checkpoint of torch or safetensors.
+        map_location (str | torch.device | Callable | dict, optional): See
+            :func:`~apa_mm.weights.reading.read_checkpoint`.
+
+    Returns:
+        dict: The content.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it is damaged or holds more than weights.
+    """
+    filename = os.path.expanduser(filename)
+    if not os.path.isfile(filename):
+        raise FileNotFoundError(f'{filename} can not be found.')
+    raw = read_checkpoint(filename, map_location)
+    if 'meta' in raw.metadata:  # of a safetensors file that we wrote
+        return dict(
+            meta=json.loads(raw.metadata['meta']), state_dict=raw.content)
+    return raw.content
+
+
+def _load(file: Any, map_location: Any = None, *_: Any, **__: Any) -> dict:
+    """Stand in for ``torch.load`` while mmengine downloads something."""
+    if isinstance(file, (str, os.PathLike)):
+        return load_from_local(os.fspath(file), map_location)
+    return read_stream(file, map_location)[0]
+
+
+def _guarded(loader: Callable) -> Callable:
+    """Let a loader of a network address end in our reader."""
+
+    @functools.wraps(loader)
+    def load(*args: Any, **kwargs: Any) -> Any:
+        with mock.patch.object(torch, 'load', _load):
+            return loader(*args, **kwargs)
+
+    return load
+
+
+def install() -> None:
+    """Replace mmengine's loaders; a second call changes nothing."""
+    schemes = dict(CheckpointLoader._schemes)
+    if schemes.get('') is load_from_local:
+        return
+    for prefix, loader in schemes.items():
+        if prefix:
+            CheckpointLoader.register_scheme(
+                prefix, _guarded(loader), force=True)
+    CheckpointLoader.register_scheme('', load_from_local, force=True)

@@ -1,0 +1,269 @@
+"""Unpickle weights without running anything that a file names.
+
+A pickle is a program: it calls what it names. :class:`WeightsUnpickler` takes
+the instructions that ``torch.save`` and mmengine write, and answers names by
+:mod:`~apa_mm.weights.constructors` alone. The real classes and functions are
+never within a file's reach, nor is torch's list of allowed globals needed,
+which is global state and differs between versions of torch.
+"""
+import argparse
+import collections
+import pickle
+from typing import IO, Any, Callable, Dict, List
+
+import numpy as np
+import torch
+
+from .constructors import (Constructors, Name, Storage, are_sizes, checked_key,
+                           fill_array, fill_history, new_history)
+from .errors import CheckpointError
+
+__all__ = ['WeightsUnpickler', 'check_nesting']
+
+_PLAIN_OPCODES = (
+    'PROTO STOP MARK NONE NEWFALSE NEWTRUE BININT BININT1 BININT2 LONG1 '
+    'BINFLOAT BINUNICODE SHORT_BINSTRING EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 '
+    'TUPLE3 EMPTY_LIST EMPTY_DICT BINPUT LONG_BINPUT BINGET LONG_BINGET '
+    'GLOBAL BINPERSID').split()
+
+
+class _Instructions(dict):
+    """What to do at each opcode."""
+
+    def __missing__(self, opcode: int) -> Any:
+        raise CheckpointError(
+            f'its pickle has the instruction {bytes([opcode])!r}, which '
+            'torch.save does not write unless asked for another protocol; '
+            'save it anew with the default')
+
+
+# pickle._Unpickler is the form in Python: its instructions can be chosen, and
+# unlike the form in C it reserves no memory for a number in the file.
+class WeightsUnpickler(pickle._Unpickler):
+    """Build what a pickle holds, of known constructors alone.
+
+    Args:
+        stream (IO[bytes]): Where the pickle starts.
+        num_bytes (int): Size of the whole file; no storage or tensor may
+            claim more.
+        load_storage (Callable): Gets key, dtype, bytes claimed and the place
+            where it was ('cpu', 'cuda:0'), and returns a :class:`Storage`.
+    """
+
+    dispatch = _Instructions({
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(
+            pickle, name)[0]]
+        for name in _PLAIN_OPCODES
+    })
+
+    def __init__(self, stream: IO[bytes], num_bytes: int,
+                 load_storage: Callable[..., Storage]) -> None:
+        super().__init__(stream, encoding='utf-8', errors='surrogateescape')
+        self._load_storage = load_storage
+        self._storages: Dict[str, Storage] = {}
+        self._stored = 0
+        self._build_from = Constructors(num_bytes)
+        self._answers = dict(self._build_from.answers)
+        self._callable = {id(value) for value in self._answers.values()}
+
+    def load(self) -> Any:
+        """Return the object.
+
+        Raises:
+            CheckpointError: If it is no whole pickle, or wants more than
+                weights and plain values.
+        """
+        try:
+            return super().load()
+        except CheckpointError:
+            raise
+        except Exception as error:
+            # Hostile bytes can make the unpickler fail in any way it knows.
+            raise CheckpointError(
+                'it is truncated or damaged, or no file of torch.save '
+                f'({type(error).__name__} while reading its pickle)') from None
+
+    # --- names and what may be done with them ---
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the answer to a name."""
+        full = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
+        if module == 'torch' and isinstance(
+                getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        if full in self._answers:
+            return self._answers[full]
+        users = _users_own(full)
+        if users is None:
+            raise CheckpointError(
+                f'its pickle wants {full}, and loading would have to run '
+                'that; where the file was made, save '
+                'dict(state_dict=model.state_dict()) and use that file')
+        self._answers[full] = users
+        self._callable.add(id(users))
+        return users
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """Return the storage of ('storage', type, key, place, items)."""
+        if not (isinstance(pid, tuple) and len(pid) in (5, 6)
+                and pid[0] == 'storage' and isinstance(pid[1], Name)
+                and isinstance(pid[1].dtype, torch.dtype)
+                and isinstance(pid[2], str) and isinstance(pid[3], str)
+                and are_sizes(pid[4:5]) and pid[5:] in ((), (None, ))):
+            raise CheckpointError('it refers to data in a way that torch.save '
+                                  'does not')
+        dtype, key, place, items = pid[1].dtype, *pid[2:5]
+        if key not in self._storages:
+            size = items * dtype.itemsize
+            self._stored += size
+            self._build_from.check_claim(self._stored)
+            self._storages[key] = self._load_storage(key, dtype, size, place)
+        return self._storages[key]
+
+    def _reduce(self) -> None:
+        args = self.stack.pop()
+        function = self.stack[-1]
+        if id(function) not in self._callable or isinstance(function, Name):
+            raise CheckpointError('its pickle calls what is no constructor of '
+                                  'weights or plain values; do not use it')
+        self.stack[-1] = function(*args)
+
+    def _new(self) -> None:
+        args = self.stack.pop()
+        kind = self.stack.pop()
+        if isinstance(kind, Name) and args == ():
+            if kind.name == 'Namespace':
+                return self.append(argparse.Namespace())
+            if kind.name == 'HistoryBuffer':
+                return self.append(new_history())
+        elif id(kind) in self._callable and isinstance(kind, type):
+            return self.append(kind.__new__(kind, *args))  # the user's own
+        raise CheckpointError('its pickle makes an object of a class that it '
+                              'may not; do not use it')
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if isinstance(target, np.ndarray):
+            return fill_array(target, state)
+        if isinstance(target, np.dtype):
+            # The byte order; all else belongs to records and objects.
+            if state[1] in ('<', '|', '=') and not any(state[2:5]):
+                return None
+        elif id(type(target)) in self._callable:  # the user's own
+            return self._build_users_own(target, state)
+        elif isinstance(state, dict) and all(type(k) is str for k in state):
+            self._build_from.spend(len(state))
+            if type(target) is collections.OrderedDict and (
+                    set(state) <= {'_metadata'}):
+                return vars(target).update(state)
+            if type(target) is argparse.Namespace:
+                return vars(target).update(state)
+            if type(target).__name__ == 'HistoryBuffer':
+                return fill_history(target, state)
+        raise CheckpointError('its pickle gives an object a state that it '
+                              'cannot have; it is damaged or hostile')
+
+    @staticmethod
+    def _build_users_own(target: Any, state: Any) -> None:
+        if hasattr(target, '__setstate__'):
+            target.__setstate__(state)
+        else:
+            vars(target).update(state)
+
+    def _set_items(self, pairs: List[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) not in (dict, collections.OrderedDict,
+                                collections.Counter):
+            raise CheckpointError('its pickle stores items in what is no '
+                                  'dict; do not use it')
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            target[checked_key(key)] = value
+
+    def _append_items(self, items: List[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise CheckpointError('its pickle appends to what is no list; do '
+                                  'not use it')
+        self.stack[-1].extend(items)
+
+    def _set_item(self) -> None:
+        pair = self.stack[-2:]
+        del self.stack[-2:]
+        self._set_items(pair)
+
+    def _append_item(self) -> None:
+        self._append_items([self.stack.pop()])
+
+    dispatch[pickle.REDUCE[0]] = _reduce
+    dispatch[pickle.NEWOBJ[0]] = _new
+    dispatch[pickle.BUILD[0]] = _build
+    dispatch[pickle.SETITEM[0]] = _set_item
+    dispatch[pickle.SETITEMS[0]] = lambda self: self._set_items(
+        self.pop_mark())
+    dispatch[pickle.APPEND[0]] = _append_item
+    dispatch[pickle.APPENDS[0]] = lambda self: self._append_items(
+        self.pop_mark())
+
+
+def _users_own(full: str) -> Any:
+    """Return what the user has put on torch's own list of allowed names.
+
+    Parts of torch put themselves there too; weights need none of them.
+    """
+    listed = getattr(torch.serialization, 'get_safe_globals', list)()
+    for entry in listed:
+        value, name = entry if isinstance(entry, tuple) else (
+            entry, f'{entry.__module__}.{entry.__qualname__}')
+        if name == full and not full.startswith('torch.'):
+            return value
+    return None
+
+
+#: Levels of dicts and lists, and values counted as often as they are reached.
+MAX_DEPTH = 100
+MAX_VALUES = 20_000_000
+
+
+def check_nesting(content: Any) -> None:
+    """Refuse what is nested so that walking through it would not end.
+
+    Args:
+        content (Any): What a file holds.
+
+    Raises:
+        CheckpointError: If it holds itself, is over 100 levels deep, or
+            shares parts so that it unfolds to over 20 million values.
+    """
+    sizes: Dict[int, Tuple[int, int]] = {}  # id -> (values, depth)
+    stack: List[Tuple[Any, bool]] = [(content, False)]
+    open_ids = set()
+    while stack:
+        node, done = stack.pop()
+        if id(node) in sizes:
+            continue
+        inside = _members(node)
+        if done:
+            known = [sizes.get(id(child), (1, 0)) for child in inside]
+            values = 1 + sum(count for count, _ in known)
+            depth = 1 + max((level for _, level in known), default=0)
+            if values > MAX_VALUES or depth > MAX_DEPTH:
+                raise CheckpointError(
+                    'its values are nested without an end in reach; it is '
+                    'damaged or made to keep the reader busy')
+            sizes[id(node)] = values, depth
+            open_ids.discard(id(node))
+        elif inside:
+            if id(node) in open_ids:
+                raise CheckpointError('it holds itself; it is damaged or made '
+                                      'to keep the reader busy')
+            open_ids.add(id(node))
+            stack.append((node, True))
+            stack += [(child, False) for child in inside
+                      if id(child) not in sizes]
+
+
+def _members(node: Any) -> list:
+    if isinstance(node, argparse.Namespace):
+        node = vars(node)
+    if isinstance(node, dict):
+        return list(node.values())
+    return list(node) if type(node) in (list, tuple) else []

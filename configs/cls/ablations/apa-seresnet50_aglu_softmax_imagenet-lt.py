@@ -1,0 +1,2 @@
+# Cross entropy without any correction on APA* gates and AGLU units.
+_base_ = '../../_base_/recipes/imagenet-lt_softmax.py'

@@ -1,0 +1,3 @@
+# APA* gates, ELU units (Table 4f).
+_base_ = '../../_base_/recipes/imagenet-lt_200e.py'
+model = dict(backbone=dict(act_cfg=dict(type='ELU')))

@@ -1,0 +1,3 @@
+# APA* gates, Mish units (Table 4f).
+_base_ = '../../_base_/recipes/imagenet-lt_200e.py'
+model = dict(backbone=dict(act_cfg=dict(type='apa_mm.Mish')))

@@ -1,0 +1,3 @@
+# Balanced softmax on APA* gates and ReLU units (Table 4c).
+_base_ = '../../_base_/recipes/imagenet-lt_bsce.py'
+model = dict(backbone=dict(act_cfg=dict(type='ReLU', inplace=True)))

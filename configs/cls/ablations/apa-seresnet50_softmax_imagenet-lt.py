@@ -1,4 +1,0 @@
-# Cross entropy without any correction (Table 4c).
-_base_ = '../imagenet_lt/apa-seresnet50_4xb64-mixup-200e_imagenet-lt.py'
-model = dict(head=dict(logit_offset=None))
-custom_hooks = []

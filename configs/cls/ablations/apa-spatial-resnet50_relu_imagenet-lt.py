@@ -1,0 +1,3 @@
+# Spatial attention with APA gates, ReLU units (Table 4b).
+_base_ = './apa-spatial-resnet50_imagenet-lt.py'
+model = dict(backbone=dict(act_cfg=dict(type='ReLU', inplace=True)))

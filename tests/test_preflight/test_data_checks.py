@@ -1,0 +1,184 @@
+"""What the checks of the data find beyond a single file."""
+import copy
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+from support.tiny_jobs import (CLASSES, coco_annotations,
+                               write_detection_config, write_detection_data)
+
+from apa_mm.preflight.job import report_datasets
+from apa_mm.utils.imports import HAS_MMDET
+
+pytestmark = pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
+
+
+@pytest.fixture
+def job(tmp_path):
+    data = write_detection_data(tmp_path / 'data')
+    cfg = Config.fromfile(write_detection_config(tmp_path / 'tiny.py', data))
+    cfg.data = data
+    return cfg
+
+
+def put(job, name, content=None, **change):
+    """Write an annotation file beside the job's."""
+    content = dict(content or coco_annotations(), **change)
+    (job.data / name).write_text(json.dumps(content))
+    return name
+
+
+def problems(job):
+    folder = job.pop('data')
+    try:
+        return report_datasets(job).problems
+    finally:
+        job.data = folder
+
+
+def member(job):
+    return copy.deepcopy(job.train_dataloader.dataset.dataset)
+
+
+def moved(content, by_id=False):
+    """Return the same content with the categories in another order."""
+    categories = content['categories'][::-1]
+    if by_id:
+        names = [item['name'] for item in categories]
+        categories = [
+            dict(item, name=name)
+            for item, name in zip(content['categories'], names, strict=True)
+        ]
+    return dict(content, categories=categories)
+
+
+@pytest.mark.parametrize('by_id', [False, True])
+def test_a_val_file_with_another_order(job, by_id):
+    from apa_mm.det.coco_metric import CocoMetric
+    content = moved(coco_annotations(), by_id)
+    name = put(job, 'val.json', content)
+    job.val_dataloader.dataset.ann_file = name
+    job.val_evaluator = dict(
+        type='apa_mm.CocoMetric', ann_file=str(job.data / name))
+    told, order = problems(job)
+    line = "set metainfo=dict(classes=('ring', 'ball', 'cube'))"
+    assert told.endswith(line) and '(val CocoDataset)' in told
+    assert "class 0 is 'ring' there and 'cube' in" in order
+    assert order.endswith(f"{job.data / 'ann.json'} (train CocoDataset)")
+    assert ('sort_categories=True' in order) == (not by_id)
+    # What it would have come to: a perfect detector of the training labels.
+    metric = CocoMetric(str(job.data / name))
+    metric.dataset_meta = dict(classes=CLASSES)
+    number = {item['name']: k for k, item in enumerate(
+        coco_annotations()['categories'])}
+    names = {item['id']: item['name'] for item in content['categories']}
+    for item in content['annotations']:
+        x, y, w, h = item['bbox']
+        pred = dict(
+            bboxes=torch.tensor([[x, y, x + w, y + h]]),
+            scores=torch.ones(1),
+            labels=torch.tensor([number[names[item['category_id']]]]))
+        metric.process(None, [
+            dict(img_id=item['image_id'], ori_shape=(64, 64),
+                 pred_instances=pred)
+        ])
+    assert metric.evaluate(4)['coco/bbox_mAP'] == pytest.approx(1 / 3, abs=.01)
+
+
+def test_sort_categories_mends_it(job):
+    name = put(job, 'val.json', moved(coco_annotations()))
+    job.val_dataloader.dataset.ann_file = name
+    job.val_evaluator.sort_categories = True
+    assert problems(job) == []
+
+
+def test_classes_of_the_config_in_another_order(job):
+    for loader in (job.train_dataloader.dataset, job.val_dataloader):
+        loader.dataset.metainfo = dict(classes=('ball', 'cube', 'ring'))
+    found = problems(job)
+    assert len(found) == 2
+    assert all(
+        text.endswith("set metainfo=dict(classes=('cube', 'ball', 'ring'))")
+        and "class 0 is 'ball' in the dataset's metainfo" in text
+        for text in found)
+    job.train_dataloader.dataset.dataset.metainfo = dict(
+        classes=('cube', 'ball', 'ring'))
+    job.val_dataloader.dataset.metainfo = dict(
+        classes=('cube', 'ball', 'ring'))
+    assert problems(job) == []
+
+
+def test_lvis_files_with_renamed_or_moved_classes(job):
+    content = coco_annotations()
+    for loader in (job.train_dataloader.dataset, job.val_dataloader):
+        loader.dataset.type = 'LVISV1Dataset'
+        loader.dataset.data_prefix = dict(img='images/')
+    job.val_evaluator = dict(
+        type='apa_mm.LVISMetric', ann_file=str(job.data / 'val.json'))
+    job.val_dataloader.dataset.ann_file = put(
+        job, 'val.json', dict(content, categories=[
+            dict(item, name=f'new {item["name"]}')
+            for item in content['categories']
+        ]))
+    assert any('3 of 3 classes' in text and 'val LVISV1Dataset' in text
+               for text in problems(job))
+    put(job, 'val.json', moved(content))
+    assert any("write its 'categories' in the order of" in text
+               for text in problems(job))
+
+
+@pytest.mark.parametrize('change', [
+    dict(iscrowd=1),
+    dict(ignore=1),
+    dict(bbox=[0, 0, 0, 9]),
+    dict(bbox=[500, 0, 9, 9]),
+    dict(area=0),
+])
+def test_a_training_set_without_an_object_to_learn(job, change):
+    content = coco_annotations()
+    for item in content['annotations']:
+        item.update(change)
+    job.train_dataloader.dataset.dataset.ann_file = put(
+        job, 'none.json', content)
+    found, = problems(job)
+    assert 'none of its 4 annotations can be learned' in found
+    content['annotations'][0] = coco_annotations()['annotations'][0]
+    put(job, 'none.json', content)
+    assert problems(job) == []
+
+
+@pytest.mark.parametrize('annotations', [[], None])
+def test_members_without_labels(job, annotations):
+    content = coco_annotations()
+    content['annotations'] = annotations
+    if annotations is None:
+        del content['annotations']
+    empty = dict(member(job), ann_file=put(job, 'empty.json', content),
+                 filter_cfg=None)
+    train = job.train_dataloader
+    train.dataset = dict(type='ConcatDataset', datasets=[member(job), empty])
+    assert problems(job) == []
+    # A reader that drops empty images would be left with none.
+    train.dataset.datasets[1].filter_cfg = dict(filter_empty_gt=True)
+    assert len(problems(job)) == 1
+    # Alone they are no training set.
+    train.dataset = dict(
+        type='ConcatDataset', datasets=[copy.deepcopy(empty)] * 2)
+    assert 'none of its 0 annotations' in problems(job)[0]
+    train.dataset = empty
+    assert any("'annotations'" in text for text in problems(job))
+
+
+def test_masks_are_looked_into_where_they_are_read(job):
+    content = coco_annotations()
+    content['annotations'][1]['segmentation'] = []
+    put(job, 'ann.json', content)
+    assert problems(job) == []
+    job.val_evaluator = dict(
+        type='CocoMetric', metric=['bbox', 'segm'],
+        ann_file=str(job.data / 'ann.json'))
+    found, = problems(job)
+    assert "ann.json (val CocoDataset): 1 of 4 entries of 'annotations' " \
+        "have an unusable 'segmentation' (the first is entry 1 with id 2" \
+        in found
