@@ -12,6 +12,8 @@ from apa_mm.utils.imports import HAS_TRITON
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / 'tests'))
+# tools/demo; last, since tools/test.py must not stand for another module.
+sys.path.append(str(ROOT / 'tools'))
 
 #: What also runs on the OneDL forks: where the two stacks could differ and
 #: what a user would lose most by.
