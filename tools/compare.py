@@ -3,7 +3,6 @@
 import argparse
 import json
 import os.path as osp
-import warnings
 
 from mmengine.device import get_device
 
@@ -39,8 +38,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Compare, print the table and write the files."""
     args = parse_args()
-    # mmengine imports it for every config that inherits by "mmpretrain::".
-    warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
     workers = args.workers
     if workers is None:
         workers = available_cores() if get_device() == 'cpu' else 1

@@ -9,20 +9,25 @@ from torch import nn
 from apa_mm.engine.optim.constructor import (UNDECAYED,
                                              APAOptimWrapperConstructor)
 from apa_mm.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
+from apa_mm.surgery import find_shared_units
+from apa_mm.weights.load_check import unwrap
 
 __all__ = ['WeightDecayCheckHook']
 
 
 @HOOKS.register_module()
 class WeightDecayCheckHook(Hook):
-    """Warn once before training if kappa or lambda decay unasked.
+    """Warn once before training if kappa or lambda decay or are shared.
 
     What :class:`~apa_mm.engine.optim.APAOptimWrapperConstructor` built is as
-    its config asked and is not looked at.
+    its config asked and is not looked at. Units that several places of the
+    model call, as ``act_cfg`` makes them in some networks, are named.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the groups of the optimizer."""
+        """Look at the units and at the groups of the optimizer."""
+        for shared in find_shared_units(unwrap(runner.model)):
+            runner.logger.warning(str(shared))
         kind = (runner.cfg.get('optim_wrapper') or {}).get('constructor')
         if isinstance(kind, str):
             kind = OPTIM_WRAPPER_CONSTRUCTORS.get(kind)
