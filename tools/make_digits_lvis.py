@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import fields
 
-from apa_mm.demo import DigitsLVISSettings, make_digits_lvis
+from demo import DigitsLVISSettings, make_digits_lvis
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
             '--' + field.name.replace('_', '-'),
             type=type(field.default),
             default=field.default,
-            help='see apa_mm.demo.DigitsLVISSettings')
+            help='see demo.DigitsLVISSettings')
     return parser.parse_args()
 
 

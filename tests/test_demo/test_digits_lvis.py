@@ -1,5 +1,6 @@
 """Digits-LVIS: the LVIS v1 format, the long tail, reuse and repair."""
 import dataclasses
+import doctest
 import json
 import shutil
 from collections import Counter, defaultdict
@@ -10,11 +11,11 @@ import pytest
 from pycocotools import mask as mask_utils
 from sklearn.datasets import load_digits
 
-from apa_mm.demo import (CLASSES, DigitsLVISSettings, draw_splits,
-                         make_digits_lvis)
-from apa_mm.demo.canvas import MASK_THRESHOLD
-from apa_mm.demo.digits_lvis import class_quotas
-from apa_mm.demo.folder import SETTINGS_FILE
+from demo import (CLASSES, DigitsLVISSettings, canvas, digits_lvis,
+                  draw_splits, make_digits_lvis, report)
+from demo.canvas import MASK_THRESHOLD
+from demo.digits_lvis import class_quotas
+from demo.folder import SETTINGS_FILE
 
 SMALL = DigitsLVISSettings(num_train=60, num_val=30, seed=1)
 TINY = DigitsLVISSettings(num_train=30, num_val=30, image_size=64,
@@ -317,3 +318,9 @@ def test_digits_that_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match='found no free place'):
         make_digits_lvis(str(tmp_path / 'set'), crowded)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('module', [canvas, digits_lvis, report])
+def test_examples(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
