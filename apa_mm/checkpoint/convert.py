@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from apa_mm.utils.checks import check_choice
+from apa_mm.weights import CheckpointError
 
 from .architecture import Architecture, read_architecture
 from .contents import Facts
-from apa_mm.weights.errors import CheckpointError
 from .expected import detector_shapes, head_shapes
 from .notes import notes_of
 from .recognition import (BACKBONE, Names, change, recognise, strip_backbone,
-                          translate, translate_back)
+                          translate)
 from .report import LoadReport
 from .tables import TABLES
 from .values import Start, starting_values
 
-__all__ = ['TARGETS', 'Conversion', 'convert', 'convert_back']
+__all__ = [
+    'TARGETS', 'Conversion', 'convert', 'convert_back', 'convert_to_authors'
+]
 
 TARGETS = ('mmpretrain', 'mmdet-backbone', 'mmdet')
 #: Parts that a target takes, by the first part of our names.
@@ -142,7 +144,7 @@ def convert_back(
     for name, value in tensors.items():
         if name in added:
             continue
-        place = translate_back(BACKBONE + name if bare else name, names)
+        place = translate(BACKBONE + name if bare else name, names, back=True)
         if place is None:
             left.append(name)
             continue
@@ -150,6 +152,42 @@ def convert_back(
             value = value.t()
         result[place.name] = change(value, place.rule, back=True)
     return result, left
+
+
+def convert_to_authors(tensors: Mapping[str, Tensor],
+                       facts: Facts = Facts()) -> Conversion:
+    """Give a network of ours the names of the authors' code.
+
+    Args:
+        tensors (Mapping[str, Tensor]): Our state dict, with or without the
+            prefix of the backbone.
+        facts (Facts): What else the file says; one that was converted here
+            says which of the authors' codes it came from.
+
+    Returns:
+        Conversion: The weights and the report.
+
+    Raises:
+        CheckpointError: If the authors' code has no such network.
+    """
+    source = recognise(tensors)
+    if source.table.name != 'apa_mm':
+        raise CheckpointError(f'it is of {source.table.title}; only networks '
+                              'of apa_mm can be given the authors\' names')
+    table = facts.meta.get('table')
+    if not str(table).startswith('authors-'):
+        table = 'authors-' + (
+            'detection' if any(n.startswith('roi_head.') for n in tensors) else
+            'cifar' if len(tensors.get(
+                'conv1.weight', tensors.get(f'{BACKBONE}conv1.weight', ()))) ==
+            16 else 'spatial' if any('.attention.conv.' in n for n in tensors)
+            else 'classification')
+    result, left = convert_back(tensors, table, head=facts.meta.get('head'))
+    report = LoadReport('apa_mm', table)
+    kept = [name for name in tensors if name not in set(left)]
+    report.mapped = dict(zip(kept, result, strict=True))
+    report.unexpected = left
+    return Conversion(result, report, source, None, None)
 
 
 def _rename(tensors: Mapping[str, Tensor], source: Names,
@@ -307,8 +345,13 @@ def _compare(ours: Mapping[str, Tensor], to: str, architecture: Architecture,
             head_shapes(head or 'linear', classes, architecture.feat_dim))
         checked.append('head')
     elif to == 'mmdet' and source.table.name == 'authors-detection':
-        wanted.update(detector_shapes(ours, architecture))
-        checked += ['neck', 'rpn_head', 'roi_head']
+        whole = detector_shapes(ours, architecture)
+        if whole is None:
+            report.notes.append('without mmdet only the backbone was checked '
+                                'tensor by tensor')
+        else:
+            wanted.update(whole)
+            checked += ['neck', 'rpn_head', 'roi_head']
     report.missing += [name for name in wanted if name not in ours]
     old_names = {new: old for old, new in report.mapped.items()}
     for name, value in ours.items():

@@ -123,8 +123,8 @@ def read_resumable(path: str) -> dict:
         InputError: If it is damaged, or lacks what resuming takes.
     """
     if not Path(path).expanduser().is_file():
-        raise InputError(f'checkpoint {path} does not exist; name a .pth file, '
-                         'or train first')
+        raise InputError(f'checkpoint {path} does not exist; name a .pth '
+                         'file, or train first')
     try:
         content = read_checkpoint(path).content
     except CheckpointError as error:
