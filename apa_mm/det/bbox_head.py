@@ -48,21 +48,6 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
 
         Without ``rcnn_test_cfg`` the parent decodes and activates, and stops
         before the NMS: ours starts from there.
-
-        Args:
-            roi (Tensor): RoIs (N, 5): batch index and xyxy in pixels.
-            cls_score (Tensor): Class logits (N, channels of the loss).
-            bbox_pred (Tensor, optional): Box deltas (N, 4) or (N, C * 4).
-            img_meta (dict): 'img_shape' and, for ``rescale``,
-                'scale_factor'.
-            rescale (bool): Whether boxes are wanted in the original image.
-            rcnn_test_cfg (dict, optional): 'score_thr', 'nms' and
-                'max_per_img'; None gives decoded boxes and all scores.
-
-        Returns:
-            InstanceData: 'bboxes' (k, 4), 'scores' (k,) and 'labels' (k,), or
-            without ``rcnn_test_cfg`` 'bboxes' (N, 4 or C * 4) and 'scores'
-            (N, C + 1).
         """
         results = super()._predict_by_feat_single(
             roi, cls_score, bbox_pred, img_meta, rescale, rcnn_test_cfg=None)

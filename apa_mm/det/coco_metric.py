@@ -28,14 +28,13 @@ __all__ = ['CocoMetric']
 class CocoMetric(_CocoMetric):
     """mmdet's ``CocoMetric`` with matching in :meth:`process`.
 
-    Drop-in for mmdet's class: same arguments, keys, rounding, tables and
-    result files. Each rank matches an image when it comes and keeps counts
-    only (hotcoco's streaming evaluator), ranks merge counts, images that come
-    twice count once and images that never come count as missed. V3Det's
-    13,204 classes and 29,821 images need seconds and gigabytes, not hours and
-    hundreds of gigabytes. Where the samples come from several data sets
-    (mmdet's ``ConcatDataset``, for ``MultiDatasetsEvaluator`` or not), image
-    ids may meet: results are kept as mmdet keeps them and matched at the end.
+    Drop-in for mmdet's class: same arguments, keys, rounding and result
+    files. Each rank matches an image when it comes and keeps counts only
+    (hotcoco's streaming evaluator), ranks merge counts, images that come
+    twice count once and images that never come count as missed. Where the
+    samples come from several data sets (mmdet's ``ConcatDataset``, for
+    ``MultiDatasetsEvaluator`` or not), image ids may meet: results are kept
+    as mmdet keeps them and matched at the end.
 
     Numbers equal pycocotools' with these exceptions, all meant: an annotation
     with id 0 can be matched; classwise rows stay with their category when the
@@ -49,21 +48,11 @@ class CocoMetric(_CocoMetric):
             comes from the data samples, and all results are gathered first.
         metric (str | list[str]): 'bbox', 'segm' and 'proposal'; the last is
             left to mmdet and needs the raw results of all ranks.
-        classwise (bool): Add ``{name}_precision`` and log a table.
-        proposal_nums (Sequence[int]): Limits on detections per image and
-            class, see ``max_dets``.
         iou_thrs (float | Sequence[float], optional): IoU thresholds. Defaults
             to 0.5, 0.55, ..., 0.95.
-        metric_items (Sequence[str], optional): Of 'mAP', 'mAP_50', 'mAP_75',
-            'mAP_s', 'mAP_m', 'mAP_l', and 'AR@n', 'AR_s@n', 'AR_m@n',
-            'AR_l@n' for any n. Defaults to the first six.
         format_only (bool): Only write the result files.
         outfile_prefix (str, optional): Prefix of the result files. Writing
             them needs the raw results of all ranks.
-        file_client_args (dict, optional): Refused, as by mmdet.
-        backend_args (dict, optional): mmengine file backend of ``ann_file``.
-        collect_device (str): 'cpu' or 'gpu'.
-        prefix (str, optional): Of the metric names. Defaults to 'coco'.
         sort_categories (bool): Number labels by category id, not by file
             order (Objects365 v1).
         use_mp_eval (bool): True reads every AP at the last of
@@ -74,6 +63,9 @@ class CocoMetric(_CocoMetric):
         max_dets (int, optional): Read every AP at this limit instead.
         segm_area (str): Whether a detected mask is small, medium or large by
             the area of its 'mask' (pycocotools, mmdet) or of its 'box'.
+        **kwargs: Other arguments of mmdet's class. ``metric_items`` may name
+            'mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l' (the
+            default), and 'AR@n', 'AR_s@n', 'AR_m@n', 'AR_l@n' for any n.
 
     Raises:
         ValueError: If an argument or the annotation file is unusable.
@@ -91,37 +83,26 @@ class CocoMetric(_CocoMetric):
     def __init__(self,
                  ann_file: Optional[str] = None,
                  metric: Union[str, List[str]] = 'bbox',
-                 classwise: bool = False,
-                 proposal_nums: Sequence[int] = (100, 300, 1000),
+                 *,
                  iou_thrs: Optional[Union[float, Sequence[float]]] = None,
-                 metric_items: Optional[Sequence[str]] = None,
                  format_only: bool = False,
                  outfile_prefix: Optional[str] = None,
-                 file_client_args: Optional[dict] = None,
-                 backend_args: Optional[dict] = None,
-                 collect_device: str = 'cpu',
-                 prefix: Optional[str] = None,
                  sort_categories: bool = False,
                  use_mp_eval: bool = False,
                  max_dets: Optional[int] = None,
-                 segm_area: str = 'mask') -> None:
+                 segm_area: str = 'mask',
+                 **kwargs) -> None:
         if format_only and outfile_prefix is None:
             raise ValueError(
                 'format_only=True needs outfile_prefix, but got None; set '
                 'outfile_prefix to the path prefix of the result files')
         super().__init__(
             metric=metric,
-            classwise=classwise,
-            proposal_nums=proposal_nums,
             iou_thrs=[iou_thrs] if isinstance(iou_thrs, float) else iou_thrs,
-            metric_items=metric_items,
             format_only=format_only,
             outfile_prefix=outfile_prefix,
-            file_client_args=file_client_args,
-            backend_args=backend_args,
-            collect_device=collect_device,
-            prefix=prefix,
-            use_mp_eval=use_mp_eval)
+            use_mp_eval=use_mp_eval,
+            **kwargs)
         check_choice('segm_area', segm_area, ('box', 'mask'))
         if 'proposal_fast' in self.metrics:
             raise ValueError(
@@ -135,7 +116,7 @@ class CocoMetric(_CocoMetric):
         self._check_items()
         self.max_dets = self._detection_limits()
         self.truth = None if ann_file is None else self._read_truth(
-            ann_file, backend_args)
+            ann_file, self.backend_args)
         self._matcher: Optional[StreamingMatcher] = None
         self._grids: Optional[Dict[str, PrecisionGrid]] = None
 
@@ -205,9 +186,7 @@ class CocoMetric(_CocoMetric):
         Args:
             data_batch (Any): Not used.
             data_samples (Sequence[dict]): Each with ``img_id``, ``ori_shape``
-                and ``pred_instances``: ``bboxes`` (N, 4) xyxy in pixels of
-                the original image, ``scores`` (N, ), ``labels`` (N, ),
-                ``masks`` (N, H, W) or N run-length codes, ``mask_scores``.
+                and ``pred_instances``, see :class:`Detections`.
         """
         streams = self._streams()
         need_masks = 'segm' in self._iou_types()
@@ -252,26 +231,10 @@ class CocoMetric(_CocoMetric):
                     "'instances' and ann_file is None; set ann_file of the "
                     'metric')
             truth['anns'] = sample['instances']
-        result = dict(
-            img_id=sample['img_id'],
-            bboxes=found.boxes,
-            scores=found.scores,
-            labels=found.labels)
-        if keep_masks and found.masks is not None:
-            result['masks'] = found.masks
-        if found.mask_scores is not None:
-            result['mask_scores'] = found.mask_scores
-        return truth, result
+        return truth, found.as_result(sample['img_id'], keep_masks)
 
     def evaluate(self, size: int) -> Dict[str, float]:
-        """Merge the counts of all ranks and return the metrics.
-
-        Args:
-            size (int): Number of images of the dataset.
-
-        Returns:
-            dict[str, float]: Metrics with prefix, the same on every rank.
-        """
+        """Merge the counts of all ranks and return the metrics."""
         try:
             if self._streams():
                 self._grids = self._merge_ranks()
@@ -298,9 +261,6 @@ class CocoMetric(_CocoMetric):
         Args:
             results (list): Per image its id, or ground truth and result where
                 raw results are kept.
-
-        Returns:
-            dict[str, float]: Metrics without prefix.
         """
         logger = MMLogger.get_current_instance()
         metrics: Dict[str, float] = OrderedDict()
@@ -335,10 +295,9 @@ class CocoMetric(_CocoMetric):
             f'results are saved in {osp.dirname(self.outfile_prefix)}')
 
     def _renumbered(self, results: list) -> list:
-        """Number images anew where ids of concatenated data sets meet.
+        """Number images anew if ids meet and their truth is in the samples.
 
-        Only if their truth is in the samples. Otherwise ids stay, since
-        equal scores are ranked by them.
+        Otherwise ids stay, since equal scores are ranked by them.
         """
         different = len({truth['img_id'] for truth, _ in results})
         if self.truth is not None or different == len(results):
@@ -363,11 +322,7 @@ class CocoMetric(_CocoMetric):
                     'concatenated data sets; give each a metric of its own '
                     "with val_evaluator=dict(type='MultiDatasetsEvaluator', "
                     'metrics=[...], dataset_prefixes=[...])')
-            matcher.update(
-                image_id,
-                Detections(result['bboxes'], result['scores'],
-                           result['labels'], result.get('masks'),
-                           result.get('mask_scores')))
+            matcher.update(image_id, Detections.from_result(result))
         return matcher.finish()
 
     def _report(self, metric: str, grids: Dict[str, PrecisionGrid],

@@ -33,15 +33,9 @@ class PrecisionGrid(NamedTuple):
 
     def at(self, values: np.ndarray, area: str,
            max_det: Optional[int]) -> np.ndarray:
-        """Return ``values`` at one area range and limit.
+        """Return precision or recall at one area range and limit.
 
-        Args:
-            values (np.ndarray): ``precision`` or ``recall``.
-            area (str): One of :data:`AREAS`.
-            max_det (int, optional): Limit; the last one by default.
-
-        Returns:
-            np.ndarray: (T, R, K) or (T, K).
+        The limit is the last one by default; (T, R, K) or (T, K).
         """
         limit = -1 if max_det is None else self.max_dets.index(max_det)
         return values[..., AREAS.index(area), limit]

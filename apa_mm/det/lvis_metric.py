@@ -1,6 +1,6 @@
 """LVIS evaluation that runs on today's numpy and streams."""
 from collections import OrderedDict
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Dict, List, Optional
 
 from mmengine.logging import MMLogger
 
@@ -50,25 +50,15 @@ class LVISMetric(CocoMetric):
         ann_file (str): LVIS v1 annotation file, with ``frequency`` in its
             categories and ``neg_category_ids`` and
             ``not_exhaustive_category_ids`` in its images.
-        metric (str | list[str]): 'bbox', 'segm' and 'proposal', the recall
-            of the 300 best boxes per image.
-        classwise (bool): Add ``{name}_precision`` and log a table.
-        proposal_nums (Sequence[int]): Without effect in LVIS, as in mmdet.
-        iou_thrs (float | Sequence[float], optional): IoU thresholds. Defaults
-            to 0.5, 0.55, ..., 0.95.
-        metric_items (Sequence[str], optional): Of 'AP', 'AP50', 'AP75',
-            'APs', 'APm', 'APl', 'APr', 'APc', 'APf', 'AR@300', 'ARs@300',
-            'ARm@300', 'ARl@300'. Defaults to the first nine.
-        format_only (bool): Only write the result files.
-        outfile_prefix (str, optional): Prefix of the result files. Writing
-            them needs the raw results of all ranks.
-        collect_device (str): 'cpu' or 'gpu'.
-        prefix (str, optional): Of the metric names. Defaults to 'lvis'.
-        file_client_args (dict, optional): Refused, as by mmdet.
-        backend_args (dict, optional): mmengine file backend of ``ann_file``.
         segm_area (str): Whether a detected mask is small, medium or large by
             the area of its 'box' (lvis-api as mmdet feeds it) or of its
             'mask' (as detectron2 does). AP is the same.
+        **kwargs: Arguments of mmdet's class, as for :class:`CocoMetric`.
+            ``metric`` 'proposal' is the recall of the 300 best boxes per
+            image, ``proposal_nums`` has no effect, as in mmdet;
+            ``metric_items`` may name 'AP', 'AP50', 'AP75', 'APs', 'APm',
+            'APl', 'APr', 'APc', 'APf' (the default), 'AR@300', 'ARs@300',
+            'ARm@300', 'ARl@300'.
 
     Raises:
         ValueError: If an argument or the annotation file is unusable.
@@ -84,37 +74,19 @@ class LVISMetric(CocoMetric):
 
     def __init__(self,
                  ann_file: Optional[str] = None,
-                 metric: Union[str, List[str]] = 'bbox',
-                 classwise: bool = False,
-                 proposal_nums: Sequence[int] = (100, 300, 1000),
-                 iou_thrs: Optional[Union[float, Sequence[float]]] = None,
-                 metric_items: Optional[Sequence[str]] = None,
-                 format_only: bool = False,
-                 outfile_prefix: Optional[str] = None,
-                 collect_device: str = 'cpu',
-                 prefix: Optional[str] = None,
-                 file_client_args: Optional[dict] = None,
-                 backend_args: Optional[dict] = None,
-                 segm_area: str = 'box') -> None:
+                 *args,
+                 segm_area: str = 'box',
+                 **kwargs) -> None:
         if ann_file is None:
             raise ValueError(
                 'LVISMetric needs ann_file, but got None: data samples hold '
                 'neither frequencies nor negative categories; set ann_file '
                 'to the LVIS annotation file of the evaluated dataset')
-        super().__init__(
-            ann_file=ann_file,
-            metric=metric,
-            classwise=classwise,
-            proposal_nums=proposal_nums,
-            iou_thrs=iou_thrs,
-            metric_items=metric_items,
-            format_only=format_only,
-            outfile_prefix=outfile_prefix,
-            file_client_args=file_client_args,
-            backend_args=backend_args,
-            collect_device=collect_device,
-            prefix=prefix,
-            segm_area=segm_area)
+        without_effect = {'sort_categories', 'use_mp_eval', 'max_dets'}
+        if not without_effect.isdisjoint(kwargs):
+            raise TypeError(f'LVISMetric takes none of {without_effect}: LVIS '
+                            'has its own order and limit; remove them')
+        super().__init__(ann_file, *args, segm_area=segm_area, **kwargs)
 
     def _check_items(self) -> None:
         for item in self.metric_items or ():

@@ -2,7 +2,7 @@
 
 Shapes: N RoIs, C feature channels, K classes, H, W of the mask grid.
 """
-from typing import Callable, List, Optional
+from typing import Any, Callable, List, Optional
 
 import torch
 from mmcv.cnn.bricks.wrappers import Conv2d
@@ -21,8 +21,26 @@ from apa_mm.registry import MODELS
 __all__ = ['ClasswiseFCNMaskHead', 'classwise_method']
 
 #: Attributes by which cosine predictors show that their output channels
-#: depend on no row of the weight but their own; mmdet's spelling included.
+#: depend on no row of the weight but their own; mmdet 3.3 misspells it.
 TEMPERATURE_NAMES = ('temperature', 'tempearture')
+
+
+class ClasswiseFeatures(Tensor):
+    """Features (N, C, H, W) that are indexed as the logits they stand for.
+
+    ``features[rows, labels]`` computes those channels alone, (k, H, W), as
+    Mask Scoring R-CNN takes them; all else sees a plain tensor.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Return logits for a pair of rows and labels."""
+        plain = self.as_subclass(Tensor)
+        if not isinstance(index, tuple) or len(index) != 2:
+            return plain[index]
+        rows, labels = index
+        return self.head.logits_of(plain[list(rows)], labels)[:, 0]
 
 
 def classwise_method(conv: nn.Module) -> Optional[Callable]:
@@ -62,12 +80,17 @@ def classwise_method(conv: nn.Module) -> Optional[Callable]:
             conv.weight,
             conv.bias,
             labels,
-            scale=conv.tempearture,
+            scale=_temperature(conv),
             power=conv.power,
             eps=conv.eps)
-    if any(hasattr(conv, name) for name in TEMPERATURE_NAMES):
+    if _temperature(conv) is not None:
         return lambda x, labels: _own_forward(conv, x, labels)
     return None
+
+
+def _temperature(conv: nn.Module) -> Any:
+    return next((getattr(conv, name)
+                 for name in TEMPERATURE_NAMES if hasattr(conv, name)), None)
 
 
 def _own_forward(conv: nn.Conv2d, x: Tensor, labels: Tensor) -> Tensor:
@@ -93,8 +116,9 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
     gradients, masks and state dict are those of the parent; memory does not
     grow with the number of classes.
 
-    For RoI heads that pass what ``forward`` returns on to this head as it is,
-    as mmdet's ``StandardRoIHead`` does. Cascades average the masks of their
+    For RoI heads that pass what ``forward`` returns on to this head as it is
+    or index it by rows and labels, as mmdet's ``StandardRoIHead`` and
+    ``MaskScoringRoIHead`` do. Cascades average the masks of their
     stages before they hand them on; they train with this head and need
     ``classwise=False`` at test (the checkpoint fits). Back to the parent's
     way::
@@ -130,15 +154,7 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
                 'forward_classwise(x, labels)')
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the features that the logits are made from.
-
-        Args:
-            x (Tensor): RoI features (N, C_in, h, w).
-
-        Returns:
-            Tensor: Features (N, C, H, W) after upsampling; with
-            ``classwise=False`` logits (N, K, H, W).
-        """
+        """Compute features (N, C, H, W), or without ``classwise`` logits."""
         if not self.classwise:
             return super().forward(x)
         for conv in self.convs:
@@ -147,18 +163,14 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
             x = self.upsample(x)
             if self.upsample_method == 'deconv':
                 x = self.relu(x)
+        if not torch.compiler.is_compiling():
+            x = x.as_subclass(ClasswiseFeatures)
+            x.head = self
         return x
 
     def logits_of(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Compute the logits of one class per RoI.
-
-        Args:
-            features (Tensor): What ``forward`` returned, (N, C, H, W).
-            labels (Tensor): Classes (N,), in [0, K).
-
-        Returns:
-            Tensor: Logits (N, 1, H, W).
-        """
+        """Compute logits (N, 1, H, W) of one class per RoI, labels (N,)."""
+        features = features.as_subclass(Tensor)
         if self.class_agnostic or len(features) == 0:
             # No RoI costs nothing, and every parameter gets its zero gradient
             # (distributed training waits for it).
@@ -173,19 +185,7 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
                         sampling_results: List[SamplingResult],
                         batch_gt_instances: List[InstanceData],
                         rcnn_train_cfg: ConfigDict) -> dict:
-        """Compute the mask loss of the positive RoIs.
-
-        Args:
-            mask_preds (Tensor): What ``forward`` returned, (N, C, H, W).
-            sampling_results (list[SamplingResult]): Sampling per image.
-            batch_gt_instances (list[InstanceData]): Ground truth per image,
-                with 'masks'.
-            rcnn_train_cfg (ConfigDict): With 'mask_size'.
-
-        Returns:
-            dict: 'loss_mask', a dict of losses, and 'mask_targets'
-            (N, H, W).
-        """
+        """Compute the mask loss of the positive RoIs, as the parent does."""
         if not self.classwise:
             return super().loss_and_target(mask_preds, sampling_results,
                                            batch_gt_instances, rcnn_train_cfg)
@@ -207,21 +207,7 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
                                 rcnn_test_cfg: ConfigDict,
                                 rescale: bool = False,
                                 activate_map: bool = False) -> Tensor:
-        """Paste the masks of one image.
-
-        Args:
-            mask_preds (Tensor): What ``forward`` returned, (N, C, H, W).
-            bboxes (Tensor): Detected boxes xyxy in pixels, (N, 4).
-            labels (Tensor): Detected classes (N,).
-            img_meta (dict): 'scale_factor' and 'ori_shape'.
-            rcnn_test_cfg (ConfigDict): With 'mask_thr_binary'.
-            rescale (bool): Whether masks are wanted in the original image.
-            activate_map (bool): Whether ``mask_preds`` are probabilities;
-                only with ``classwise=False``.
-
-        Returns:
-            Tensor: Masks (N, height, width), bool, or uint8 if the threshold
-            is negative.
+        """Paste the masks of one image, as the parent does.
 
         Raises:
             ValueError: If ``activate_map`` is set: sigmoids of features mean

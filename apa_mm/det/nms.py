@@ -3,10 +3,10 @@
 Shapes: N boxes or RoIs, C classes, n candidates (pairs of RoI and class above
 the score threshold), k candidates under inspection, D box dimension (4).
 
-All rests on one *total order* of the candidates: higher score first, equal
-scores by their flat index ``roi * C + class``. Greedy NMS decides about a
-candidate only from those before it in this order, so the decisions about a
-prefix of the order are those of the whole list.
+Candidates are ordered by score, equal scores by the flat index
+``roi * C + class``. Greedy NMS decides about a candidate only from those
+before it, so the decisions about the first so many are those of the whole
+list.
 """
 from typing import Callable, NamedTuple, Optional, Tuple, Union
 
@@ -85,9 +85,8 @@ def exact_multiclass_nms(
     """Suppress per class, exactly, at the cost of the boxes returned.
 
     A drop-in for mmdet's ``multiclass_nms``. The best candidates of all
-    classes together are suppressed per class; if fewer than ``max_num``
-    survive, more candidates are taken. The result is that of NMS over all
-    candidates, for every input. It differs from mmdet's in three ways:
+    classes are suppressed per class; if fewer than ``max_num`` survive, more
+    are taken. It differs from mmdet's in three ways:
 
     - Boxes of different classes never meet. mmdet moves each class by
       ``label * (max coordinate + 1)`` in float32, which loses whole pixels
@@ -110,7 +109,7 @@ def exact_multiclass_nms(
             background, is ignored. NaN never passes the threshold.
         score_thr (float): Only scores above it count.
         nms_cfg (dict, optional): Settings of the NMS; None for none.
-        max_num (int): Boxes to return at most; 0 or less for all.
+        max_num (int): Most boxes to return; 0 or less for all.
         score_factors (Tensor, optional): Factors (N,) that scores are
             multiplied by after the threshold.
         return_inds (bool): Whether to return the flat indices too.
@@ -226,18 +225,12 @@ def _check_shapes(multi_bboxes: Tensor, multi_scores: Tensor,
 @torch.no_grad()
 def _select(first: Callable, look_up: Callable, hard: HardNMS,
             max_num: int) -> Tensor:
-    """Return the candidates that survive, in the total order.
+    """Return the candidates that survive, best first.
 
-    The prefix grows until enough boxes survive it. What a prefix has
-    suppressed stays suppressed and suppresses nothing itself, so only the
-    survivors meet the next candidates.
-
-    Args:
-        first (Callable): Gives the first so many candidates (k,), all for 0,
-            and whether there are more.
-        look_up (Callable): Gives boxes (k, 4) and groups (k,) of candidates.
-        hard (HardNMS): Settings.
-        max_num (int): Boxes asked for; 0 or less for all.
+    ``first(n)`` gives the first n candidates (k,), all for 0, and whether
+    there are more; ``look_up`` their boxes (k, 4) and groups (k,). More are
+    taken until enough survive; what is suppressed suppresses nothing itself,
+    so only the survivors meet the next ones.
     """
     limit = hard.limit(max_num)
     if hard.iou_threshold is None:

@@ -59,18 +59,10 @@ def grouped_nms(boxes: Tensor, groups: Tensor,
 
 def _share_calls(counts: Tensor,
                  size: int) -> Tuple[List[Tuple[int, int]], Tensor]:
-    """Let neighbouring groups share a kernel call.
+    """Let groups that start in the same ``size`` boxes share a kernel call.
 
-    Groups are never split; those that start in the same ``size`` boxes go
-    together.
-
-    Args:
-        counts (Tensor): Boxes per group.
-        size (int): Boxes per call, about; 0 gives each group its own.
-
-    Returns:
-        tuple[list, Tensor]: Start and stop of each call; for each group its
-        number inside its call, from 0.
+    Returns start and stop of each call, and for each group its number inside
+    its call. Size 0 gives each group a call of its own.
     """
     starts = counts.cumsum(0) - counts
     call = starts.div(size, rounding_mode='floor') if size else starts

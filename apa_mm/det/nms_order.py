@@ -21,14 +21,7 @@ PAIRS_PER_ENTRY = 128
 
 
 def best(scores: Tensor, count: int) -> Tensor:
-    """Return the positions of the first ``count`` in the total order.
-
-    Args:
-        scores (Tensor): Scores without NaN, (N,).
-        count (int): Entries wanted; all, if there are not so many.
-
-    Returns:
-        Tensor: Positions (k,), best first.
+    """Return the positions of the best ``count`` scores (N,), best first.
 
     Example:
         >>> import torch
@@ -48,15 +41,9 @@ def best(scores: Tensor, count: int) -> Tensor:
 class ScoredPairs:
     """The pairs of RoI and class above a threshold, best first.
 
-    A pair is known by its place ``roi * (C + 1) + class``.
-
-    Args:
-        multi_scores (Tensor): Scores (N, C + 1); the last column, the
-            background, is left out. NaN is never above the threshold.
-        score_thr (float): Only scores above it count.
-        score_factors (Tensor, optional): Factors (N,) that the scores are
-            multiplied by after that.
-        final_thr (float): Only products above it count; 0 or less for all.
+    A pair is known by its place ``roi * (C + 1) + class``. Arguments are
+    those of :func:`~apa_mm.det.nms.exact_multiclass_nms`; ``final_thr`` is
+    for scores times factors, 0 or less for none.
 
     Example:
         >>> import torch
@@ -91,15 +78,7 @@ class ScoredPairs:
         return scores * self.factors.flatten()[self.split(places)[0]]
 
     def first(self, count: int) -> Tuple[Tensor, bool]:
-        """Return the best pairs.
-
-        Args:
-            count (int): Pairs wanted; 0 or less for all.
-
-        Returns:
-            tuple[Tensor, bool]: Places (k,), best first, and whether there
-            are more pairs than these.
-        """
+        """Return the places of the best pairs (0 for all); are there more?"""
         if self._all is None and 0 < count * PAIRS_PER_ENTRY <= len(
                 self.scores) * (self.scores.size(1) - 1):
             places = self._search(count)
@@ -160,15 +139,7 @@ class ScoredPairs:
 
 
 def _maxima(values: Tensor, rows: int) -> Tensor:
-    """Return the maxima over each ``rows`` rows; the last ones may be fewer.
-
-    Args:
-        values (Tensor): Values (N, C), N > 0.
-        rows (int): Rows per maximum.
-
-    Returns:
-        Tensor: Maxima (ceil(N / rows), C).
-    """
+    """Return maxima (ceil(N / rows), C) over each ``rows`` of (N, C)."""
     whole = len(values) // rows * rows
     parts = []
     if whole > 0:

@@ -54,12 +54,7 @@ class Detections(NamedTuple):
     @classmethod
     def from_sample(cls, data_sample: dict,
                     need_masks: bool) -> 'Detections':
-        """Read the ``pred_instances`` of a data sample.
-
-        Raises:
-            ValueError: If a label is not whole, a number is not finite, or
-                masks are asked for and missing.
-        """
+        """Read and check the ``pred_instances`` of a data sample."""
         pred = data_sample['pred_instances']
         image = f"the predictions of image id {data_sample['img_id']!r}"
         boxes, scores, labels = (_numpy(pred[key])
@@ -83,6 +78,25 @@ class Detections(NamedTuple):
                     'learning rate or clip gradients')
         return cls(boxes.reshape(-1, 4), scores, whole, pred.get('masks'),
                    mask_scores)
+
+    def as_result(self, image_id: int, keep_masks: bool) -> dict:
+        """Return them as mmdet's own methods read a result."""
+        result = dict(
+            img_id=image_id,
+            bboxes=self.boxes,
+            scores=self.scores,
+            labels=self.labels)
+        if keep_masks and self.masks is not None:
+            result['masks'] = self.masks
+        if self.mask_scores is not None:
+            result['mask_scores'] = self.mask_scores
+        return result
+
+    @classmethod
+    def from_result(cls, result: dict) -> 'Detections':
+        """Read what :meth:`as_result` returned."""
+        return cls(*map(result.get, ('bboxes', 'scores', 'labels', 'masks',
+                                     'mask_scores')))
 
 
 def _numpy(values: Any) -> np.ndarray:
@@ -108,8 +122,8 @@ def to_xywh(boxes: np.ndarray) -> np.ndarray:
 class StreamingMatcher:
     """Evaluate one image at a time with hotcoco's ``StreamingEval``.
 
-    An image is matched as soon as it is there and leaves only counts behind.
-    An image that comes again replaces its earlier self, on other ranks too.
+    An image leaves only counts behind. One that comes again replaces its
+    earlier self, on other ranks too.
 
     Args:
         truth (GroundTruth): Ground truth.
@@ -135,12 +149,7 @@ class StreamingMatcher:
         }
 
     def update(self, image_id: int, found: Detections) -> None:
-        """Match the detections of one image.
-
-        Raises:
-            ValueError: If the ground truth has no such image, or the masks
-                are of another size.
-        """
+        """Match the detections of one image, which the truth must have."""
         image = self.truth.image(image_id)
         entries = self.truth.annotations(image_id)
         # (N, 7): image, x, y, w, h, score, label, as hotcoco reads them.

@@ -66,19 +66,7 @@ class LargeVocabTTAModel(DetTTAModel):
 
     def _merge_single_sample(
             self, data_samples: List[DetDataSample]) -> DetDataSample:
-        """Merge the predictions for the views of one image.
-
-        Args:
-            data_samples (list[DetDataSample]): One prediction per view.
-
-        Returns:
-            DetDataSample: The first one, with the merged prediction: bboxes
-            (n, 4), scores (n, ), labels (n, ) and, where the detector has
-            them, masks (n, H, W) of the original image.
-
-        Raises:
-            ValueError: If there are masks and the NMS is left to the parent.
-        """
+        """Put the merged predictions of the views into the first of them."""
         views = [sample.pred_instances for sample in data_samples]
         if not self.exact:
             if any('masks' in view for view in views):

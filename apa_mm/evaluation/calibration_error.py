@@ -65,16 +65,7 @@ class CalibrationError(BaseMetric):
         self.out_file = out_file
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the confidence of every sample and whether it is right.
-
-        Args:
-            data_batch (Any): Not used.
-            data_samples (Sequence[dict]): See
-                :func:`~apa_mm.evaluation.predictions.read_prediction`.
-
-        Raises:
-            ValueError: If a score is no probability.
-        """
+        """Keep the confidence of every sample and whether it is right."""
         for sample in data_samples:
             pred, label, scores = read_prediction(sample)
             confidence = float(scores[pred])
@@ -87,15 +78,7 @@ class CalibrationError(BaseMetric):
 
     def compute_metrics(
             self, results: List[Tuple[float, bool]]) -> Dict[str, float]:
-        """Return both errors and write the bins if asked to.
-
-        Args:
-            results (list[tuple[float, bool]]): Confidences, and whether the
-                predictions are right.
-
-        Returns:
-            dict[str, float]: 'ece' and 'mce' in [0, 1].
-        """
+        """Return 'ece' and 'mce' in [0, 1], and write the bins if asked to."""
         pairs = torch.tensor(results, dtype=torch.float64).reshape(-1, 2)
         # Probabilities are float32, and so must the borders of the bins be.
         bins = calibration_bins(pairs[:, 0].float(), pairs[:, 1] > 0,

@@ -89,11 +89,7 @@ class ShotAccuracy(BaseMetric):
 
     @dataset_meta.setter
     def dataset_meta(self, dataset_meta: Optional[dict]) -> None:
-        """Take the meta information and make sure that counts are there.
-
-        Raises:
-            ValueError: See the class.
-        """
+        """Take the meta information and make sure that counts are there."""
         self._dataset_meta = dataset_meta
         counts = self.class_counts
         classes = (dataset_meta or {}).get('classes')
@@ -105,11 +101,7 @@ class ShotAccuracy(BaseMetric):
 
     @property
     def class_counts(self) -> List[int]:
-        """Train images per class.
-
-        Raises:
-            ValueError: If they are nowhere to be found.
-        """
+        """Train images per class."""
         if self._counts is not None:
             return self._counts
         counts = (self._dataset_meta or {}).get('train_class_counts')
@@ -122,16 +114,7 @@ class ShotAccuracy(BaseMetric):
         return list(counts)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keep the predicted and the true class of every sample.
-
-        Args:
-            data_batch (Any): Not used.
-            data_samples (Sequence[dict]): See
-                :func:`~apa_mm.evaluation.predictions.read_prediction`.
-
-        Raises:
-            ValueError: If the classifier has another number of classes.
-        """
+        """Keep the predicted and the true class of every sample."""
         num_classes = len(self.class_counts)
         for sample in data_samples:
             pred, label, scores = read_prediction(sample)
@@ -145,14 +128,7 @@ class ShotAccuracy(BaseMetric):
 
     def compute_metrics(
             self, results: List[Tuple[int, int]]) -> Dict[str, float]:
-        """Return the accuracy of every group that has test samples.
-
-        Args:
-            results (list[tuple[int, int]]): Predicted and true classes.
-
-        Returns:
-            dict[str, float]: 'many', 'medium', 'few' in [0, 100].
-        """
+        """Return 'many', 'medium', 'few' in [0, 100], if they have samples."""
         pairs = torch.tensor(results, dtype=torch.int64).reshape(-1, 2)
         shots = shot_accuracy(pairs[:, 0], pairs[:, 1],
                               torch.tensor(self.class_counts), self.many,

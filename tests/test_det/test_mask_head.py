@@ -1,5 +1,6 @@
 """Tests of ClasswiseFCNMaskHead against mmdet's FCNMaskHead."""
 import copy
+import inspect
 import logging
 from types import SimpleNamespace
 
@@ -25,6 +26,10 @@ from apa_mm.det.mask_head import ClasswiseFCNMaskHead  # noqa: E402
 
 #: The task: the same to 1e-10 in float64.
 TOL = dict(rtol=0, atol=1e-10)
+#: mmdet 3.3 misspells it, its successor does not.
+TEMPERATURE = next(
+    name for name in ('temperature', 'tempearture')
+    if name in inspect.signature(NormedConv2d.__init__).parameters)
 
 
 class SquaredTemperature(NormedConv2d):
@@ -32,12 +37,13 @@ class SquaredTemperature(NormedConv2d):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.tempearture = nn.Parameter(torch.tensor(4.5))
+        setattr(self, TEMPERATURE, nn.Parameter(torch.tensor(4.5)))
 
     def forward(self, x):
         weight = self.weight / (self.weight.norm(dim=1, keepdim=True) + 1e-6)
         x = x / (x.norm(dim=1, keepdim=True) + 1e-6)
-        return self._conv_forward(x * self.tempearture**2, weight, self.bias)
+        scale = getattr(self, TEMPERATURE)**2
+        return self._conv_forward(x * scale, weight, self.bias)
 
 
 class Competing(nn.Module):
@@ -54,7 +60,7 @@ class Competing(nn.Module):
 
 PREDICTORS = dict(
     plain=dict(type='Conv'),
-    normed=dict(type='mmdet.NormedConv2d', tempearture=15, power=0.9),
+    normed=dict(type='mmdet.NormedConv2d', power=0.9, **{TEMPERATURE: 15}),
     cosine=dict(type='apa_mm.CosineConv2d', temperature=15.0),
     learned=dict(type='apa_mm.CosineConv2d', learnable_temperature=True),
     third_party=dict(type=SquaredTemperature),
@@ -371,3 +377,53 @@ def test_resolves_from_mmdets_registry():
         predictor_cfg=dict(type='apa_mm.CosineConv2d')))
     assert type(head) is ClasswiseFCNMaskHead
     assert head.conv_logits.scale == 20.0
+
+
+def test_the_right_spelling_of_mmdets_successor(monkeypatch):
+    ours, theirs = make_heads(predictor_cfg=PREDICTORS['normed'])
+    for head in (ours, theirs):
+        value = head.conv_logits.__dict__.pop(TEMPERATURE)
+        head.conv_logits.temperature = value
+    if TEMPERATURE == 'tempearture':
+        # mmdet's own forward reads its own spelling.
+        monkeypatch.setattr(
+            NormedConv2d, TEMPERATURE,
+            property(lambda self: self.temperature), raising=False)
+    check_training(ours, theirs)
+
+
+def test_mask_scoring_trains_and_predicts_like_mmdets():
+    cfg = tiny_cfg('mask-rcnn')
+    cfg.type = 'MaskScoringRCNN'
+    cfg.roi_head.type = 'MaskScoringRoIHead'
+    cfg.roi_head.mask_iou_head = dict(
+        type='MaskIoUHead', num_convs=2, num_fcs=1, in_channels=16,
+        conv_out_channels=16, fc_out_channels=16, num_classes=7)
+    cfg.train_cfg.rcnn.mask_thr_binary = 0.5
+    theirs = build(copy.deepcopy(cfg))
+    cfg.roi_head.mask_head.type = 'apa_mm.ClasswiseFCNMaskHead'
+    ours = build(cfg)
+    ours.load_state_dict(theirs.state_dict())
+    results = []
+    for model in (ours, theirs):
+        torch.manual_seed(1)
+        np.random.seed(1)
+        data = demo_mm_inputs(
+            2, image_shapes=[[3, 128, 128]] * 2, num_items=[3, 4],
+            num_classes=7, with_mask=True)
+        predictions = predict(model, copy.deepcopy(data))
+        torch.manual_seed(2)
+        losses = model.train().forward(
+            **model.data_preprocessor(data, True), mode='loss')
+        losses['loss_mask_iou'].backward()
+        results.append(
+            (predictions, losses['loss_mask_iou'].detach(),
+             model.roi_head.mask_head.conv_logits.weight.grad))
+    (got, loss, grad), (want, loss0, grad0) = results
+    assert loss0 > 0 and grad0.any()
+    torch.testing.assert_close(loss, loss0)
+    torch.testing.assert_close(grad, grad0)
+    for ours, theirs in zip(got, want, strict=True):
+        assert len(ours.scores) > 0  # times the IoU of the mask
+        torch.testing.assert_close(ours.scores, theirs.scores)
+        assert torch.equal(ours.masks, theirs.masks)
