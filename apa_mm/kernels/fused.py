@@ -17,7 +17,6 @@ from torch import Tensor
 from . import native
 from .activation import activate, choose_backend, refuse_second_order, is_plain
 from .formulas import UNIT
-from .native import flat
 
 __all__ = [
     'Affine', 'batch_norm_aglu', 'batch_statistics', 'residual_aglu', 'usable'
@@ -247,9 +246,9 @@ def batch_statistics(x: Tensor, running_mean: Tensor, running_var: Tensor,
 def _batch_norm_forward(affine: Affine, kappa: Tensor,
                        lambd: Tensor) -> Tensor:
     """Return ``aglu(scale * x + shift)``."""
-    return native.forward(affine.source, flat(kappa), flat(lambd),
+    return native.forward(affine.source, native.flat(kappa), native.flat(lambd),
                           _layout(affine.source), UNIT,
-                          (flat(affine.scale), flat(affine.shift)))
+                          (native.flat(affine.scale), native.flat(affine.shift)))
 
 
 def _batch_norm_backward(affine: Affine, grad: Tensor, weight: Tensor,
@@ -257,15 +256,15 @@ def _batch_norm_backward(affine: Affine, grad: Tensor, weight: Tensor,
                         lambd: Tensor, batch_stats: bool,
                         paper: bool) -> tuple:
     """Return the gradients for x, weight, bias, kappa and lambda."""
-    x, mean = affine.source, flat(mean)
+    x, mean = affine.source, native.flat(mean)
     grad_x, sums = native.backward_parts(
-        x, grad, flat(kappa), flat(lambd), _layout(x), UNIT, paper,
-        (flat(affine.scale), flat(affine.shift)), mean)
+        x, grad, native.flat(kappa), native.flat(lambd), _layout(x), UNIT, paper,
+        (native.flat(affine.scale), native.flat(affine.shift)), mean)
     n, c, h, w = x.shape
     norm_grads, grads = x.new_empty(2, c), x.new_empty(2, kappa.numel())
     native.library().batch_norm_aglu_grads(
-        *map(native.pointer, (grad_x, x, sums, flat(weight), mean,
-                              flat(invstd), norm_grads, grads)),
+        *map(native.pointer, (grad_x, x, sums, native.flat(weight), mean,
+                              native.flat(invstd), norm_grads, grads)),
         int(batch_stats), c_int64(n), c_int64(h * w), c_int64(c),
         c_int64(int(kappa.numel() > 1)), native.threads(x))
     return (grad_x, *norm_grads.unbind(),
@@ -310,16 +309,16 @@ def _layout(x: Tensor) -> native.Layout:
 
 def _folded(main: Affine, short: Affine, gate: Tensor) -> tuple:
     """Return pointers to scale and shift of both norms and to the gate."""
-    tensors = [flat(main.scale), flat(main.shift), flat(gate), None, None]
+    tensors = [native.flat(main.scale), native.flat(main.shift), native.flat(gate), None, None]
     if short.scale is not None:
-        tensors[3:] = flat(short.scale), flat(short.shift)
+        tensors[3:] = native.flat(short.scale), native.flat(short.shift)
     return tuple(map(native.pointer, tensors))
 
 
 def _sizes(x: Tensor, kappa: Tensor, lambd: Tensor) -> tuple:
     n, c, h, w = x.shape
     return (c_int64(n * c), c_int64(h * w), c_int64(c),
-            native.pointer(flat(kappa)), native.pointer(flat(lambd)),
+            native.pointer(native.flat(kappa)), native.pointer(native.flat(lambd)),
             c_int64(int(kappa.numel() > 1)))
 
 
