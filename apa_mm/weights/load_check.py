@@ -46,17 +46,7 @@ def _count(names: List[str]) -> str:
 
 
 def state_dict_of(checkpoint: Any) -> Dict[str, Tensor]:
-    """Return the tensors that mmengine would load, without ``module.``.
-
-    Args:
-        checkpoint (Any): Content of a file.
-
-    Returns:
-        dict[str, Tensor]: Tensors by name.
-
-    Raises:
-        CheckpointError: If mmengine would find none.
-    """
+    """Return the tensors that mmengine would load, without ``module.``."""
     known = isinstance(checkpoint, dict)
     tensors = checkpoint.get('state_dict', checkpoint) if known else None
     if not isinstance(tensors, dict) or not all(
@@ -79,13 +69,6 @@ def find_gaps(found: Comparison, whole: bool = False) -> List[str]:
     Heads, classifiers and necks may be new, and a part that the file does not
     have at all may be. What it has must be complete in kappa, lambda and
     blocks, and a backbone in everything.
-
-    Args:
-        found (Comparison): Of a whole model, or of one backbone.
-        whole (bool): The model is a backbone itself.
-
-    Returns:
-        list[str]: Names of the model that are missing or reshaped.
 
     Example:
         >>> names = ['backbone.act1.kappa', 'head.fc.weight']
@@ -118,16 +101,7 @@ def _block(name: str) -> str:
 
 def find_broken(model: nn.Module, state_dict: Dict[str, Tensor],
                 names: List[str]) -> List[str]:
-    """Return which tensors hold NaN or infinity where the model's do not.
-
-    Args:
-        model (nn.Module): The model; masks with infinity are part of some.
-        state_dict (dict[str, Tensor]): What the file holds.
-        names (list[str]): Which of its tensors will be loaded.
-
-    Returns:
-        list[str]: Their names.
-    """
+    """Return which tensors hold NaN or infinity where the model's do not."""
     broken = [n for n in names if n in state_dict and not _finite(
         state_dict[n])]
     own = model.state_dict() if broken else {}

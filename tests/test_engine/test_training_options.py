@@ -13,6 +13,7 @@ from mmengine.registry import HOOKS
 
 from apa_mm.engine import launch
 from apa_mm.layers import AGLU, APA
+from apa_mm.weights import read_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -134,7 +135,7 @@ def test_the_moving_average_has_kappa_and_lambda_and_is_evaluated(train):
         'train_cfg.val_interval': 2,
     }, hooks=[dict(type='EMAHook', momentum=0.5)])
     before, middle, after = Recorder.states
-    saved = torch.load(run / 'iter_2.pth', weights_only=True)
+    saved = read_checkpoint(run / 'iter_2.pth').content
     names = learned(before)
     assert both_moved(before, after, least=20)
     for name in names:
@@ -180,6 +181,5 @@ def test_a_killed_run_loses_only_what_came_after_its_checkpoint(
     text = result.stdout + result.stderr
     assert f'resumed epoch: 0, iter: {saved}' in text
     assert f'Iter(train) [{saved + 1}/{saved + 2}]' in text
-    final = torch.load(
-        work_dir / f'iter_{saved + 2}.pth', weights_only=True)
+    final = read_checkpoint(work_dir / f'iter_{saved + 2}.pth').content
     assert final['message_hub']['runtime_info']['iter'] == saved + 1
