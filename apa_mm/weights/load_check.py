@@ -75,21 +75,28 @@ def find_gaps(found: Comparison, whole: bool = False) -> List[str]:
         >>> find_gaps(Comparison(['backbone.conv1.weight'], names, [], []))
         ['backbone.act1.kappa']
     """
-    present = {name.split('.')[0] for name in found.matched}
-    blocks = {_block(name) for name in found.matched}
+    present = {_part(name) for name in found.matched}
+    blocks = {_block(name) for name in found.matched} | {''}
 
     def matters(name: str) -> bool:
-        part = name.split('.')[0]
-        if whole or part == 'backbone':
+        if whole or name.startswith('backbone.'):
             return True
         learned = name.endswith(('.kappa', '.lambd'))
-        return part in present and (learned or _block(name) not in blocks)
+        return _part(name) in present and (
+            learned or _block(name) not in blocks)
 
     lacking = [name for name in found.missing if matters(name)]
     return lacking + [
         name for name in found.reshaped
         if whole or name.startswith('backbone.')
     ]
+
+
+def _part(name: str) -> str:
+    """Return the innermost head that a name belongs to, or its first part."""
+    parts = name.split('.')
+    heads = [i for i, part in enumerate(parts) if part.endswith('head')]
+    return '.'.join(parts[:max(heads, default=0) + 1])
 
 
 def _block(name: str) -> str:
