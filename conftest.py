@@ -10,14 +10,43 @@ from mmengine.utils import ManagerMixin
 
 from apa_mm.utils.imports import HAS_TRITON
 
-sys.path.insert(0, str(Path(__file__).parent / 'tests'))
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / 'tests'))
+# tools/demo; last, since tools/test.py must not stand for another module.
+sys.path.append(str(ROOT / 'tools'))
+
+#: What also runs on the OneDL forks: where the two stacks could differ and
+#: what a user would lose most by.
+CORE = [
+    'apa_mm/functional', 'apa_mm/kernels', 'apa_mm/layers',
+    'tests/test_functional', 'tests/test_kernels', 'tests/test_layers',
+    'tests/test_registry.py', 'tests/test_imports.py', 'tests/test_weights',
+    'tests/test_evaluation', 'tests/test_det/test_lvis_metric.py',
+    'tests/test_det/test_coco_metric.py', 'tests/test_det/test_mask_head.py'
+]
+#: Recipes of the core.
+CORE_RECIPES = [
+    'det/lvis/mask-rcnn_apa-seresnet50_fpn_gol_sample1e-3-ms-2x_lvis-v1.py',
+    'cls/imagenet_lt/apa-seresnet50_4xb64-mixup-200e_imagenet-lt.py',
+    'cls/cifar100_lt/apa-seresnet32_1xb512-mixup-500e_cifar100-lt-ir100.py'
+]
 
 # Its kernels cannot be defined, and doctests cannot be looked for, without it.
-collect_ignore = [] if HAS_TRITON else ['apa_mm/functional/apa_triton.py']
+collect_ignore_glob = [] if HAS_TRITON else ['apa_mm/*/*triton*.py']
 settings.register_profile('repeatable', deadline=None, derandomize=True)
 settings.load_profile('repeatable')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the core by path, so that no file has to know of it."""
+    recipes = tuple(f'_recipes_run.py::test_recipe[configs/{name}]'
+                    for name in CORE_RECIPES)
+    for item in items:
+        if item.nodeid.startswith(tuple(CORE)) or item.nodeid.endswith(
+                recipes):
+            item.add_marker(pytest.mark.core)
 
 
 @pytest.fixture(autouse=True)

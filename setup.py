@@ -1,8 +1,14 @@
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+EXTRAS = ('det', 'cls', 'official', 'onedl', 'analysis', 'tests')
+#: What users of the wheel start; the demo and the set-up need the checkout.
+TOOLS = ('train.py', 'test.py', 'dist_*.sh', 'slurm_*.sh', 'analyze.py',
+         'check_dataset.py', 'compare.py', '*_checkpoint.py')
 
 
 def read_version() -> str:
@@ -18,6 +24,26 @@ def read_requirements(name: str) -> list:
     return [line for line in lines if line and not line.startswith('#')]
 
 
+class BuildWithMIM(build_py):
+    """Carry configs and tools in ``apa_mm/.mim``, where mim looks for them."""
+
+    def run(self) -> None:
+        """Copy them, but not for an editable install, which has them."""
+        super().run()
+        if getattr(self, 'editable_mode', False):
+            return
+        target = Path(self.build_lib, 'apa_mm', '.mim')
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(
+            ROOT / 'configs', target / 'configs',
+            ignore=shutil.ignore_patterns('demo', '__pycache__'))
+        shutil.copy(ROOT / 'model-index.yml', target)
+        (target / 'tools').mkdir()
+        for pattern in TOOLS:
+            for path in (ROOT / 'tools').glob(pattern):
+                shutil.copy(path, target / 'tools')
+
+
 setup(
     name='apa_mm',
     version=read_version(),
@@ -26,13 +52,11 @@ setup(
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    cmdclass={'build_py': BuildWithMIM},
     packages=find_packages(include=['apa_mm', 'apa_mm.*']),
-    package_data={'apa_mm': ['py.typed', 'kernels/csrc/*']},
+    package_data={'apa_mm': ['py.typed', '*/csrc/*']},
     python_requires='>=3.10',
     install_requires=read_requirements('runtime'),
-    extras_require={
-        name: read_requirements(name)
-        for name in ('det', 'cls', 'analysis', 'tests')
-    },
+    extras_require={name: read_requirements(name) for name in EXTRAS},
     zip_safe=False,
 )

@@ -5,6 +5,18 @@ by name and then, through ``locations``, the modules that register classes. No
 ``custom_imports`` is needed. This module must import nothing of ours: mmengine
 swallows an ImportError raised here and reports only "not in the registry".
 """
+import warnings
+from importlib.util import find_spec
+
+_MISSING = [name for name in ('mmengine', 'mmcv') if find_spec(name) is None]
+if _MISSING:
+    raise ModuleNotFoundError(
+        f"apa_mm needs mmengine and mmcv, but {' and '.join(_MISSING)} cannot "
+        "be found; install one stack, as the README says: pip install "
+        "--no-build-isolation 'apa_mm[official]', or 'apa_mm[onedl]' for the "
+        "maintained forks",
+        name=_MISSING[0])
+
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -15,6 +27,9 @@ from mmengine.registry import \
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
+
+# mmengine imports it anew for each config that inherits by "mmdet::".
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
 
 __all__ = [
     'DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'METRICS', 'MODELS',

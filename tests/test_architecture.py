@@ -39,12 +39,16 @@ def upward(package, row):
 
 
 def edges(package):
-    """Return the modules that each module imports or names."""
+    """Return the modules that each module imports or names.
+
+    A string with the name of the module's own room asks nothing of it.
+    """
     graph = defaultdict(set)
     for module in package.trees:
         if room(module) not in ('', 'registry'):
             graph[module] |= {
                 a.target for a in package.arrows(module) if room(a.target)
+                and not (a.in_string and module.startswith(a.target + '.'))
             }
     return graph
 

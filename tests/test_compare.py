@@ -259,7 +259,7 @@ def test_the_table_is_in_per_cent_and_has_gaps():
     assert columns == ['accuracy/top1', 'calibration/ece']
     assert format_table(SUMMARY, columns).splitlines() == [
         '| variant |    top-1 % |       ECE % |',
-        '| ------- | ---------- | ----------- |',
+        '|:--------|-----------:|------------:|',
         '| a       | 82.0 ± 2.8 | 20.0 ± 14.1 |',
         '| b       | 50.0 ± 0.0 |           - |',
     ]

@@ -1,7 +1,12 @@
 """Which modules may be imported with which libraries absent."""
+import json
+import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 import apa_mm
 from apa_mm.utils.imports import HAS_TRITON
@@ -41,12 +46,30 @@ def modules(skip):
     return names
 
 
-def run(blocked, names, expression):
+def run(blocked, names, expression, path=()):
     code = BLOCK.format(
         blocked=blocked, modules=names, expression=expression)
+    return python(code, path)
+
+
+def python(code, path=()):
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(
+        map(str, (*path, ROOT.parent, os.environ.get('PYTHONPATH', '')))))
     return subprocess.run([sys.executable, '-c', code],
                           capture_output=True,
-                          text=True)
+                          text=True,
+                          env=env)
+
+
+@pytest.fixture
+def mmcv_lite(tmp_path):
+    """A folder for sys.path with mmcv as it is without compiled operators."""
+    installed = Path(find_spec('mmcv').origin).parent
+    (tmp_path / 'mmcv').mkdir()
+    for entry in installed.iterdir():
+        if entry.name != 'ops' and not entry.name.startswith('_ext'):
+            (tmp_path / 'mmcv' / entry.name).symlink_to(entry)
+    return tmp_path
 
 
 def test_everything_but_det_and_cls_needs_neither_library():
@@ -64,10 +87,9 @@ def test_the_registries_work_without_mmdet_and_mmpretrain():
     assert result.stdout.strip() == '18', result.stderr
 
 
-def test_mmcv_lite_is_enough_for_the_backbone():
-    result = run(['mmdet', 'mmpretrain', 'mmcv._ext', 'mmcv.ops'],
-                 modules(skip=('det', 'cls')),
-                 '(imports.HAS_MMCV_OPS, imports.HAS_MMDET)')
+def test_mmcv_lite_is_enough_for_the_backbone(mmcv_lite):
+    result = run(['mmdet', 'mmpretrain'], modules(skip=('det', 'cls')),
+                 '(imports.HAS_MMCV_OPS, imports.HAS_MMDET)', [mmcv_lite])
     assert result.stdout.strip() == '(False, False)', result.stderr
 
 
@@ -80,11 +102,69 @@ def test_without_triton_only_its_kernels_are_missing():
     assert result.stdout.strip() == "(False, False)", result.stderr
 
 
-def test_mmdet_without_ops_counts_as_absent():
-    result = run(['mmcv._ext', 'mmcv.ops'], ['apa_mm.det'],
-                 'imports.HAS_MMDET')
+def test_mmdet_without_ops_counts_as_absent(mmcv_lite):
+    result = run([], ['apa_mm.det'], 'imports.HAS_MMDET', [mmcv_lite])
     assert result.stdout.split()[-1] == 'False', result.stderr
     assert 'mmcv has no compiled ops' in result.stdout + result.stderr
+
+
+#: Puts the package's folder in the place of the package, whose __init__ is
+#: another matter: what counts here is what the rooms themselves import.
+ALONE = """
+import sys, time, types, json
+import torch
+before = set(sys.modules)
+package = types.ModuleType('apa_mm')
+package.__path__ = [{root!r}]
+sys.modules['apa_mm'] = package
+start = time.perf_counter()
+from apa_mm.functional import aglu
+seconds = time.perf_counter() - start
+new = sorted({{name.split('.')[0] for name in set(sys.modules) - before}})
+rooms = sorted({{name.split('.')[1] for name in sys.modules
+                if name.startswith('apa_mm.')}})
+{more}
+print(json.dumps([new, rooms, seconds]))
+"""
+
+
+def alone(more=''):
+    result = python(ALONE.format(root=str(ROOT), more=more))
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_functions_need_torch_alone():
+    new, rooms, _ = alone()
+    assert set(new) - set(sys.stdlib_module_names) == {'apa_mm'}
+    assert rooms == ['functional', 'kernels', 'utils']
+
+
+def test_functions_import_in_a_third_of_a_second():
+    assert min(alone()[2] for _ in range(3)) < 0.3
+
+
+def test_looking_for_libraries_imports_none():
+    new, *_ = alone('from apa_mm.utils import imports\n'
+                    'new = sorted({n.split(".")[0] for n in sys.modules})')
+    assert not {'mmcv', 'cv2', 'mmengine', 'mmdet', 'mmpretrain',
+                'triton', 'torchvision'} & set(new)
+
+
+def test_the_walk_of_aglu_is_short():
+    """Three files of Python; the fourth is ``csrc/apa_cpu.cpp``."""
+    more = """
+from apa_mm.kernels import native
+native.library()
+x = torch.ones(3, requires_grad=True)
+files = set()
+sys.setprofile(lambda frame, event, arg: files.add(frame.f_code.co_filename))
+aglu(x, kappa=1., lambd=1.)
+sys.setprofile(None)
+new = sorted(f for f in files if f.startswith(package.__path__[0]))
+"""
+    files = [Path(f).name for f in alone(more)[0]]
+    assert len(files) <= 3, files
 
 
 def test_only_det_and_cls_name_the_libraries():

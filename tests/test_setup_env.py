@@ -27,7 +27,7 @@ def setup(tmp_path):
     stubs = tmp_path / 'bin'
     stubs.mkdir()
 
-    def run(path=os.environ['PATH'], **variables):
+    def run(*words, path=os.environ['PATH'], **variables):
         env = {k: v for k, v in os.environ.items() if k not in VARIABLES}
         env.update(
             PATH=f'{stubs}{os.pathsep}{path}',
@@ -36,7 +36,7 @@ def setup(tmp_path):
             # Should the script go on where it must stop, pip finds nothing.
             PIP_NO_INDEX='1',
             **variables)
-        return subprocess.run([BASH, str(SCRIPT)],
+        return subprocess.run([BASH, str(SCRIPT), *words],
                               capture_output=True,
                               text=True,
                               env=env,
@@ -109,7 +109,7 @@ def test_a_missing_compiler(setup, variable):
 
 def test_a_wheel_that_does_not_exist(setup):
     line = sentence(setup(PYTHON=sys.executable, MMCV_WHEEL='no.whl'))
-    assert 'MMCV_WHEEL=no.whl does not exist; name an mmcv 2.1.0' in line
+    assert 'MMCV_WHEEL=no.whl does not exist; name an mmcv 2.1.0 wheel' in line
     assert not (setup.folder / 'env').exists()
 
 
@@ -156,6 +156,32 @@ def test_an_environment_of_someone_else_is_left_alone(setup):
     setup(PYTHON=setup.stub('p', '#!/bin/sh\n[ "$1" = -m ] && exit 9\nexit 0'),
           CC='true', CXX='true')
     assert (folder / 'keep.txt').exists()
+
+
+@pytest.mark.parametrize('words, message', [
+    (('--stack', 'openmmlab'), "--stack must be official or onedl, but got "
+     "'openmmlab'"),
+    (('--stack', ), "but got ''"),
+    (('onedl', ), "'onedl' is no argument of this script"),
+    (('--stack', 'onedl', '-v'), "'-v' is no argument of this script"),
+])
+def test_words_that_are_not_understood(setup, words, message):
+    assert message in sentence(setup(*words))
+
+
+def test_each_stack_has_its_own_mmcv(setup):
+    line = sentence(setup('--stack', 'onedl', PYTHON=sys.executable,
+                          MMCV_WHEEL='no.whl'))
+    assert 'name an onedl-mmcv 2.3.6 wheel' in line
+
+
+def test_a_kept_wheel_of_the_other_stack_does_not_count(setup):
+    kept = setup.folder / 'cache/wheels/mmcv-2.1.0_torch'
+    kept.mkdir(parents=True)
+    (kept / 'mmcv-2.1.0-py3.whl').touch()
+    words = dict(PYTHON=sys.executable, CXX='no-such')
+    assert 'C++ compiler' in sentence(setup('--stack', 'onedl', **words))
+    assert 'C++ compiler' not in setup(**words).stderr
 
 
 def test_the_script_is_valid_shell():

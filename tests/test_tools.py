@@ -160,6 +160,8 @@ def test_two_processes_on_cpus(det, tmp_path):
         PORT='29653')
     assert 'communicating by gloo instead of nccl' in log
     assert 'Distributed launcher: pytorch' in log
+    # The ranks of one run are no two runs.
+    assert 'another run trains' not in log
     # Two of the four images each: one iteration of two.
     assert 'Epoch(train) [1][1/1]' in log
     assert (tmp_path / 'w' / 'epoch_1.pth').is_file()
@@ -300,7 +302,7 @@ def test_words_of_the_distributed_scripts(tmp_path):
     assert words[2:] == [
         '--nnodes=1', '--node_rank=0', '--master_addr=127.0.0.1',
         '--master_port=29500', '--nproc_per_node=4', f'{TOOLS}/test.py',
-        'a.py', 'b.pth', '--launcher', 'pytorch', '--tta'
+        'a.py', '--launcher', 'pytorch', 'b.pth', '--tta'
     ]
 
 
@@ -323,7 +325,7 @@ def test_words_of_the_slurm_scripts(tmp_path, script, words):
         '-p', 'part', '--job-name=name', '--gres=gpu:8', '--ntasks=16',
         '--ntasks-per-node=8', '--cpus-per-task=5', '--kill-on-bad-exit=1',
         '--mem=4G', '--quiet', 'python', '-u', f'{TOOLS}/{script}.py',
-        *words[:-1], '--launcher', 'slurm', words[-1]
+        words[0], '--launcher', 'slurm', *words[1:]
     ]
 
 

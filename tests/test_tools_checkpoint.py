@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -21,6 +22,18 @@ from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
 ROOT = Path(__file__).parents[1]
 from support import checkpoint_layouts as layouts
 from support import checkpoint_networks as networks
+
+
+DETECTOR = """
+default_scope = 'mmdet'
+model = dict(
+    type='RetinaNet',
+    backbone=dict(type='apa_mm.APAResNet', depth=18),
+    neck=dict(type='FPN', in_channels=[64, 128, 256, 512], out_channels=8,
+              num_outs=5),
+    bbox_head=dict(type='RetinaHead', num_classes=3, in_channels=8,
+                   stacked_convs=1, feat_channels=8))
+"""
 
 
 def load_tool(name):
@@ -124,7 +137,7 @@ def test_backbones_load_by_pretrained_and_carry_a_digest(run, suffix):
     scope = {}
     exec(out.split('config:\n')[1], scope)
     cfg = dict(scope['model']['backbone'])
-    assert cfg.pop('_delete_') is True
+    assert '_delete_' not in cfg
     cfg['init_cfg'] = dict(type='Pretrained', checkpoint=name)
     model = MODELS.build(cfg)
     model.init_weights()
@@ -135,8 +148,7 @@ def test_backbones_load_by_pretrained_and_carry_a_digest(run, suffix):
 
 
 def test_a_raw_authors_file_as_pretrained_names_this_tool(run):
-    # With the command line torch refuses the file, without it mmengine would
-    # find no weights: both stop here.
+    # mmengine would find no weights in either.
     save_authors()
     torch.save(dict(model=cifar()), 'plain.pth')
     for path in ('src.pth', 'plain.pth'):
@@ -171,21 +183,133 @@ def test_the_average_and_random_values_are_options(run):
         values.append(None if kappa is None else kappa.item())
     assert values[:3] == [10000.0, 50.0, 1.0] and values[4] is None
     assert 1 < values[3] < 1.3
+    for value in ('inf', 'nan', '0'):
+        code, _, err = run('convert_checkpoint', 'plain.pth', 'no.pth', '--to',
+                           'mmdet-backbone', '--relu-kappa', value)
+        assert code == 2 and 'finite number above 0' in err
+    assert not os.path.exists('no.pth')
+
+
+# --- lines for a child config ---
+def recipe_state(cfg):
+    """Return the frozen parameters and the norms in training mode."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg)
+    model.train()
+    return ([n for n, p in model.named_parameters() if not p.requires_grad],
+            [n for n, m in model.named_modules()
+             if isinstance(m, torch.nn.BatchNorm2d) and m.training])
+
+
+@pytest.mark.skipif(not HAS_MMDET, reason='needs mmdet with mmcv.ops')
+@pytest.mark.parametrize('plain', [False, True])
+def test_printed_lines_keep_what_the_recipe_freezes(run, plain):
+    shapes = layouts.authors_resnet(50) if not plain else layouts.resnet(50)
+    torch.save(layouts.random(shapes), 'src.pth')
+    code, out, _ = run('convert_checkpoint', 'src.pth', 'dst.pth', '--to',
+                       'mmdet-backbone', '--write-config', 'lines.py',
+                       *(['--init', 'plain'] if plain else []))
+    assert code == 0
+    base = "_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'\n"
+    Path('child.py').write_text(base + out.split('config:\n')[1])
+    assert out.endswith(Path('lines.py').read_text())
+    backbone = Config.fromfile('child.py').model.backbone
+    assert backbone.init_cfg == dict(type='Pretrained', checkpoint='dst.pth')
+    frozen, training = recipe_state(backbone)
+    recipe = Config.fromfile(
+        ROOT / 'configs/det/coco/mask-rcnn_apa-seresnet50_fpn_2x_coco.py')
+    assert not training and len(frozen) == (33 if plain else 71)
+    if not plain:
+        assert (frozen, training) == recipe_state(recipe.model.backbone)
+    model = MODELS.build(backbone)
+    model.init_weights()
+    assert torch.equal(model.layer3[1].conv2.weight,
+                       torch.load('src.pth')['layer3.1.conv2.weight'])
+
+
+@pytest.mark.parametrize('heads, words', [
+    (1, 'cls_predictor_cfg=dict(\n                form='),
+    (3, '--cfg-options model.roi_head.bbox_head.0.cls_predictor_cfg.form='
+     'released model.roi_head.bbox_head.1.'),
+])
+def test_lines_of_v3det_ask_for_the_released_form(heads, words):
+    from apa_mm.checkpoint.architecture import Architecture
+    from apa_mm.checkpoint.configs import config_text
+    text = config_text(
+        'mmdet', 'a.pth', Architecture('apa_mm.APAResNet', 50, (3, 4, 6, 3),
+                                       True), cauchy_heads=heads)
+    assert words in text.replace("'", '') and 'load_from' in text
+    exec(text, {})
+
+
+# --- the way back, and publishing ---
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_to_authors_gives_their_file_back(run, suffix):
+    source = cifar()
+    save_authors(tensors=source)
+    code, _, _ = run('convert_checkpoint', 'src.pth', f'ours{suffix}', '--to',
+                     'mmpretrain')
+    assert code == 0
+    code, out, err = run('convert_checkpoint', f'ours{suffix}', 'back.pth',
+                         '--to', 'authors')
+    assert code == 0 and 'apa_mm -> authors-cifar' in out, err
+    back = torch.load('back.pth', weights_only=True)['model']
+    assert back.keys() == source.keys()
+    assert all(torch.equal(back[name], source[name]) for name in source)
+    torch.save(layouts.random(layouts.resnet(18)), 'plain.pth')
+    code, _, err = run('convert_checkpoint', 'plain.pth', 'no.pth', '--to',
+                       'authors')
+    assert code == 2 and 'it is of torchvision; only networks' in err
+
+
+PUBLISHED = """
+import sys, torch
+content = torch.load(sys.argv[1], weights_only=True)
+assert 'apa_mm' not in sys.modules and sorted(content) == [
+    'meta', 'state_dict'], sorted(content)
+assert content['meta']['dataset_meta'] == dict(
+    classes=('a', 'b', 'c'), palette=[[0, 0, 0]] * 3)
+from mmdet.apis import DetInferencer, init_detector
+model = init_detector('det.py', sys.argv[1], device='cpu')
+assert model.dataset_meta['classes'] == ('a', 'b', 'c')
+for config in ('det.py', None):  # None: the one in the file
+    inferencer = DetInferencer(config, sys.argv[1], device='cpu')
+    for name, value in content['state_dict'].items():
+        assert torch.equal(inferencer.model.state_dict()[name], value), name
+"""
+
+
+@pytest.mark.skipif(not HAS_MMDET, reason='needs mmdet with mmcv.ops')
+def test_a_published_detector_needs_no_package_to_unpickle(run):
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+    Path('det.py').write_text(DETECTOR + """
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs')]
+test_dataloader = dict(dataset=dict(type='CocoDataset', pipeline=pipeline))
+visualizer = dict(type='DetLocalVisualizer', name='v')
+""")
+    cfg = Config.fromfile('det.py')
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        state = MODELS.build(cfg.model).state_dict()
+    torch.save(dict(
+        state_dict=state, optimizer=dict(state={}), meta=dict(
+            cfg=cfg.pretty_text, epoch=2, dataset_meta=dict(
+                classes=('a', 'b', 'c'), palette=np.zeros((3, 3), int))),
+        message_hub=dict(loss=HistoryBuffer([1.0], [1]))), 'epoch_2.pth')
+    code, out, err = run('convert_checkpoint', 'epoch_2.pth', 'shared.pth',
+                         '--to', 'mmdet', '--hash-suffix')
+    assert code == 0, err
+    name = re.search(r'wrote (shared-[0-9a-f]{8}\.pth)', out)[1]
+    result = subprocess.run([sys.executable, '-c', PUBLISHED, name],
+                            capture_output=True, text=True,
+                            env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    assert result.returncode == 0, result.stderr[-2000:]
 
 
 # --- against a config ---
 @pytest.mark.skipif(not HAS_MMDET, reason='needs mmdet with mmcv.ops')
 def test_a_config_is_held_against_every_tensor(run):
-    Path('det.py').write_text("""
-default_scope = 'mmdet'
-model = dict(
-    type='RetinaNet',
-    backbone=dict(type='apa_mm.APAResNet', depth=18),
-    neck=dict(type='FPN', in_channels=[64, 128, 256, 512], out_channels=8,
-              num_outs=5),
-    bbox_head=dict(type='RetinaHead', num_classes=3, in_channels=8,
-                   stacked_convs=1, feat_channels=8))
-""")
+    Path('det.py').write_text(DETECTOR)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(Config.fromfile('det.py').model)
     state = model.state_dict()
@@ -294,6 +418,7 @@ REFUSED = {
     'empty state dict': lambda: pickled(dict(model={})),
     'no state dict': lambda: pickled(dict(epoch=3)),
     'text': lambda: b'<html>404: not found</html>\n',
+    'Git-LFS': lambda: b'version https://git-lfs.github.com/spec/v1\n',
     'nothing': lambda: b'',
 }
 
@@ -328,7 +453,10 @@ def test_places_to_write_to_are_checked_first(run):
         (['src.pth'], 'is the source itself'),
         (['src.pth/dst.pth'], 'folder src.pth of dst.pth cannot be made'),
         (['dst.pth', '--write-config', 'src.pth/c.py'],
-         'folder src.pth of c.py cannot be made')):
+         'folder src.pth of c.py cannot be made'),
+        (['dst.pth', '--write-config', './src.pth'], 'is the source itself'),
+        (['dst.pth', '--write-config', 'dst.pth'], 'is named twice'),
+        (['dst.pth', '--write-config', '.'], 'it is a folder')):
         code, _, err = run('convert_checkpoint', 'src.pth', *args, '--to',
                            'mmpretrain')
         assert code == 2 and words in err

@@ -9,7 +9,6 @@ Each analysis writes metrics.json, a CSV and pictures to a new folder. Exit
 code 2, and nothing written, if the input cannot be analysed.
 """
 import sys
-import warnings
 
 from apa_mm.analysis.command import build_parser, run
 from apa_mm.analysis.errors import AnalysisError
@@ -20,8 +19,6 @@ from apa_mm.preflight.job import InputError
 def main() -> int:
     """Run one analysis and print its table."""
     args = build_parser().parse_args()
-    # mmengine imports it for every config that inherits by "mmdet::".
-    warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
     try:
         lines = run(args)
     except (AnalysisError, CheckpointError, InputError) as error:

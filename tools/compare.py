@@ -3,14 +3,13 @@
 import argparse
 import json
 import os.path as osp
-import warnings
 
-from mmengine.config import DictAction
 from mmengine.device import get_device
 
 from apa_mm.engine.compare import available_cores, plan_runs, run_all
 from apa_mm.engine.compare_report import (choose_columns, format_csv,
                                           format_table, plot_bars, summarize)
+from apa_mm.engine.launch_options import add_cfg_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,19 +31,13 @@ def parse_args() -> argparse.Namespace:
         help='runs at a time (default: one per CPU core, or one on a GPU)')
     parser.add_argument(
         '--metrics', nargs='+', help='metrics to show, e.g. shot/few')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='config settings to override, as key=value with dotted keys')
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Compare, print the table and write the files."""
     args = parse_args()
-    # mmengine imports it for every config that inherits by "mmpretrain::".
-    warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
     workers = args.workers
     if workers is None:
         workers = available_cores() if get_device() == 'cpu' else 1

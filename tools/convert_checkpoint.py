@@ -15,7 +15,10 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('src', help='file of torch.save or safetensors')
     add('dst', help='file to write; .safetensors decides the format')
-    add('--to', choices=TARGETS, required=True, help='what it is for')
+    add('--to',
+        choices=(*TARGETS, 'authors'),
+        required=True,
+        help="what it is for; 'authors': their names for a network of ours")
     add('--config', help='config whose model must take every tensor')
     add('--allow-missing',
         action='store_true',

@@ -9,11 +9,9 @@ import json
 import time
 from pathlib import Path
 
+from demo.pictures import load_detector, save_predictions, save_sites
+from demo.report import format_table, read_metrics, run_record, write_json
 from mmengine.config import DictAction
-
-from apa_mm.demo.pictures import load_detector, save_predictions, save_sites
-from apa_mm.demo.report import (format_table, read_metrics, run_record,
-                                write_json)
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,7 +38,8 @@ def report_run(args: argparse.Namespace) -> None:
     metrics = read_metrics(args.eval_dir)
     cfg, model = load_detector(args.config, args.checkpoint)
     save_predictions(cfg, model, f'{args.out}/predictions.png')
-    num_pairs = save_sites(model, f'{args.out}/kappa_lambda.png')
+    num_pairs = save_sites(model, args.checkpoint,
+                           f'{args.out}/kappa_lambda.png')
     seconds = dict(args.seconds, pictures=time.perf_counter() - begin)
     write_json(run_record(cfg, metrics, num_pairs, seconds),
                f'{args.out}/metrics.json')

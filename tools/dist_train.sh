@@ -3,6 +3,7 @@
 #
 #   PORT=29500 NNODES=1 NODE_RANK=0 MASTER_ADDR=127.0.0.1   the rendezvous
 #   PYTHON=python                                           the interpreter
+#   APA_TOOL=train.py                                       what is started
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -17,4 +18,5 @@ exec "${PYTHON:-python}" -m torch.distributed.run \
   --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
   --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
   --nproc_per_node="$processes" \
-  "$(dirname "${BASH_SOURCE[0]}")/train.py" "$config" --launcher pytorch "$@"
+  "$(dirname "${BASH_SOURCE[0]}")/${APA_TOOL:-train.py}" "$config" \
+  --launcher pytorch "$@"

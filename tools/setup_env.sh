@@ -1,28 +1,47 @@
 #!/usr/bin/env bash
 # Make an environment that can run apa_mm, and print its Python on stdout.
 #
+#   bash tools/setup_env.sh                 the official OpenMMLab libraries
+#   bash tools/setup_env.sh --stack onedl   their maintained OneDL forks
+#
 # Safe to call again at any time: a finished set-up answers at once, a
 # half-finished or outdated one is repaired. Messages go to stderr.
 #
 #   APA_PYTHON=/path/python  use this environment as it is, install nothing
-#   PYTHON=/path/python3     make .venv from this Python (3.10 or newer)
+#   PYTHON=/path/python3     make it from this Python (3.10 or newer)
 #   MMCV_WHEEL=/path/x.whl   install this mmcv wheel instead of building one
-#   APA_VENV=/path           put the environment there (default: .venv)
+#   APA_VENV=/path           put the environment there (default: .venv,
+#                            or .venv-onedl for that stack)
 #   APA_CACHE=/path          keep built wheels there
 #                            (default: ${XDG_CACHE_HOME:-~/.cache}/apa_mm)
 set -euo pipefail
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-venv=${APA_VENV:-$root/.venv}
-cache=${APA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/apa_mm}
-lock_file=$root/requirements/lock.txt
-no_deps_file=$root/requirements/lock-no-deps.txt
-mmcv_version=2.1.0
-stamp=$venv/.apa_mm_ready
-owned=$venv/.made_by_apa_mm
+{ # Read to its end before it runs: a git pull meanwhile must not mix two texts.
 
 say() { printf '[setup] %s\n' "$*" >&2; }
 die() { printf '[setup] ERROR: %s\n' "$*" >&2; exit 1; }
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+stack=official
+if [ "${1:-}" = --stack ]; then
+  stack=${2:-}
+  shift $(($# < 2 ? $# : 2))
+fi
+[ $# = 0 ] ||
+  die "'$1' is no argument of this script; write --stack official or --stack onedl, or nothing."
+case $stack in
+official) venv=$root/.venv mmcv=mmcv==2.1.0 ;;
+onedl) venv=$root/.venv-onedl mmcv=onedl-mmcv==2.3.6 ;;
+*) die "--stack must be official or onedl, but got '$stack'." ;;
+esac
+venv=${APA_VENV:-$venv}
+cache=${APA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/apa_mm}
+lock_file=$root/requirements/lock.txt
+no_deps_files=("$root/requirements/lock-no-deps.txt" "$root/requirements/lock-$stack.txt")
+mmcv_version=${mmcv#*==}
+mmcv_name=${mmcv%%==*}
+builder=$root/tools/build_mmcv.py
+stamp=$venv/.apa_mm_ready
+owned=$venv/.made_by_apa_mm
 
 works() {  # works PYTHON: the whole stack imports, compiled ops included
   "$1" -c 'import torch, mmengine, mmcv.ops, mmdet, mmpretrain' \
@@ -30,8 +49,8 @@ works() {  # works PYTHON: the whole stack imports, compiled ops included
 }
 
 log=$(mktemp)
-building=
-trap 'rm -rf "$log" ${building:+"$building"}' EXIT
+building= build_pid=
+trap '[ -z "$build_pid" ] || kill "$build_pid" 2>/dev/null || :; rm -rf "$log" "$log".* ${building:+"$building"}' EXIT
 
 if [ -n "${APA_PYTHON:-}" ]; then
   command -v "$APA_PYTHON" >/dev/null ||
@@ -44,7 +63,7 @@ fi
 
 fingerprint() {
   {
-    cat "$lock_file" "$no_deps_file" "${BASH_SOURCE[0]}" "$root/setup.py"
+    cat "$lock_file" "${no_deps_files[@]}" "$builder" "${BASH_SOURCE[0]}" "$root/setup.py"
     printf '%s' "${MMCV_WHEEL:-}" "$root"
   } | sha256sum | cut -d' ' -f1
 }
@@ -90,7 +109,7 @@ fi
 "$base" -c 'import ensurepip, venv' 2>/dev/null ||
   die "'$base' cannot make virtual environments (no ensurepip); install them (Debian: apt-get install python3-venv)."
 if [ -n "${MMCV_WHEEL:-}" ] && [ ! -f "$MMCV_WHEEL" ]; then
-  die "MMCV_WHEEL=$MMCV_WHEEL does not exist; name an mmcv $mmcv_version wheel or unset it to build one."
+  die "MMCV_WHEEL=$MMCV_WHEEL does not exist; name an $mmcv_name $mmcv_version wheel or unset it to build one."
 fi
 need_compiler() {
   local tool
@@ -99,7 +118,7 @@ need_compiler() {
       die "building mmcv's ops needs a C++ compiler and '$tool' was not found; install one (Debian: apt-get install g++) or name a built wheel with MMCV_WHEEL=/path/mmcv.whl."
   done
 }
-have_wheel() { [ -n "${MMCV_WHEEL:-}" ] || compgen -G "$cache/wheels/*/mmcv-*.whl" >/dev/null; }
+have_wheel() { [ -n "${MMCV_WHEEL:-}" ] || compgen -G "$cache/wheels/${mmcv_name}-${mmcv_version}_*/*mmcv-*.whl" >/dev/null; }
 have_wheel || need_compiler
 
 # --- the environment --------------------------------------------------------
@@ -120,49 +139,52 @@ if [ ! -d "$venv" ]; then
 fi
 py=$venv/bin/python
 
-heartbeat() {  # heartbeat WHAT COMMAND...: run quietly, show that it lives
-  local what=$1 begin=$SECONDS pid
-  shift
-  say "$what"
-  "$@" >"$log" 2>&1 9>&- &
-  pid=$!
-  while kill -0 "$pid" 2>/dev/null; do
+heartbeat() {  # heartbeat WHAT PID LOG: wait for it, show that it lives
+  local begin=$SECONDS
+  say "$1"
+  while kill -0 "$2" 2>/dev/null; do
     sleep 1
     if (((SECONDS - begin) % 30 == 29)); then
       say "  ... $((SECONDS - begin + 1)) s"
       sleep 1
     fi
   done
-  wait "$pid" || {
-    tail -n 15 "$log" >&2
+  wait "$2" || {
+    tail -n 15 "$3" >&2
     return 1
   }
+}
+quietly() {  # quietly WHAT COMMAND...
+  local what=$1
+  shift
+  "$@" >"$log" 2>&1 9>&- &
+  heartbeat "$what" $! "$log"
 }
 pip_install() {
   "$py" -m pip install --disable-pip-version-check --no-input "$@"
 }
 
-heartbeat 'installing the locked requirements (PyTorch is large)' \
-  pip_install -r "$lock_file" ||
-  die "pip could not install requirements/lock.txt (its last words are above); check the network and the disk, then run this again."
-pip_install --no-deps -r "$no_deps_file" >>"$log" 2>&1 ||
-  die "pip could not install requirements/lock-no-deps.txt: $(tail -n 1 "$log")"
+# What mmcv is built with comes first: the compiler works while pip downloads.
+grep -E '^(torch|numpy|ninja|packaging|psutil|setuptools|wheel)==' \
+  "$lock_file" >"$log.first"
+quietly 'installing PyTorch (large)' pip_install -r "$log.first" ||
+  die "pip could not install PyTorch (its last words are above); check the network and the disk, then run this again."
 
 # --- mmcv with its ops -------------------------------------------------------
 # pip's own wheel cache does not know for which torch a wheel was built, so
 # ours is keyed by everything that the binary depends on.
-key=$("$py" - "$mmcv_version" <<'PY'
+key=$("$py" - "$mmcv_name-$mmcv_version" <<'PY'
 import sys
 import sysconfig
 import torch
 device = f'cuda-{torch.version.cuda}' if torch.cuda.is_available() else 'cpu'
-print('mmcv-' + sys.argv[1], 'torch-' + torch.__version__,
+print(sys.argv[1], 'torch-' + torch.__version__,
       sysconfig.get_config_var('SOABI'), device, sep='_')
 PY
 ) || die "torch does not import in $venv ($("$py" -c 'import torch' 2>&1 | tail -n 1)); delete $venv and run this again."
 wheels=$cache/wheels/$key
 
-build_mmcv() {
+start_building() {
   need_compiler
   case $key in
   *cuda-*)
@@ -173,37 +195,52 @@ build_mmcv() {
   mkdir -p "$cache/wheels"
   rm -rf "$cache/wheels/.building-$key".*
   building=$(mktemp -d "$cache/wheels/.building-$key.XXXXXX")
-  heartbeat "building mmcv $mmcv_version with its ops (about 5 minutes on 2 cores)" \
-    env MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$(nproc)}" \
-    "$py" -m pip wheel --disable-pip-version-check --no-cache-dir --no-deps \
-    --no-build-isolation --no-binary mmcv -w "$building" "mmcv==$mmcv_version" ||
+  say "building $mmcv with its ops meanwhile"
+  MAX_JOBS=${MAX_JOBS:-$(nproc)} "$py" "$builder" "$mmcv" "$building" \
+    >"$log.build" 2>&1 9>&- &
+  build_pid=$!
+}
+finish_building() {
+  heartbeat "waiting for the compiler" "$build_pid" "$log.build" ||
     die "mmcv could not be built (the compiler's last words are above); install gcc and g++, or name a built wheel with MMCV_WHEEL=/path/mmcv.whl."
+  build_pid=
   rm -rf "$wheels"
   mv "$building" "$wheels"
   building=
 }
 install_mmcv() {
-  heartbeat "installing $1" \
+  quietly "installing $1" \
     pip_install --no-deps --no-cache-dir --force-reinstall "$1" ||
     return 1
   "$py" -c 'import mmcv.ops' >"$log" 2>&1
 }
-mmcv_wheel() { ls "$wheels"/mmcv-*.whl 2>/dev/null | head -n 1; }
+mmcv_wheel() { ls "$wheels"/*mmcv-*.whl 2>/dev/null | head -n 1; }
+
+[ -n "${MMCV_WHEEL:-}" ] || [ -n "$(mmcv_wheel)" ] || start_building
+quietly 'installing the other locked requirements' \
+  pip_install -r "$lock_file" ||
+  die "pip could not install requirements/lock.txt (its last words are above); check the network and the disk, then run this again."
+for file in "${no_deps_files[@]}"; do
+  quietly "installing ${file##*/}" \
+    pip_install --no-deps --no-build-isolation -r "$file" ||
+    die "pip could not install $file (its last words are above)."
+done
 
 if [ -n "${MMCV_WHEEL:-}" ]; then
   install_mmcv "$MMCV_WHEEL" ||
     die "MMCV_WHEEL=$MMCV_WHEEL does not work here ($(tail -n 1 "$log")); name a wheel built for $key or unset MMCV_WHEEL."
 else
-  [ -n "$(mmcv_wheel)" ] || build_mmcv
+  [ -z "$build_pid" ] || finish_building
   if ! install_mmcv "$(mmcv_wheel)"; then
     say "the kept mmcv wheel does not import ($(tail -n 1 "$log")): building it again"
-    build_mmcv
+    start_building
+    finish_building
     install_mmcv "$(mmcv_wheel)" ||
       die "mmcv was built but its ops do not import: $(tail -n 1 "$log")"
   fi
 fi
 
-heartbeat 'installing apa_mm itself' \
+quietly 'installing apa_mm itself' \
   pip_install --no-deps --no-build-isolation -e "$root" ||
   die 'apa_mm could not be installed (the last words of pip are above).'
 works "$py" || die "the stack was installed but does not import: $(tail -n 1 "$log")"
@@ -211,3 +248,5 @@ works "$py" || die "the stack was installed but does not import: $(tail -n 1 "$l
 printf '%s' "$wanted" >"$stamp.tmp" && mv "$stamp.tmp" "$stamp"
 say "ready: $py"
 printf '%s\n' "$py"
+exit
+}

@@ -1,9 +1,6 @@
 #!/usr/bin/env bash
-# Test as a Slurm job:
+# Test as a Slurm job, with the variables of slurm_train.sh:
 # slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [test.py options]
-#
-#   GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 SRUN_ARGS='...'   the request
-#   PYTHON=python                                            the interpreter
 set -euo pipefail
 
 if [ $# -lt 4 ]; then
@@ -11,20 +8,4 @@ if [ $# -lt 4 ]; then
     '[test.py options]' >&2
   exit 2
 fi
-partition=$1
-job_name=$2
-config=$3
-checkpoint=$4
-shift 4
-gpus=${GPUS:-8}
-gpus_per_node=${GPUS_PER_NODE:-8}
-
-# SRUN_ARGS is a list of words on purpose.
-# shellcheck disable=SC2086
-exec srun -p "$partition" --job-name="$job_name" \
-  --gres="gpu:$gpus_per_node" --ntasks="$gpus" \
-  --ntasks-per-node="$gpus_per_node" \
-  --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 \
-  ${SRUN_ARGS:-} \
-  "${PYTHON:-python}" -u "$(dirname "${BASH_SOURCE[0]}")/test.py" \
-  "$config" "$checkpoint" --launcher slurm "$@"
+APA_TOOL=test.py exec bash "$(dirname "${BASH_SOURCE[0]}")/slurm_train.sh" "$@"

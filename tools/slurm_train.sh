@@ -4,6 +4,7 @@
 #
 #   GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 SRUN_ARGS='...'   the request
 #   PYTHON=python                                            the interpreter
+#   APA_TOOL=train.py                                        what is started
 set -euo pipefail
 
 if [ $# -lt 3 ]; then
@@ -24,5 +25,5 @@ exec srun -p "$partition" --job-name="$job_name" \
   --ntasks-per-node="$gpus_per_node" \
   --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 \
   ${SRUN_ARGS:-} \
-  "${PYTHON:-python}" -u "$(dirname "${BASH_SOURCE[0]}")/train.py" \
+  "${PYTHON:-python}" -u "$(dirname "${BASH_SOURCE[0]}")/${APA_TOOL:-train.py}" \
   "$config" --launcher slurm "$@"

@@ -1,11 +1,19 @@
 #!/usr/bin/env bash
 # Set up the environment if need be, then lint and run the whole test suite.
 # Arguments go to pytest: bash tools/test.sh -m 'not slow' tests/test_layers
+# On the OneDL forks, where the core of the suite runs unless -m says more:
+#   bash tools/test.sh --stack onedl
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
-python=$(bash tools/setup_env.sh)
+stack=official
+if [ "${1:-}" = --stack ]; then
+  stack=${2:-}
+  shift $(($# < 2 ? $# : 2))
+fi
+python=$(bash tools/setup_env.sh --stack "$stack")
+[ "$stack" = official ] || set -- -m core "$@"
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 # One thread per worker: the workers share the cores.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}

@@ -29,14 +29,7 @@ TEXT = (
 
 
 def analyze(sources: Sequence[Source], settings: Settings) -> View:
-    """Measure the gates of some checkpoints.
-
-    Args:
-        sources (Sequence[Source]): Checkpoints to overlay.
-        settings (Settings): Split, images and groups.
-
-    Returns:
-        View: Rows per run, layer and group.
+    """Measure the gates of some checkpoints: rows per run, layer and group.
 
     Raises:
         AnalysisError: If a model has no gates, or values outside of [0, 1].
@@ -164,12 +157,7 @@ def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
 
 
 def draw(rows: Sequence[Dict[str, Any]], path: str) -> None:
-    """Draw one row of panels per measure, one column per group.
-
-    Args:
-        rows (Sequence[dict]): As in the view.
-        path (str): PNG to write.
-    """
+    """Draw one row of panels per measure, one column per group."""
     groups = list(dict.fromkeys(r['group'] for r in rows))
     lines = list(dict.fromkeys((r['run'], r['kind']) for r in rows))
     mixed = len({kind for _, kind in lines}) > 1
@@ -198,12 +186,7 @@ def draw(rows: Sequence[Dict[str, Any]], path: str) -> None:
 
 
 def draw_signals(signals: Dict[str, Dict[str, dict]], path: str) -> None:
-    """Draw the signals of the first and the last gate, one row per run.
-
-    Args:
-        signals (dict): By run, gate and group, one value per channel.
-        path (str): PNG to write.
-    """
+    """Draw the signals of the first and the last gate, one row per run."""
     with drawing(path, len(signals), 2, 4.2, 2.3) as (figure, axes):
         for line, (run, gates) in zip(axes, signals.items(), strict=True):
             for axis in line[len(gates):]:

@@ -29,15 +29,9 @@ TEXT = (
 
 
 class Calibration(NamedTuple):
-    """Calibration of one group of samples.
+    """ECE and MCE in [0, 1], accuracy, mean confidence and bins of samples.
 
-    Attributes:
-        count (int): Samples.
-        ece (float): Expected calibration error in [0, 1]; NaN for none.
-        mce (float): Maximum calibration error in [0, 1]; NaN for none.
-        accuracy (float): Share of correct samples; NaN for none.
-        confidence (float): Mean confidence; NaN for none.
-        bins (CalibrationBins): What a reliability diagram shows.
+    Without samples all but ``count`` and ``bins`` are NaN.
     """
 
     count: int
@@ -52,7 +46,7 @@ def group_calibration(confidences: Tensor,
                       correct: Tensor,
                       groups: Optional[Dict[str, Tensor]] = None,
                       num_bins: int = 10) -> Dict[str, Calibration]:
-    """Compute ECE, MCE and the bins of all samples and of groups of them.
+    """Compute the calibration of all samples and of groups of them.
 
     Args:
         confidences (Tensor): Probability of the predicted class, (N,).
@@ -62,10 +56,6 @@ def group_calibration(confidences: Tensor,
 
     Returns:
         dict[str, Calibration]: 'all' first, then the groups.
-
-    Raises:
-        ValueError: As
-            :func:`~apa_mm.functional.calibration.calibration_bins`.
 
     Example:
         >>> result = group_calibration(
@@ -97,15 +87,12 @@ def _calibration(confidences: Tensor, correct: Tensor,
 
 def analyze(sources: Sequence[Source], settings: Settings,
             num_bins: int = 10) -> View:
-    """Compute the calibration of some checkpoints.
+    """Compute the calibration of some checkpoints: rows per run, group, bin.
 
     Args:
         sources (Sequence[Source]): Checkpoints to overlay.
         settings (Settings): Split, images and groups.
         num_bins (int): Bins of the reliability diagram.
-
-    Returns:
-        View: Rows per run, group and bin.
 
     Raises:
         AnalysisError: If a classifier has one class, or scores are NaN.
@@ -186,11 +173,10 @@ def _detections(info: dict, sample: Any) -> tuple:
 def match_detections(boxes: np.ndarray, labels: np.ndarray,
                      scores: np.ndarray, true_boxes: np.ndarray,
                      true_labels: np.ndarray) -> np.ndarray:
-    """Return which detections of an image are right.
+    """Return which detections of an image are right, bool (N,).
 
     From the highest score down, a detection takes the object of its class
-    that it overlaps most, by at least 0.5; every object
-    is taken once.
+    that it overlaps most, by at least 0.5; every object is taken once.
 
     Args:
         boxes (np.ndarray): x1, y1, x2, y2, (N, 4).
@@ -198,9 +184,6 @@ def match_detections(boxes: np.ndarray, labels: np.ndarray,
         scores (np.ndarray): (N,).
         true_boxes (np.ndarray): (M, 4).
         true_labels (np.ndarray): (M,).
-
-    Returns:
-        np.ndarray: bool, (N,).
 
     Example:
         >>> box = np.array([[0., 0., 2., 2.]])

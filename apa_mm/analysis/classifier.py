@@ -20,13 +20,9 @@ _NAMES = ('fc_cls', 'fc', 'classifier')
 
 
 class Rows(NamedTuple):
-    """What the classifier saw and said.
+    """Input (R, D) and logits (R, C) of the classifier, without background.
 
-    Attributes:
-        features (Tensor): Its input, (R, D).
-        logits (Tensor): Its output without a background column, (R, C).
-        labels (Tensor): True classes, int64, (R,), -1 for a RoI that is on
-            no object.
+    ``labels`` are the true classes, int64, (R,), -1 for a RoI on no object.
     """
 
     features: Tensor
@@ -38,14 +34,8 @@ def find_classifier(model: nn.Module, num_classes: int,
                     name: Optional[str] = None) -> str:
     """Return the name of the layer that gives the class logits.
 
-    Args:
-        model (nn.Module): A detector with RoI heads or a classifier.
-        num_classes (int): C; a layer may have one output more, for
-            background.
-        name (str, optional): Take this one.
-
-    Returns:
-        str: Of several the last one: of a cascade that of its last stage.
+    Of several it is the last one: of a cascade that of its last stage. It may
+    have one output more than ``num_classes``, for background.
 
     Raises:
         AnalysisError: If there is none, or ``name`` is none.
@@ -146,9 +136,6 @@ def record_classifier(subject: Subject, name: Optional[str] = None
 
     Yields:
         ClassifierRecord: To be emptied by ``take`` after every batch.
-
-    Raises:
-        AnalysisError: If there is no classifier.
     """
     modules: Dict[str, nn.Module] = dict(subject.model.named_modules())
     name = find_classifier(subject.model, len(subject.classes), name)

@@ -36,14 +36,8 @@ TEXT = (
 class Collapse(NamedTuple):
     """NC1 and what it was computed from.
 
-    Attributes:
-        nc1 (float): NC1, at least 0.
-        num_samples (int): N.
-        num_classes (int): K.
-        empty_classes (list[int]): Classes without a sample, which have no
-            mean and are not in K.
-        single_classes (list[int]): Classes with one sample: in the class
-            means and in K, but with nothing to say about scatter.
+    ``num_samples`` is N, ``num_classes`` K. Classes without a sample have no
+    mean and are not in K; those with one sample are, but show no scatter.
     """
 
     nc1: float
@@ -77,11 +71,7 @@ class CollapseSums:
         self.scatter = torch.zeros(0, 0, dtype=torch.float64)
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            features (Tensor): (n, D).
-            labels (Tensor): Classes in [0, C), int64, (n,).
+        """Add a batch: features (n, D) and classes in [0, C), int64, (n,).
 
         Raises:
             AnalysisError: If the shapes do not fit, a label is out of range
@@ -165,15 +155,12 @@ class CollapseSums:
 def analyze(sources: Sequence[Source],
             settings: Settings,
             classifier: Optional[str] = None) -> View:
-    """Compute NC1 of some checkpoints.
+    """Compute NC1 of some checkpoints: one row per run.
 
     Args:
         sources (Sequence[Source]): Checkpoints to compare.
-        settings (Settings): Split, images and groups.
+        settings (Settings): Split and images.
         classifier (str, optional): Name of the last layer.
-
-    Returns:
-        View: One row per run.
 
     Raises:
         AnalysisError: If features are NaN or fewer than 2 classes are there.

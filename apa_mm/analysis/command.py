@@ -101,13 +101,7 @@ def _add_tool(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def run(args: argparse.Namespace) -> List[str]:
-    """Do one analysis.
-
-    Args:
-        args (argparse.Namespace): Of :func:`build_parser`.
-
-    Returns:
-        list[str]: Lines for the terminal.
+    """Do one analysis; return the lines for the terminal.
 
     Raises:
         AnalysisError: If the input cannot be analysed.

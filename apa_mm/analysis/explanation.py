@@ -36,13 +36,11 @@ class Explanation(NamedTuple):
     Attributes:
         index (int): The image in its data set.
         image (np.ndarray): RGB in [0, 1], (H, W, 3).
-        heat (np.ndarray): Grad-CAM in [0, 1], (H, W); zeros if nothing was
-            found.
+        heat (np.ndarray): Grad-CAM in [0, 1], (H, W).
         label (int | None): Predicted class; None if nothing was found.
         score (float): Its probability; NaN if nothing was found.
         box (np.ndarray | None): x1, y1, x2, y2 in pixels of ``image``.
-        truth (list[int]): True classes; of a detector that of the object
-            under the box, if there is one.
+        truth (list[int]): True classes, of a detector that under the box.
         gate (str): The last gate; '' if there is none.
         signal (np.ndarray): Its values, (C', ) or (H', W').
         stats (GateStats | None): Of these values.
@@ -82,10 +80,6 @@ class _ClassifierOutput(nn.Module):
 def choose_images(subject: Subject, number: int) -> Dict[int, str]:
     """Take the first images of every group of classes, by turns.
 
-    Args:
-        subject (Subject): Its indices are looked through in order.
-        number (int): Images to take.
-
     Returns:
         dict[int, str]: Group that each image was taken for, by index; ''
         without groups.
@@ -109,16 +103,10 @@ def choose_images(subject: Subject, number: int) -> Dict[int, str]:
 
 
 def choose_layer(subject: Subject, name: Optional[str] = None) -> str:
-    """Return the layer to look at.
+    """Return the layer to look at: ``name``, or else a stage of the backbone.
 
-    Args:
-        subject (Subject): The model.
-        name (str, optional): Take this one.
-
-    Returns:
-        str: The last stage of the backbone whose map has at least
-        :data:`MIN_MAP` places a side on the first image, or else the one
-        with the largest map.
+    It is the last stage whose map has at least :data:`MIN_MAP` places a side
+    on the first image, or else the one with the largest map.
 
     Raises:
         AnalysisError: If there is no such layer.
@@ -162,13 +150,6 @@ def explain(subject: Subject, index: int, group: str, layer: str,
             this group if there is one, or else the best of all.
         layer (str): See :func:`choose_layer`.
         classifier (str, optional): Name of the last layer.
-
-    Returns:
-        Explanation: What was found.
-
-    Raises:
-        ImportError: If grad-cam is not installed.
-        AnalysisError: If the logits are NaN.
     """
     from pytorch_grad_cam import GradCAM, HiResCAM
     model = subject.model
@@ -197,8 +178,8 @@ def explain(subject: Subject, index: int, group: str, layer: str,
                                 data['data_samples'][0]).numpy()
     return Explanation(
         index, image, np.nan_to_num(heat), target.label, target.score,
-        target.box, sorted(int(c) for c in truth if c != BACKGROUND), next(iter(last), ''), signal,
-        stats)
+        target.box, sorted(int(c) for c in truth if c != BACKGROUND),
+        next(iter(last), ''), signal, stats)
 
 
 class _Target:

@@ -75,16 +75,7 @@ def _evaluate(name: str, kappa: float, lambd: float) -> Dict[str, list]:
 
 
 def analyze(sources: Sequence[Source], settings: Settings) -> View:
-    """Draw the functions, and the learned ones of checkpoints if any.
-
-    Args:
-        sources (Sequence[Source]): Checkpoints whose gates and units are
-            drawn in a picture of their own.
-        settings (Settings): Has no effect.
-
-    Returns:
-        View: Rows per function, parameters and point.
-    """
+    """Draw the functions, and the learned ones of checkpoints if any."""
     rows = function_rows()
     pictures: Dict[str, Callable[[str], None]] = {
         'functions.png': partial(_draw_values, rows),

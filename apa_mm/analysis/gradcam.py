@@ -24,7 +24,7 @@ def analyze(sources: Sequence[Source],
             num_images: int = 6,
             layer: Optional[str] = None,
             classifier: Optional[str] = None) -> View:
-    """Explain the same images by some checkpoints.
+    """Explain the same images by some checkpoints: rows per run and image.
 
     Args:
         sources (Sequence[Source]): Checkpoints, side by side.
@@ -32,9 +32,6 @@ def analyze(sources: Sequence[Source],
         num_images (int): Images.
         layer (str, optional): Module to look at.
         classifier (str, optional): Name of the last layer.
-
-    Returns:
-        View: Rows per run and image.
 
     Raises:
         AnalysisError: If a model has no such layer, or logits are NaN.

@@ -2,13 +2,13 @@
 
 Legend: C classes.
 """
-import json
 from typing import Any, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from apa_mm.data.annotations import read_categories
 from apa_mm.data.class_frequency import class_frequency, plain_datasets
 from apa_mm.functional.shots import FEW_SHOT, MANY_SHOT, shot_groups
 
@@ -18,12 +18,9 @@ LVIS_GROUPS = dict(f='frequent', c='common', r='rare')
 
 
 class ClassGroups(NamedTuple):
-    """The classes of a data set by their frequency in training.
+    """Names of the groups from most to least images, and each class's group.
 
-    Attributes:
-        names (tuple[str]): Groups from most to least images.
-        index (np.ndarray): Group of every class, int64, (C,).
-        source (str): Where that comes from, for notes.
+    ``index`` is int64, (C,); ``source`` says where that comes from.
     """
 
     names: tuple
@@ -44,19 +41,7 @@ def groups_of_counts(counts: Sequence[int],
                      many: int = MANY_SHOT,
                      few: int = FEW_SHOT,
                      source: str = 'train counts') -> ClassGroups:
-    """Group classes by training images: more than many, fewer than few.
-
-    Args:
-        counts (Sequence[int]): Training images per class, C.
-        many (int): Upper border of the medium group.
-        few (int): Lower border of the medium group.
-        source (str): Where the counts come from.
-
-    Returns:
-        ClassGroups: 'many', 'medium' and 'few'.
-
-    Raises:
-        ValueError: As :func:`apa_mm.functional.shots.shot_groups`.
+    """Group classes into 'many', 'medium' and 'few' by training images (C,).
 
     Example:
         >>> groups_of_counts([500, 50, 5]).index.tolist()
@@ -74,20 +59,12 @@ def group_classes(cfg: Config,
                   dataset: Any,
                   many: int = MANY_SHOT,
                   few: int = FEW_SHOT) -> Optional[ClassGroups]:
-    """Group the classes of a data set.
+    """Group the classes of a data set; None if nothing tells how frequent.
 
     The first of these that is known decides: the letters 'frequency' of the
     categories in an LVIS file, ``train_class_counts`` of the data set's meta
-    information, the images per class of the config's training set.
-
-    Args:
-        cfg (Config): Config of the run.
-        dataset (Any): The data set under analysis.
-        many (int): See :func:`groups_of_counts`; LVIS has its own borders.
-        few (int): See :func:`groups_of_counts`.
-
-    Returns:
-        ClassGroups | None: None if nothing tells how frequent classes are.
+    information, the images per class of the config's training set. ``many``
+    and ``few`` are the borders of the last two.
     """
     plain = next(plain_datasets(dataset))
     letters = _lvis_letters(plain)
@@ -114,8 +91,6 @@ def _lvis_letters(dataset: Any) -> Optional[List[str]]:
                  for name in ('ann_file', 'cat_ids'))
     if not path or ids is None or not str(path).endswith('.json'):
         return None
-    with open(path, encoding='utf-8') as file:
-        categories = json.load(file).get('categories', [])
-    letters = {c['id']: c.get('frequency') for c in categories}
+    letters = {c.id: c.frequency for c in read_categories(str(path))}
     found = [letters.get(key) for key in ids]
     return found if found and set(found) <= set(LVIS_GROUPS) else None

@@ -41,15 +41,10 @@ $pictures
 
 
 def find_runs(folders: Sequence[str]) -> List[Path]:
-    """List the analyses in some folders.
-
-    Args:
-        folders (Sequence[str]): Folders that an analysis wrote, or folders of
-            such folders.
+    """List the analyses in some folders, or in folders of such folders.
 
     Returns:
-        list[Path]: Folders with a metrics.json, in the reader's order; of
-        several of one kind all are kept, in the order of their names.
+        list[Path]: Folders with a metrics.json, in the reader's order.
 
     Raises:
         AnalysisError: If a folder is not there or has no analysis.
@@ -85,19 +80,7 @@ def _read(path: Path) -> Dict[str, Any]:
 
 def write_report(folders: Sequence[str], out: str,
                  title: str = 'What the network learned') -> Path:
-    """Write the page to a new folder.
-
-    Args:
-        folders (Sequence[str]): See :func:`find_runs`.
-        out (str): Folder; if it is there a new one is made beside it.
-        title (str): Heading of the page.
-
-    Returns:
-        Path: The page.
-
-    Raises:
-        AnalysisError: See :func:`find_runs`.
-    """
+    """Write the page of :func:`find_runs` to a new folder; return its path."""
     page = render(find_runs(folders), title)
     path = new_folder(out) / PAGE_FILE
     path.write_text(page, encoding='utf-8')
@@ -105,15 +88,7 @@ def write_report(folders: Sequence[str], out: str,
 
 
 def render(runs: Sequence[Path], title: str) -> str:
-    """Return the page: pictures as data URIs, no script, no link outside.
-
-    Args:
-        runs (Sequence[Path]): Folders of analyses.
-        title (str): Heading of the page.
-
-    Returns:
-        str: HTML.
-    """
+    """Return the page: pictures as data URIs, no script, no link outside."""
     records = [_read(run / METRICS_FILE) for run in runs]
     return PAGE.substitute(
         title=escape(title),

@@ -72,17 +72,10 @@ class Settings:
 
 @dataclass
 class Subject:
-    """A model with its weights and the images to show it.
+    """A model in eval mode with its weights and the images to show it.
 
-    Args:
-        source (Source): Where it comes from.
-        cfg (Config): Its config.
-        model (nn.Module): In eval mode.
-        dataset (Any): The split.
-        indices (list[int]): Which of its samples.
-        classes (tuple[str]): Class names, (C,).
-        groups (ClassGroups, optional): None if frequencies are not known.
-        notes (list[str]): What a reader must know.
+    ``indices`` are the samples of the split, ``classes`` the names, (C,);
+    ``groups`` is None if frequencies are not known; ``notes`` are for readers.
     """
 
     source: Source
@@ -114,10 +107,8 @@ class Subject:
 class Batch(NamedTuple):
     """What a model said about some images.
 
-    Attributes:
-        infos (list[dict]): What the data set knows of every image.
-        samples (list): Predictions, one data sample per image.
-        labels (list[np.ndarray]): True classes of every image, int64.
+    What the data set knows of each, its data sample with the predictions, and
+    its true classes, int64.
     """
 
     infos: List[dict]
@@ -127,10 +118,6 @@ class Batch(NamedTuple):
 
 def load_model(cfg: Config, checkpoint: str) -> nn.Module:
     """Build the model of a config and load all of its weights.
-
-    Args:
-        cfg (Config): The config.
-        checkpoint (str): File of torch or safetensors.
 
     Returns:
         nn.Module: On the CPU, in eval mode.
@@ -168,12 +155,9 @@ def load_subjects(sources: Sequence[Source], settings: Settings,
         settings (Settings): How.
         notes (list[str]): Gets what a reader must know of each.
 
-    Yields:
-        Subject: Ready for :func:`run_images`.
-
     Raises:
-        AnalysisError: If there is no such split, the checkpoint is of
-            another model or the split is empty.
+        AnalysisError: If there is no such split, it is empty, or the
+            checkpoint is of another model.
         InputError: If there is no such config.
     """
     for source in sources:
@@ -257,9 +241,6 @@ def run_images(subject: Subject, task: str,
         task (str): For the progress bar.
         features_only (bool): Stop a detector before its heads; the samples
             then hold no predictions.
-
-    Yields:
-        Batch: Predictions, in the order of ``subject.indices``.
     """
     loader_cfg = subject.cfg.get('test_dataloader') or {}
     loader = DataLoader(
@@ -311,17 +292,14 @@ def true_labels(info: dict) -> np.ndarray:
 
 
 def labels_of_boxes(boxes: Tensor, info: dict, sample: Any) -> Tensor:
-    """Return the class of the object that each box is on.
+    """Return the class of the object that each box is on, int64, (R,).
 
     Args:
         boxes (Tensor): x1, y1, x2, y2 in pixels of the network's input,
-            (R, 4).
+            (R, 4); :data:`BACKGROUND` is the label of one that overlaps no
+            object by :data:`MATCH_OVERLAP`.
         info (dict): What the data set knows of the image.
         sample (Any): Its data sample, which knows the scale.
-
-    Returns:
-        Tensor: int64, (R,); :data:`BACKGROUND` for a box that overlaps no
-        object by :data:`MATCH_OVERLAP`.
     """
     labels = torch.full((len(boxes), ), BACKGROUND)
     objects = objects_of(info)

@@ -1,8 +1,9 @@
 r"""Are the logits of a class logistic or Gumbel distributed (Fig. 1)?
 
-Both distributions are fitted by maximum likelihood, by SciPy, which gives the
-Kolmogorov-Smirnov distance of the values to each. The logistic distribution function is the sigmoid, the Gumbel one
-:math:`\exp(-\exp(-x))` is APA at lambda = 0: the nearer one suits the logits.
+SciPy fits both by maximum likelihood and gives the Kolmogorov-Smirnov distance
+of the logits to each. The logistic distribution function is the sigmoid, the
+Gumbel one :math:`\exp(-\exp(-x))` is APA at lambda = 0: the nearer one suits
+the logits.
 
 Legend: n values of one class.
 """
@@ -32,16 +33,9 @@ TEXT = (
 class LogitFit(NamedTuple):
     """Two distributions fitted to the logits of one class.
 
-    Attributes:
-        count (int): n.
-        mean (float): Mean.
-        std (float): Standard deviation, divisor n.
-        skewness (float): Third standardised moment; 0 for the logistic,
-            1.1395 for the Gumbel distribution.
-        logistic (tuple[float]): Location and scale.
-        gumbel (tuple[float]): Location and scale.
-        ks_logistic (float): Distance to the logistic distribution, in [0, 1].
-        ks_gumbel (float): Distance to the Gumbel distribution, in [0, 1].
+    ``skewness`` is 0 for the logistic, 1.1395 for the Gumbel distribution;
+    ``logistic`` and ``gumbel`` are location and scale, ``ks_...`` the
+    distances in [0, 1].
     """
 
     count: int
@@ -65,13 +59,9 @@ def fit_logits(values: ndarray) -> LogitFit:
     Args:
         values (ndarray): (n,), at least 2 different ones.
 
-    Returns:
-        LogitFit: Both fits, their distances, mean and skewness.
-
     Raises:
         AnalysisError: If there are fewer than 2 different values, or one is
             NaN or infinite.
-        ImportError: If scipy is not installed.
 
     Example:
         >>> x = np.linspace(0.0005, 0.9995, 1000)
@@ -107,9 +97,6 @@ def analyze(sources: Sequence[Source],
         samples (str): 'all': a class's logits on every image or RoI; 'own':
             on those of that class alone.
         classifier (str, optional): Name of the last layer.
-
-    Returns:
-        View: Rows per run and class.
 
     Raises:
         AnalysisError: If logits are NaN, or no class can be fitted.

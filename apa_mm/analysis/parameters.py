@@ -51,12 +51,6 @@ def quantity(pair: Pair, name: str) -> Tensor:
 
     Stored values of kappa and lambda are returned as they are; the others
     follow from lambda as used, that is not below its floor.
-
-    Example:
-        >>> import torch
-        >>> one = torch.ones(1)
-        >>> float(quantity(Pair('act1', 'gate', one, one), 'slope'))
-        0.25
     """
     if name in ('kappa', 'lambd'):
         return getattr(pair, name).double()
@@ -68,9 +62,6 @@ def quantity(pair: Pair, name: str) -> Tensor:
 
 def parameter_rows(pairs: Sequence[Pair]) -> List[Dict[str, object]]:
     """Describe every unit and gate by numbers.
-
-    Args:
-        pairs (Sequence[Pair]): Of a model or a state dict.
 
     Returns:
         list[dict]: 'depth' (from 1, units and gates counted apart), 'site',
@@ -103,7 +94,7 @@ def _mean(values: Tensor) -> float:
 
 def analyze(sources: Sequence[Source], settings: Settings,
             traces: Sequence[str] = ()) -> View:
-    """List the parameters of some checkpoints.
+    """List the parameters of some checkpoints: rows per run and site.
 
     Args:
         sources (Sequence[Source]): Checkpoints to overlay; those without
@@ -112,12 +103,8 @@ def analyze(sources: Sequence[Source], settings: Settings,
         traces (Sequence[str]): Work directories of runs with
             ``ParameterTraceHook``, whose history is drawn.
 
-    Returns:
-        View: Rows per run and site.
-
     Raises:
         AnalysisError: If no checkpoint has kappa and lambda.
-        CheckpointError: If a file cannot be read.
     """
     inspected = {s.name: inspect_file(s.checkpoint) for s in sources}
     bare = [name for name, item in inspected.items() if not item.pairs]
@@ -174,12 +161,7 @@ def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
 
 
 def plot_parameters(inspections: Sequence[Inspection], path: str) -> None:
-    """Write a picture of lambda and kappa of units and gates over depth.
-
-    Args:
-        inspections (Sequence[Inspection]): One line for each, in each panel,
-            called by its file's name.
-        path (str): PNG to write.
+    """Draw lambda and kappa of files over depth, called by their names.
 
     Raises:
         CheckpointError: If no file has kappa and lambda, or matplotlib is
@@ -247,10 +229,10 @@ def _draw_run(axis: object, number: int, run: str, name: str,
         # Beside each other, so that two runs do not hide one another.
         depth = {site: x + 0.2 * number for site, x in depth.items()}
     axis.plot(list(depth.values()), [_mean(v) for v in values.values()],
-              label=f'{run}, end' if before else run, **style)
+              label=f'{run} (end)' if before else run, **style)
     if before:
         axis.plot([depth[site] for site in before], list(before.values()),
-                  label=f'{run}, start', markerfacecolor='none', **style)
+                  label=f'{run} (start)', markerfacecolor='none', **style)
         axis.vlines([depth[site] for site in before], list(before.values()),
                     [_mean(values[site]) for site in before],
                     color=style['color'], linewidth=1)

@@ -69,12 +69,6 @@ def drawing(path: str, rows: int = 1, columns: int = 1, width: float = 3.2,
         photos (bool): Keep all colours; otherwise the file has a palette,
             which makes it three times smaller.
         **subplots: Arguments of matplotlib's ``Figure.subplots``.
-
-    Yields:
-        tuple[Figure, ndarray]: The figure and its axes (rows, columns).
-
-    Raises:
-        ImportError: If matplotlib is not installed.
     """
     import matplotlib
     # Without pyplot no window system is asked for.

@@ -19,15 +19,10 @@ CAPACITY = 20000
 
 
 class Reservoir:
-    """An even sample of rows that come in batches, in constant memory.
+    """An even sample of rows (n, W) that come in batches, in constant memory.
 
     Every row of the stream is kept with the same probability (Algorithm R);
     all are kept while there is room.
-
-    Args:
-        capacity (int): Rows to keep at most.
-        width (int): W.
-        seed (int): Seed of the choice.
 
     Example:
         >>> kept = Reservoir(capacity=3, width=1)
@@ -80,11 +75,8 @@ class Reservoir:
 class ClassLogits:
     """The logits of every class from a stream, in bounded memory.
 
-    Args:
-        num_classes (int): C.
-        samples (str): 'all' keeps each class's logit of every row, 'own' of
-            the rows whose true class it is.
-        capacity (int): Rows to keep, for 'own' per class.
+    ``samples`` 'all' keeps each class's logit of every row, 'own' those of
+    the rows whose true class it is; ``capacity`` rows, for 'own' per class.
     """
 
     def __init__(self, num_classes: int, samples: str,

@@ -28,8 +28,7 @@ class View:
         metrics (dict): Numbers, nested at will; NaN becomes null.
         rows (list[dict]): The CSV; all with the same keys.
         summary (list[dict]): The short table for the terminal and report.
-        pictures (dict[str, Callable]): Functions that draw to the path they
-            are given, by file name.
+        pictures (dict[str, Callable]): What draws to a path, by file name.
         notes (list[str]): What a reader must know.
         settings (dict): What was asked for.
     """
@@ -74,13 +73,7 @@ def new_folder(path: str) -> Path:
 def write_view(tool: str, view: View, out: str) -> Path:
     """Write an analysis to a new folder; metrics.json comes last.
 
-    Args:
-        tool (str): Name of the analysis, of the CSV and of the folder.
-        view (View): The outcome.
-        out (str): Folder, see :func:`new_folder`.
-
-    Returns:
-        Path: The folder.
+    ``tool`` names the CSV; ``out`` the folder, see :func:`new_folder`.
     """
     from apa_mm import __version__
     folder = new_folder(out)
@@ -126,14 +119,7 @@ def _plain(value: Any) -> Any:
 
 
 def format_rows(rows: Sequence[Dict[str, Any]]) -> str:
-    """Format a table; NaN and None show as a dash.
-
-    Args:
-        rows (Sequence[dict]): All with the same keys.
-
-    Returns:
-        str: As :func:`apa_mm.utils.tables.text_table`, numbers with 4
-        significant digits.
+    """Format a table of rows with the same keys; NaN and None are a dash.
 
     Example:
         >>> print(format_rows([dict(run='a', ece=0.12345)]))

@@ -59,14 +59,14 @@ def read_trace(path: str) -> Trace:
 
 
 def starts_of(checkpoint: str, pairs: Sequence[Pair]) -> List[Pair]:
-    """Return what kappa and lambda were before the run of a checkpoint.
+    """Return mean kappa and lambda before the run of a checkpoint.
 
     Args:
         checkpoint (str): File in the work directory of the run.
         pairs (Sequence[Pair]): Its kappa and lambda.
 
     Returns:
-        list[Pair]: Means, of the sites in the trace; empty without one.
+        list[Pair]: Of the sites in the trace; empty without one.
     """
     # Not deeper, as read_trace looks: the folder may be anybody's.
     files = sorted(Path(checkpoint).parent.glob('*/vis_data/scalars.json'))
@@ -83,12 +83,7 @@ def starts_of(checkpoint: str, pairs: Sequence[Pair]) -> List[Pair]:
 
 
 def draw_trace(trace: Trace, path: str) -> None:
-    """Draw the history of every site's kappa and lambda.
-
-    Args:
-        trace (dict): As :func:`read_trace` returns it.
-        path (str): PNG to write.
-    """
+    """Draw the history of every site's kappa and lambda."""
     kinds: Dict[str, List[str]] = dict(units=[], gates=[])
     for site in trace:
         kinds['gates' if 'gate' in site.split('.') else 'units'].append(site)

@@ -41,6 +41,8 @@ class _ResidualBlock(BaseModule):
     """
 
     expansion: int = 1
+    #: For replace_activations: the source fetches them by number.
+    called_once = ('act1', 'act2', 'act3')
 
     def __init__(self,
                  in_channels: int,

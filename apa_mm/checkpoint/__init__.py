@@ -1,11 +1,11 @@
 """Conversion, inspection and surgery of checkpoints."""
 from apa_mm.surgery.replace import SwapReport, replace_activations
+from apa_mm.weights import CheckpointError, RawCheckpoint, read_checkpoint
 
-from .convert import TARGETS, Conversion, convert, convert_back
-from apa_mm.weights.errors import CheckpointError
+from .back import convert_back
+from .convert import TARGETS, Conversion, convert
 from .files import ConversionError, Converted, convert_file
 from .inspection import Inspection, Pair, inspect_file, parameter_pairs
-from apa_mm.weights.reading import RawCheckpoint, read_checkpoint
 from .recognition import recognise
 from .report import LoadReport
 from .tables import TABLES

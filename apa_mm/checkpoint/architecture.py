@@ -1,20 +1,19 @@
 """Read a ResNet's architecture off the names and shapes of its tensors."""
 import re
-from typing import (Dict, Iterator, List, Mapping, NamedTuple, Optional, Set,
-                    Tuple)
+from typing import Dict, Mapping, NamedTuple, Optional, Set, Tuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from apa_mm.backbones.resnet_blocks import ARCHITECTURES, BasicBlock
+from apa_mm.backbones import APAResNet, APAResNetCIFAR
+from apa_mm.registry import MODELS
+from apa_mm.weights import CheckpointError
 
-from apa_mm.weights.errors import CheckpointError
-
-__all__ = ['Architecture', 'Attention', 'read_architecture']
+__all__ = ['Architecture', 'Attention', 'read_architecture', 'shapes_of']
 
 Shape = Tuple[int, ...]
 _STAGE = re.compile('layer[1-9]')
-#: Stage widths before a bottleneck's expansion: ImageNet and CIFAR networks.
-WIDTHS = {'imagenet': (64, 128, 256, 512), 'cifar': (16, 32, 64)}
+CIFAR = 'apa_mm.APAResNetCIFAR'
 
 
 class Attention(NamedTuple):
@@ -59,31 +58,6 @@ class Attention(NamedTuple):
                 self.spatial_gate) or dict(type='apa_mm.APA')
         return cfg
 
-    def shapes(self, channels: int) -> Iterator[Tuple[str, Shape]]:
-        """Yield names and shapes in a block of so many channels."""
-        if self.kind == 'spatial':
-            yield from self._spatial('', self.gate)
-            return
-        prefix = 'channel.' if self.kind == 'cbam' else ''
-        hidden = channels // self.reduction
-        if self.norm:
-            yield f'{prefix}norm.weight', (channels, )
-            yield f'{prefix}norm.bias', (channels, )
-        for name, size in (('fc1', (hidden, channels)),
-                           ('fc2', (channels, hidden))):
-            yield f'{prefix}{name}.weight', size
-            if self.bias:
-                yield f'{prefix}{name}.bias', size[:1]
-        yield from _gate_shapes(f'{prefix}gate', self.gate, channels)
-        if self.kind == 'cbam':
-            yield from self._spatial('spatial.', self.spatial_gate)
-
-    @staticmethod
-    def _spatial(prefix: str, gate: str) -> Iterator[Tuple[str, Shape]]:
-        yield f'{prefix}conv.weight', (1, 2, 7, 7)
-        yield from _norm_shapes(f'{prefix}bn', 1)
-        yield from _gate_shapes(f'{prefix}gate', gate, 1)
-
 
 class Architecture(NamedTuple):
     """What a backbone config needs to build the network of a file.
@@ -115,16 +89,6 @@ class Architecture(NamedTuple):
     attention: Optional[Attention] = None
     style: str = 'pytorch'
 
-    @property
-    def widths(self) -> Tuple[int, ...]:
-        """tuple[int]: Width of each stage before the expansion."""
-        return WIDTHS['cifar' if self.type.endswith('CIFAR') else 'imagenet']
-
-    @property
-    def feat_dim(self) -> int:
-        """int: Channels of the last stage."""
-        return self.widths[-1] * (4 if self.bottleneck else 1)
-
     def cfg(self) -> dict:
         """Return the backbone config that builds the network."""
         cfg: dict = dict(type=self.type, depth=self.depth)
@@ -137,7 +101,7 @@ class Architecture(NamedTuple):
         elif self.units == 'aglu-channels':
             cfg['act_cfg'] = dict(
                 type='apa_mm.AGLU', num_parameters='channels')
-        usual = 4 if self.type.endswith('CIFAR') else 16
+        usual = 4 if self.is_cifar else 16
         if self.attention is None:
             cfg['attention_cfg'] = None
         elif self.attention != Attention(
@@ -145,66 +109,25 @@ class Architecture(NamedTuple):
             cfg['attention_cfg'] = self.attention.cfg()
         return cfg
 
+    @property
+    def is_cifar(self) -> bool:
+        """bool: Whether it is the small network for CIFAR."""
+        return self.type == CIFAR
+
+    @property
+    def feat_dim(self) -> int:
+        """int: Channels of the last stage."""
+        return (64 if self.is_cifar else 512) * (4 if self.bottleneck else 1)
+
     def shapes(self) -> Dict[str, Shape]:
         """Return name and shape of every tensor of the backbone."""
-        shapes = dict(self._stem_shapes())
-        channels = self.widths[0]
-        for s, (count, width) in enumerate(
-                zip(self.stages, self.widths, strict=True), start=1):
-            out = width * (4 if self.bottleneck else 1)
-            for b in range(count):
-                prefix = f'layer{s}.{b}.'
-                for name, shape in self._block_shapes(channels, width, out):
-                    shapes[prefix + name] = shape
-                projected = channels != out and not self.type.endswith('CIFAR')
-                if projected or (b == 0 and s > 1
-                                 and not self.type.endswith('CIFAR')):
-                    first = 1 if self.deep_stem else 0
-                    shapes[f'{prefix}downsample.{first}.weight'] = (out,
-                                                                    channels,
-                                                                    1, 1)
-                    shapes.update(
-                        _norm_shapes(f'{prefix}downsample.{first + 1}', out))
-                channels = out
-        return shapes
+        with torch.device('meta'):
+            return shapes_of(MODELS.build(self.cfg()))
 
-    def _stem_shapes(self) -> Iterator[Tuple[str, Shape]]:
-        width, image = self.widths[0], self.in_channels
-        if self.deep_stem:
-            half = width // 2
-            for i, size in ((0, (half, image)), (3, (half, half)),
-                            (6, (width, half))):
-                yield f'conv1.{i}.weight', (*size, 3, 3)
-                if i < 6:
-                    yield from _norm_shapes(f'conv1.{i + 1}', half)
-                    yield from self._unit_shapes(f'conv1.{i + 2}', half)
-        else:
-            kernel = 3 if self.type.endswith('CIFAR') else 7
-            yield 'conv1.weight', (width, image, kernel, kernel)
-        yield from _norm_shapes('bn1', width)
-        yield from self._unit_shapes('act1', width)
 
-    def _block_shapes(self, channels: int, width: int,
-                      out: int) -> Iterator[Tuple[str, Shape]]:
-        inner = int(width * self.base_width / 64) * self.groups
-        convs: List[Shape] = [(out, channels, 3, 3), (out, out, 3, 3)]
-        if self.bottleneck:
-            convs = [(inner, channels, 1, 1),
-                     (inner, inner // self.groups, 3, 3), (out, inner, 1, 1)]
-        for j, shape in enumerate(convs, start=1):
-            yield f'conv{j}.weight', shape
-            yield from _norm_shapes(f'bn{j}', shape[0])
-            yield from self._unit_shapes(f'act{j}', shape[0])
-        if self.attention is not None:
-            for name, shape in self.attention.shapes(out):
-                yield f'attention.{name}', shape
-
-    def _unit_shapes(self, name: str,
-                     channels: int) -> Iterator[Tuple[str, Shape]]:
-        if self.units != 'plain':
-            size = channels if self.units == 'aglu-channels' else 1
-            yield f'{name}.kappa', (size, )
-            yield f'{name}.lambd', (size, )
+def shapes_of(model: nn.Module) -> Dict[str, Shape]:
+    """Return name and shape of every tensor that a model saves."""
+    return {k: tuple(v.shape) for k, v in model.state_dict().items()}
 
 
 def read_architecture(tensors: Mapping[str, Tensor],
@@ -228,12 +151,12 @@ def read_architecture(tensors: Mapping[str, Tensor],
         raise CheckpointError('its backbone has no ResNet stem and stages; '
                               'only ResNets can be converted by name')
     bottleneck = any(name.endswith('.conv3.weight') for name in tensors)
-    cifar = len(stages) == 3 and stem.shape[0] == WIDTHS['cifar'][0]
+    cifar = len(stages) == 3 and stem.shape[0] == 16
     depth = _depth(stages, bottleneck, cifar)
     groups, base_width = _width(tensors) if bottleneck else (1, 64)
     kind = backbone_type or 'apa_mm.APAResNet'
     if cifar:
-        kind = 'apa_mm.APAResNetCIFAR'
+        kind = CIFAR
     elif deep_stem:
         kind = 'apa_mm.APAResNetD'
     legacy = kind.endswith('Legacy')
@@ -258,15 +181,15 @@ def _count_blocks(tensors: Mapping[str, Tensor]) -> Tuple[int, ...]:
 
 
 def _depth(stages: Tuple[int, ...], bottleneck: bool, cifar: bool) -> int:
-    if cifar and len(set(stages)) == 1 and not bottleneck:
-        return 6 * stages[0] + 2
-    for depth, (block, counts) in ARCHITECTURES.items():
-        if counts == stages and (block is not BasicBlock) == bottleneck:
+    backbone = APAResNetCIFAR if cifar else APAResNet
+    for depth, (block, counts) in backbone.architectures.items():
+        if tuple(counts) == stages and (block.expansion == 4) == bottleneck:
             return depth
     kind = 'bottleneck' if bottleneck else 'basic'
     raise CheckpointError(
         f'its stages have {stages} {kind} blocks, which is no depth that '
-        f'APAResNet builds ({", ".join(map(str, ARCHITECTURES))})')
+        f'{backbone.__name__} builds '
+        f'({", ".join(map(str, backbone.architectures))})')
 
 
 def _width(tensors: Mapping[str, Tensor]) -> Tuple[int, int]:
@@ -336,17 +259,3 @@ def _gate_cfg(gate: str) -> Optional[dict]:
     if gate == 'sigmoid':
         return dict(type='Sigmoid')
     return dict(type='apa_mm.APA', num_parameters='channels')
-
-
-def _gate_shapes(name: str, gate: str,
-                 channels: int) -> Iterator[Tuple[str, Shape]]:
-    if gate != 'sigmoid':
-        size = channels if gate == 'apa-channels' else 1
-        yield f'{name}.kappa', (size, )
-        yield f'{name}.lambd', (size, )
-
-
-def _norm_shapes(name: str, channels: int) -> Iterator[Tuple[str, Shape]]:
-    for leaf in ('weight', 'bias', 'running_mean', 'running_var'):
-        yield f'{name}.{leaf}', (channels, )
-    yield f'{name}.num_batches_tracked', ()

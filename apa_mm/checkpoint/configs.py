@@ -37,10 +37,13 @@ def config_text(to: str,
                 checkpoint: str,
                 architecture: Architecture,
                 head: Optional[str] = None,
-                num_classes: Optional[int] = None) -> str:
-    """Return a config file that builds the network and loads the weights.
+                num_classes: Optional[int] = None,
+                cauchy_heads: int = 0) -> str:
+    """Return the config lines that build the network and load the weights.
 
-    Use it as one of the files in ``_base_``, or copy its lines.
+    For 'mmpretrain' they are a whole model; for detectors they are what a
+    child of the detector's config has to change, so that its frozen stages
+    and norms stay as they are.
 
     Args:
         to (str): Target of the conversion.
@@ -48,6 +51,8 @@ def config_text(to: str,
         architecture (Architecture): Its backbone.
         head (str, optional): Kind of its classifier, for 'mmpretrain'.
         num_classes (int, optional): Rows of the classifier.
+        cauchy_heads (int): Box heads with the authors' wrapped Cauchy
+            classifier.
 
     Returns:
         str: Python source.
@@ -55,18 +60,19 @@ def config_text(to: str,
     Example:
         >>> net = Architecture('apa_mm.APAResNet', 50, (3, 4, 6, 3), True)
         >>> print(config_text('mmdet', 'a.pth', net))
+        # Lines for a child of your detector's config.
         model = dict(
             backbone=dict(
-                _delete_=True,
                 type='apa_mm.APAResNet',
                 depth=50,
-                attention_cfg=None))
+                attention_cfg=None,
+                init_cfg=None))
         load_from = 'a.pth'
         <BLANKLINE>
     """
     backbone = architecture.cfg()
     if to == 'mmpretrain':
-        if not architecture.type.endswith('CIFAR'):
+        if not architecture.is_cifar:
             backbone['out_indices'] = (3, )
         model = dict(
             type='ImageClassifier',
@@ -74,13 +80,22 @@ def config_text(to: str,
             neck=dict(type='GlobalAveragePooling'))
         if head is not None and num_classes is not None:
             model['head'] = head_cfg(head, num_classes, architecture.feat_dim)
-    else:
-        backbone = dict(_delete_=True, **backbone)
-        model = dict(backbone=backbone)
+        return f'model = {_render(model)}\nload_from = {checkpoint!r}\n'
+    intro = "# Lines for a child of your detector's config.\n"
+    model = dict(backbone=backbone)
     if to == 'mmdet-backbone':
         backbone['init_cfg'] = dict(type='Pretrained', checkpoint=checkpoint)
-        return f'model = {_render(model)}\n'
-    return f'model = {_render(model)}\nload_from = {checkpoint!r}\n'
+        return f'{intro}model = {_render(model)}\n'
+    backbone['init_cfg'] = None  # all weights come from load_from
+    if cauchy_heads == 1:
+        model['roi_head'] = dict(
+            bbox_head=dict(cls_predictor_cfg=dict(form='released')))
+    elif cauchy_heads:
+        forms = ' '.join(
+            f'model.roi_head.bbox_head.{i}.cls_predictor_cfg.form=released'
+            for i in range(cauchy_heads))
+        intro += f'# Add to the command line: --cfg-options {forms}\n'
+    return f'{intro}model = {_render(model)}\nload_from = {checkpoint!r}\n'
 
 
 def _render(value: Any, indent: int = 0) -> str:

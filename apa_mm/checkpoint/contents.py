@@ -3,12 +3,13 @@ import argparse
 import json
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from apa_mm.weights.errors import CheckpointError
+from apa_mm.weights import CheckpointError
 
-__all__ = ['Facts', 'Weights', 'check_finite', 'find_weights']
+__all__ = ['Facts', 'Weights', 'check_finite', 'find_weights', 'plain_values']
 
 #: Entries that hold a state dict, the trained weights before their average.
 ENTRIES = ('state_dict', 'model', 'ema_state_dict', 'model_ema',
@@ -209,3 +210,21 @@ def _classes(meta: Dict[str, Any]) -> Optional[Tuple[str, ...]]:
     if not isinstance(names, (list, tuple)):
         return None
     return tuple(names) if all(isinstance(n, str) for n in names) else None
+
+
+def plain_values(value: Any) -> Any:
+    """Return values that any ``torch.load`` takes: no arrays, no objects.
+
+    Example:
+        >>> import numpy as np
+        >>> plain_values(dict(palette=np.zeros((1, 3), int), classes=('a', )))
+        {'palette': [[0, 0, 0]], 'classes': ('a',)}
+    """
+    if isinstance(value, dict):
+        return {str(k): plain_values(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain_values(v) for v in value)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    known = isinstance(value, (str, int, float)) or value is None
+    return value if known else str(value)

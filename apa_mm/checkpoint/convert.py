@@ -4,25 +4,24 @@ A state dict goes from the source's names to ours by the source's key table,
 gets what it lacks, and is cut to the target. The report accounts for every
 tensor.
 """
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Mapping, NamedTuple, Optional
 
 import torch
 from torch import Tensor
 
 from apa_mm.utils.checks import check_choice
+from apa_mm.weights import CheckpointError
 
 from .architecture import Architecture, read_architecture
 from .contents import Facts
-from apa_mm.weights.errors import CheckpointError
 from .expected import detector_shapes, head_shapes
 from .notes import notes_of
 from .recognition import (BACKBONE, Names, change, recognise, strip_backbone,
-                          translate, translate_back)
+                          translate)
 from .report import LoadReport
-from .tables import TABLES
 from .values import Start, starting_values
 
-__all__ = ['TARGETS', 'Conversion', 'convert', 'convert_back']
+__all__ = ['TARGETS', 'Conversion', 'convert']
 
 TARGETS = ('mmpretrain', 'mmdet-backbone', 'mmdet')
 #: Parts that a target takes, by the first part of our names.
@@ -102,54 +101,6 @@ def convert(tensors: Mapping[str, Tensor],
         ours = strip_backbone(ours)
         _strip_report(report)
     return Conversion(ours, report, source, architecture, head)
-
-
-def convert_back(
-        tensors: Mapping[str, Tensor],
-        source: str,
-        added: Sequence[str] = (),
-        head: Optional[str] = None) -> Tuple[Dict[str, Tensor], List[str]]:
-    """Give our tensors the names and shapes of a source again.
-
-    Args:
-        tensors (Mapping[str, Tensor]): Result of :func:`convert`.
-        source (str): Name of the key table.
-        added (Sequence[str]): Our names to leave out, as in
-            ``LoadReport.added``.
-        head (str, optional): 'norm' for the authors' transposed classifier.
-
-    Returns:
-        tuple[dict[str, Tensor], list[str]]: The source's state dict, and our
-        names that it has no place for.
-
-    Raises:
-        CheckpointError: If there is no such table.
-
-    Example:
-        >>> weight = dict(weight=torch.ones(2))
-        >>> convert_back({'head.fc.weight': torch.ones(2, 3)}, 'torchvision')
-        ({'fc.weight': tensor([[1., 1., 1.],
-                [1., 1., 1.]])}, [])
-    """
-    if source not in TABLES:
-        raise CheckpointError(f'there is no key table {source!r}; expected '
-                              f'one of {", ".join(TABLES)}')
-    table = TABLES[source]
-    names = Names(table, table.prefixed is not False)
-    bare = not any(n.startswith((BACKBONE, 'head.', 'neck.')) for n in tensors)
-    result: Dict[str, Tensor] = {}
-    left: List[str] = []
-    for name, value in tensors.items():
-        if name in added:
-            continue
-        place = translate_back(BACKBONE + name if bare else name, names)
-        if place is None:
-            left.append(name)
-            continue
-        if head == 'norm' and name == 'head.fc.weight':
-            value = value.t()
-        result[place.name] = change(value, place.rule, back=True)
-    return result, left
 
 
 def _rename(tensors: Mapping[str, Tensor], source: Names,
@@ -307,8 +258,13 @@ def _compare(ours: Mapping[str, Tensor], to: str, architecture: Architecture,
             head_shapes(head or 'linear', classes, architecture.feat_dim))
         checked.append('head')
     elif to == 'mmdet' and source.table.name == 'authors-detection':
-        wanted.update(detector_shapes(ours, architecture))
-        checked += ['neck', 'rpn_head', 'roi_head']
+        whole = detector_shapes(ours, architecture)
+        if whole is None:
+            report.notes.append('without mmdet only the backbone was checked '
+                                'tensor by tensor')
+        else:
+            wanted.update(whole)
+            checked += ['neck', 'rpn_head', 'roi_head']
     report.missing += [name for name in wanted if name not in ours]
     old_names = {new: old for old, new in report.mapped.items()}
     for name, value in ours.items():

@@ -1,27 +1,29 @@
-"""Which tensors the result of a conversion must hold."""
-from typing import Dict, Mapping, Optional, Tuple
+"""What the result of a conversion must hold, told by building the model.
 
-from mmengine.config import Config
+Models are built without memory (on the meta device); what differs between
+networks of one kind, such as the number of classes, is taken from one tensor
+each, and all others must agree with it.
+"""
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+import torch
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from apa_mm.weights.load_check import rehearse_loading
-from apa_mm.weights.pretrained import Comparison
+from apa_mm.layers import CosineClassifier, CosineLinear
+from apa_mm.utils.imports import HAS_MMDET
+from apa_mm.weights import CheckpointError
+from apa_mm.weights.load_check import Comparison, rehearse_loading
 
-from .architecture import Architecture
-from apa_mm.weights.errors import CheckpointError
+from .architecture import Architecture, Shape, shapes_of
 
 __all__ = ['compare_with_config', 'detector_shapes', 'head_shapes']
-
-Shape = Tuple[int, ...]
-#: Sizes that CARAFE has in the authors' LVIS config: compressed channels, and
-#: (up kernel 5)^2 x (up scale 2)^2 filters from an encoder kernel 3.
-CARAFE = (64, 100, 3)
 
 
 def head_shapes(head: str, num_classes: int,
                 feat_dim: int) -> Dict[str, Shape]:
-    """Return the tensors of a classifier of one of the kinds we build.
+    """Return the tensors of MMPretrain's classifier by our names.
 
     Args:
         head (str): 'linear', 'cosine', 'lr_cosine', 'norm' or 'inv'.
@@ -35,92 +37,131 @@ def head_shapes(head: str, num_classes: int,
         >>> head_shapes('lr_cosine', 10, 64)
         {'head.fc.weight': (10, 64), 'head.fc.temperature': ()}
     """
-    shapes: Dict[str, Shape] = {'head.fc.weight': (num_classes, feat_dim)}
-    if head in ('linear', 'inv'):
-        shapes['head.fc.bias'] = (num_classes, )
-    if head == 'lr_cosine':
-        shapes['head.fc.temperature'] = ()
-    return shapes
+    sizes = (feat_dim, num_classes)
+    with torch.device('meta'):
+        if head in ('linear', 'inv'):
+            layer: nn.Module = nn.Linear(*sizes)
+        elif head == 'norm':
+            layer = CosineLinear(*sizes, bias=False)
+        else:
+            layer = CosineClassifier(
+                *sizes, learnable_temperature=head == 'lr_cosine')
+    return {f'head.fc.{k}': v for k, v in shapes_of(layer).items()}
 
 
 def detector_shapes(tensors: Mapping[str, Tensor],
-                    architecture: Architecture) -> Dict[str, Shape]:
-    """Return the tensors of neck, RPN and heads of the authors' detectors.
-
-    Sizes that differ between detectors (classes, channels) are taken from
-    one tensor each, and all others must agree with them.
+                    architecture: Architecture) -> Optional[Dict[str, Shape]]:
+    """Return the tensors of the authors' detector that a file describes.
 
     Args:
         tensors (Mapping[str, Tensor]): The detector's tensors by our names.
         architecture (Architecture): Its backbone.
 
     Returns:
-        dict[str, tuple[int]]: Shapes by name, without the backbone.
+        dict[str, tuple[int]] | None: Shapes by name; None without mmdet.
     """
-
-    def size(name: str, default: int, axis: int = 0) -> int:
-        value = tensors.get(name)
-        return default if value is None or value.dim() <= axis else int(
-            value.shape[axis])
-
-    fpn = size('neck.lateral_convs.0.conv.weight', 256)
-    anchors = size('rpn_head.rpn_cls.weight', 3)
-    shapes: Dict[str, Shape] = {}
-    factor = 4 if architecture.bottleneck else 1
-    for i, width in enumerate(architecture.widths):
-        _conv(shapes, f'neck.lateral_convs.{i}.conv', fpn, width * factor, 1)
-        _conv(shapes, f'neck.fpn_convs.{i}.conv', fpn, fpn, 3)
-    _conv(shapes, 'rpn_head.rpn_conv', fpn, fpn, 3)
-    _conv(shapes, 'rpn_head.rpn_cls', anchors, fpn, 1)
-    _conv(shapes, 'rpn_head.rpn_reg', 4 * anchors, fpn, 1)
-    cascade = any(n.startswith('roi_head.bbox_head.0.') for n in tensors)
-    cauchy = any(name.endswith('.fc_cls.g') for name in tensors)
-    for stage in (['0.', '1.', '2.'] if cascade else ['']):
-        head = f'roi_head.bbox_head.{stage}'
-        hidden = size(f'{head}shared_fcs.0.weight', 1024)
-        classes = size(f'{head}fc_cls.weight', 1)
-        boxes = size(f'{head}fc_reg.weight', 4)
-        _linear(shapes, f'{head}shared_fcs.0', hidden, fpn * 49)
-        _linear(shapes, f'{head}shared_fcs.1', hidden, hidden)
-        _linear(shapes, f'{head}fc_cls', classes, hidden)
-        _linear(shapes, f'{head}fc_reg', boxes, hidden)
-        if cauchy:
-            shapes[f'{head}fc_cls.g'] = (classes, )
-        if f'{head}fc_cls.scale' in tensors:
-            shapes[f'{head}fc_cls.scale'] = ()
-    if any(name.startswith('roi_head.mask_head.') for name in tensors):
-        _mask_head(shapes, tensors, fpn,
-                   size('roi_head.mask_head.conv_logits.weight', 1))
-    return shapes
+    if not HAS_MMDET:
+        return None
+    cfg = _detector_cfg(tensors, architecture)
+    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
+        model = MODELS.build(cfg)
+        heads = model.roi_head.bbox_head
+        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+            if head.reg_class_agnostic or head.fc_cls.out_features == 1:
+                continue
+            rows = _size(tensors, 'roi_head.bbox_head.fc_cls.weight', 1)
+            if rows == head.num_classes:  # GOL has no background
+                head.fc_cls = nn.Linear(head.fc_cls.in_features, rows)
+    return shapes_of(model)
 
 
-def _mask_head(shapes: Dict[str, Shape], tensors: Mapping[str, Tensor],
-               fpn: int, classes: int) -> None:
-    head = 'roi_head.mask_head.'
-    for i in range(4):
-        _conv(shapes, f'{head}convs.{i}.conv', fpn, fpn, 3)
-    if f'{head}upsample.channel_compressor.weight' in tensors:
-        compressed, filters, kernel = CARAFE
-        _conv(shapes, f'{head}upsample.channel_compressor', compressed, fpn, 1)
-        _conv(shapes, f'{head}upsample.content_encoder', filters, compressed,
-              kernel)
-    else:
-        _conv(shapes, f'{head}upsample', fpn, fpn, 2)
-    _conv(shapes, f'{head}conv_logits', classes, fpn, 1)
-    if f'{head}conv_logits.temperature' in tensors:
-        shapes[f'{head}conv_logits.temperature'] = ()
+def _size(tensors: Mapping[str, Tensor], name: str, default: int) -> int:
+    value = tensors.get(name)
+    return default if value is None or not value.dim() else len(value)
 
 
-def _conv(shapes: Dict[str, Shape], name: str, out: int, inputs: int,
-          kernel: int) -> None:
-    shapes[f'{name}.weight'] = (out, inputs, kernel, kernel)
-    shapes[f'{name}.bias'] = (out, )
+def _detector_cfg(tensors: Mapping[str, Tensor],
+                  architecture: Architecture) -> dict:
+    width = architecture.feat_dim // 8
+    fpn = _size(tensors, 'neck.lateral_convs.0.conv.weight', 256)
+    anchors = _size(tensors, 'rpn_head.rpn_cls.weight', 3)
+    cascade = 'roi_head.bbox_head.0.fc_cls.weight' in tensors
+    masks = any(n.startswith('roi_head.mask_head.') for n in tensors)
+    stages = ['0.', '1.', '2.'] if cascade else ['']
+    heads = [_box_head(tensors, f'roi_head.bbox_head.{s}', fpn)
+             for s in stages]
+    extractor = dict(
+        type='SingleRoIExtractor',
+        roi_layer=dict(type='RoIAlign', output_size=7),
+        out_channels=fpn,
+        featmap_strides=[4, 8, 16, 32])
+    roi_head: Dict[str, Any] = dict(
+        type='CascadeRoIHead' if cascade else 'StandardRoIHead',
+        bbox_roi_extractor=extractor,
+        bbox_head=heads if cascade else heads[0])
+    if cascade:
+        roi_head.update(num_stages=3, stage_loss_weights=[1, 0.5, 0.25])
+    if masks:
+        roi_head.update(
+            mask_roi_extractor=extractor, mask_head=_mask_head(tensors, fpn))
+    return ConfigDict(
+        type='CascadeRCNN' if cascade else
+        ('MaskRCNN' if masks else 'FasterRCNN'),
+        backbone=architecture.cfg(),
+        neck=dict(
+            type='FPN',
+            in_channels=[width * 2**i for i in range(4)],
+            out_channels=fpn,
+            num_outs=5),
+        rpn_head=dict(
+            type='RPNHead',
+            in_channels=fpn,
+            feat_channels=fpn,
+            anchor_generator=dict(
+                type='AnchorGenerator',
+                scales=[8],
+                ratios=[1.0] * anchors,
+                strides=[4, 8, 16, 32, 64])),
+        roi_head=roi_head,
+        train_cfg=None,
+        test_cfg=dict(rpn=dict(), rcnn=dict()))
 
 
-def _linear(shapes: Dict[str, Shape], name: str, out: int,
-            inputs: int) -> None:
-    shapes[f'{name}.weight'] = (out, inputs)
-    shapes[f'{name}.bias'] = (out, )
+def _box_head(tensors: Mapping[str, Tensor], name: str, fpn: int) -> dict:
+    rows = _size(tensors, f'{name}fc_cls.weight', 2)
+    boxes = _size(tensors, f'{name}fc_reg.weight', 4)
+    cfg: Dict[str, Any] = dict(
+        type='Shared2FCBBoxHead',
+        in_channels=fpn,
+        fc_out_channels=_size(tensors, f'{name}shared_fcs.0.weight', 1024),
+        roi_feat_size=7,
+        num_classes=rows - 1 if boxes == 4 else max(1, boxes // 4),
+        reg_class_agnostic=boxes == 4)
+    if any(n.endswith('.fc_cls.g') for n in tensors):
+        learned = f'{name}fc_cls.scale' in tensors
+        cfg['cls_predictor_cfg'] = dict(
+            type='apa_mm.WrappedCauchyLinear',
+            form='released',
+            **(dict(scale=None) if learned else {}))
+    return cfg
+
+
+def _mask_head(tensors: Mapping[str, Tensor], fpn: int) -> dict:
+    name = 'roi_head.mask_head.'
+    cfg: Dict[str, Any] = dict(
+        type='FCNMaskHead',
+        num_convs=4,
+        in_channels=fpn,
+        conv_out_channels=fpn,
+        num_classes=_size(tensors, f'{name}conv_logits.weight', 1))
+    if f'{name}upsample.channel_compressor.weight' in tensors:
+        cfg['upsample_cfg'] = dict(
+            type='carafe', scale_factor=2, up_kernel=5, up_group=1,
+            encoder_kernel=3, encoder_dilation=1, compressed_channels=64)
+    if f'{name}conv_logits.temperature' in tensors:
+        cfg['predictor_cfg'] = dict(
+            type='apa_mm.CosineConv2d', learnable_temperature=True)
+    return cfg
 
 
 def compare_with_config(path: str, tensors: Dict[str, Tensor],
@@ -156,8 +197,7 @@ def compare_with_config(path: str, tensors: Dict[str, Tensor],
             raise CheckpointError(f'the model of {path} has no backbone; use '
                                   'another --to')
         model = backbone
-    shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    return rehearse_loading(model, tensors), shapes
+    return rehearse_loading(model, tensors), shapes_of(model)
 
 
 def _build(cfg: Config, path: str) -> nn.Module:

@@ -3,17 +3,17 @@ import os
 from typing import Any, Dict, NamedTuple, Optional
 
 from apa_mm.version import __version__
+from apa_mm.weights import CheckpointError, RawCheckpoint, read_checkpoint
 
+from .back import convert_to_authors
 from .configs import config_text
-from .contents import check_finite, find_weights
+from .contents import check_finite, find_weights, plain_values
 from .convert import Conversion, convert
-from apa_mm.weights.errors import CheckpointError
 from .expected import compare_with_config
 from .notes import class_order
-from apa_mm.weights.reading import RawCheckpoint, read_checkpoint
 from .report import LoadReport
 from .values import Start
-from .writing import make_folder_for, write_checkpoint, write_text
+from .writing import check_place, write_bytes, write_checkpoint
 
 __all__ = ['ConversionError', 'Converted', 'convert_file']
 
@@ -60,7 +60,8 @@ def convert_file(src: str,
     Args:
         src (str): Checkpoint of torch or safetensors.
         dst (str): File to write; ``.safetensors`` decides the format.
-        to (str): See :func:`~apa_mm.checkpoint.convert.convert`.
+        to (str): See :func:`~apa_mm.checkpoint.convert.convert`; 'authors'
+            gives our network the authors' names again.
         config (str, optional): Config file; its model must take every tensor
             and lack none.
         allow_missing (bool): Write the file although tensors are missing or
@@ -78,10 +79,7 @@ def convert_file(src: str,
             shape.
         CheckpointError: If the file cannot be read, converted or written.
     """
-    if os.path.exists(src) and os.path.exists(dst) and os.path.samefile(
-            src, dst):
-        raise CheckpointError(f'{dst} is the source itself; write to another '
-                              'file')
+    _check_places(src, dst, config, config_path)
     raw = read_checkpoint(src)
     try:
         weights = find_weights(raw.content, averaged, raw.metadata)
@@ -90,14 +88,21 @@ def convert_file(src: str,
             raise CheckpointError(
                 f'{len(broken)} of its tensors hold NaN or infinity, the '
                 f'first is {broken[0]}; take an earlier checkpoint')
-        result = convert(weights.tensors, to, weights.facts, start)
+        if to == 'authors':
+            result = convert_to_authors(weights.tensors, weights.facts)
+        else:
+            result = convert(weights.tensors, to, weights.facts, start)
+        broken = check_finite(result.tensors)
+        if broken:
+            raise CheckpointError(f'{broken[0]} would hold NaN or infinity; '
+                                  'mend the options')
     except CheckpointError as error:
         raise CheckpointError(f'{src} cannot be converted: {error}') from None
     report = result.report
     report.dropped.update(weights.dropped)
     if config is not None:
         _check_config(config, result)
-    elif result.architecture is None:
+    elif result.architecture is None and to != 'authors':
         raise ConversionError(
             f'{src} cannot be converted: its network is no ResNet, so its '
             'names can only be checked against a config; name it with '
@@ -105,18 +110,33 @@ def convert_file(src: str,
     _refuse(src, report, allow_missing)
     lost = {report.mapped.get(name, name) for name in report.unexpected}
     tensors = {k: v for k, v in result.tensors.items() if k not in lost}
-    if config_path is not None:
-        if result.architecture is None:
-            raise CheckpointError('the config of a network that is no ResNet '
-                                  'cannot be written; leave out '
-                                  '--write-config')
-        make_folder_for(config_path)
-    path = write_checkpoint(dst, tensors, _meta(raw, result, weights.facts),
-                            hash_suffix)
+    if config_path is not None and result.architecture is None:
+        raise CheckpointError('only a ResNet for mmdet or mmpretrain has '
+                              'config lines; leave out --write-config')
+    meta = _meta(raw, result, weights.facts)
+    path = write_checkpoint(
+        dst, tensors, meta, hash_suffix,
+        'model' if to == 'authors' else 'state_dict')
     text = _config(path, to, result)
-    if config_path is not None:
-        write_text(config_path, text)
+    if config_path is not None and text is not None:
+        write_bytes(config_path, text.encode())
     return Converted(path, report, text)
+
+
+def _check_places(src: str, dst: str, config: Optional[str],
+                  config_path: Optional[str]) -> None:
+    """Check all that will be written before the first of it is."""
+    taken = {os.path.realpath(p) for p in (src, config) if p is not None}
+    for path in (dst, config_path):
+        place = None if path is None else os.path.realpath(path)
+        if place in taken:
+            what = 'is the source itself' if place == os.path.realpath(
+                src) else 'is named twice'
+            raise CheckpointError(f'{path} {what}; write to another file')
+        taken.add(place or '')
+    for path in (dst, config_path):
+        if path is not None:
+            check_place(path)
 
 
 def _check_config(config: str, result: Conversion) -> None:
@@ -167,8 +187,13 @@ def _meta(raw: RawCheckpoint, result: Conversion, facts: Any) -> Dict:
         notes=list(result.report.notes))
     if facts.epoch is not None:
         meta['source_epoch'] = facts.epoch
-    if facts.classes is not None:
+    saved = facts.meta.get('dataset_meta')
+    if isinstance(saved, dict):
+        meta['dataset_meta'] = plain_values(saved)
+    elif facts.classes is not None:
         meta['dataset_meta'] = dict(classes=facts.classes)
+    if isinstance(facts.meta.get('cfg'), str):
+        meta['cfg'] = facts.meta['cfg']
     if result.architecture is not None:
         meta['backbone_cfg'] = result.architecture.cfg()
     if result.head is not None:
@@ -180,5 +205,6 @@ def _config(path: str, to: str, result: Conversion) -> Optional[str]:
     if result.architecture is None:
         return None
     weight = result.tensors.get('head.fc.weight')
+    cauchy = sum(name.endswith('.fc_cls.g') for name in result.tensors)
     return config_text(to, path, result.architecture, result.head,
-                       None if weight is None else len(weight))
+                       None if weight is None else len(weight), cauchy)

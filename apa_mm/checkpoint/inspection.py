@@ -4,12 +4,13 @@ from typing import Dict, List, Mapping, NamedTuple, Optional
 from torch import Tensor
 
 from apa_mm.layers.pairs import Pair, parameter_pairs
+from apa_mm.utils.tables import text_table
+from apa_mm.weights import CheckpointError, RawCheckpoint, read_checkpoint
+from apa_mm.weights.errors import printable
 
 from .architecture import Architecture, read_architecture
 from .contents import Facts, check_finite, find_weights
-from apa_mm.weights.errors import CheckpointError
 from .notes import class_order
-from apa_mm.weights.reading import RawCheckpoint, read_checkpoint
 from .recognition import (Names, change, recognise, strip_backbone, translate)
 
 __all__ = ['Inspection', 'Pair', 'inspect_file', 'parameter_pairs']
@@ -80,20 +81,19 @@ class Inspection(NamedTuple):
             f'  dead lambdas  {_names(self.dead)}',
             f'  NaN or inf    {_names(self.broken)}',
         ]
-        return '\n'.join(lines + [f'  note: {note}' for note in self.notes])
+        lines += [f'  note: {note}' for note in self.notes]
+        return '\n'.join(map(printable, lines))
 
     def table(self) -> str:
         """Return kappa and lambda per layer as a table."""
         if not self.pairs:
             return 'no kappa and lambda in this file'
-        width = max(len(pair.name) for pair in self.pairs)
         dead = set(self.dead)
-        lines = [f'{"":{width}}  kind        kappa      lambda']
-        for pair in self.pairs:
-            mark = '  dead' if pair.name in dead else ''
-            lines.append(f'{pair.name:{width}}  {pair.kind}  '
-                         f'{_value(pair.kappa)} {_value(pair.lambd)}{mark}')
-        return '\n'.join(lines)
+        return text_table(['layer', 'kind', 'kappa', 'lambda', 'state'], [[
+            printable(pair.name), pair.kind,
+            _value(pair.kappa),
+            _value(pair.lambd), 'dead' if pair.name in dead else ''
+        ] for pair in self.pairs])
 
 
 def inspect_file(path: str, averaged: bool = False) -> Inspection:
@@ -240,7 +240,7 @@ def _names(names: List[str]) -> str:
 def _value(values: Tensor) -> str:
     """Return a number, or the range of several."""
     if values.numel() == 1:
-        return f'{values.item():11.5f}'
+        return f'{values.item():.5f}'
     if values.numel() == 0:
-        return '      empty'
+        return 'empty'
     return f'{values.min().item():.4f}..{values.max().item():.4f}'

@@ -1,11 +1,12 @@
 """Tell by its names which code a checkpoint comes from."""
-from typing import Dict, Mapping, NamedTuple, Optional
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
 from torch import Tensor
 
-from apa_mm.weights.errors import CheckpointError
+from apa_mm.weights import CheckpointError
+
 from .tables import TABLES, Table
-from .templates import CHANGES, Rule, fill, match
+from .templates import CHANGES, Rule, any_of, pattern_of
 
 __all__ = ['Names', 'recognise', 'translate']
 
@@ -57,13 +58,11 @@ def recognise(tensors: Mapping[str, Tensor]) -> Names:
         'timm-legacy'
     """
     prefixed = any(name.startswith(BACKBONE) for name in tensors)
-    names = [_short(name) for name in tensors]
+    lines = '\n'.join(name.removeprefix(BACKBONE) for name in tensors)
     for table in TABLES.values():
-        if table.prefixed not in (None, prefixed):
-            continue
-        if not _any_match(table.marks, names):
-            continue
-        if not _any_match(table.foreign, names):
+        if (table.prefixed in (None, prefixed)
+                and any_of(table.marks).search(lines)
+                and not any_of(table.foreign).search(lines)):
             return Names(table, prefixed)
     shown = ', '.join(list(tensors)[:3])
     raise CheckpointError(
@@ -71,64 +70,46 @@ def recognise(tensors: Mapping[str, Tensor]) -> Names:
         f'that is known here ({", ".join(TABLES)})')
 
 
-def translate(name: str, source: Names) -> Optional[Place]:
-    """Return our name for a name of the source.
+def translate(name: str, source: Names,
+              back: bool = False) -> Optional[Place]:
+    """Return our name for a name of the source, or the other way round.
 
     Args:
         name (str): Name in the source's state dict.
         source (Names): The source.
+        back (bool): ``name`` is ours; return the source's.
 
     Returns:
         Place | None: None if no rule of the source has such a name.
     """
     inside = name.startswith(BACKBONE)
-    if inside or not source.prefixed:
-        short = name[len(BACKBONE):] if inside else name
-        for rule in source.table.backbone:
-            fields = match(rule.source, short)
-            if fields is not None:
-                return Place(BACKBONE + fill(rule.target, fields), rule)
-    if inside:
-        return None
-    for rule in source.table.others:
-        fields = match(rule.source, name)
-        if fields is not None:
-            return Place(fill(rule.target, fields), rule)
-    return None
+    if inside or not (source.prefixed or back):
+        short = name.removeprefix(BACKBONE)
+        prefix = BACKBONE if source.prefixed or not back else ''
+        place = _apply(source.table.backbone, short, prefix, back)
+        if place is not None or inside:
+            return place
+    return _apply(source.table.others, name, '', back)
 
 
-def translate_back(name: str, source: Names) -> Optional[Place]:
-    """Return the source's name for one of ours, or None if it has none."""
-    inside = name.startswith(BACKBONE)
-    rules = source.table.backbone if inside else source.table.others
-    short = name[len(BACKBONE):] if inside else name
+def _apply(rules: Tuple[Rule, ...], name: str, prefix: str,
+           back: bool) -> Optional[Place]:
+    old, new = (1, 0) if back else (0, 1)
     for rule in rules:
-        fields = match(rule.target, short)
-        if fields is not None:
-            prefix = BACKBONE if inside and source.prefixed else ''
-            return Place(prefix + fill(rule.source, fields), rule)
+        found = pattern_of(rule[old]).fullmatch(name)
+        if found is not None:
+            return Place(prefix + rule[new].format(**found.groupdict()), rule)
     return None
 
 
 def change(value: Tensor, rule: Rule, back: bool = False) -> Tensor:
     """Return the tensor in the shape that the other side has."""
-    both = CHANGES[rule.change]
-    return both.backward(value) if back else both.forward(value)
+    return CHANGES[rule.change][back](value) if rule.change else value
 
 
 def strip_backbone(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
     """Return the backbone's tensors without its prefix."""
     return {
-        _short(name): value
+        name.removeprefix(BACKBONE): value
         for name, value in tensors.items() if name.startswith(BACKBONE)
     }
-
-
-def _short(name: str) -> str:
-    return name[len(BACKBONE):] if name.startswith(BACKBONE) else name
-
-
-def _any_match(templates: tuple, names: list) -> bool:
-    return any(
-        match(template, name) is not None for template in templates
-        for name in names)

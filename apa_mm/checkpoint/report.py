@@ -2,6 +2,8 @@
 from dataclasses import dataclass, field
 from typing import Dict, List, Tuple
 
+from apa_mm.weights.errors import printable
+
 __all__ = ['LoadReport']
 
 Shape = Tuple[int, ...]
@@ -83,7 +85,8 @@ class LoadReport:
             lines += _section(
                 title, [f'{n} x {reason}' for reason, n in reasons.items()],
                 always=False)
-        return '\n'.join(lines + [f'note: {note}' for note in self.notes])
+        lines += [f'note: {note}' for note in self.notes]
+        return '\n'.join(map(printable, lines))
 
 
 def _section(title: str, entries: List[str], always: bool = True) -> List[str]:

@@ -5,44 +5,40 @@ number of parts, every other field for a number.
 """
 import re
 from functools import lru_cache
-from typing import Callable, Dict, NamedTuple, Optional, Pattern
+from typing import Callable, Dict, NamedTuple, Pattern, Sequence
 
 from torch import Tensor
 
-__all__ = ['CHANGES', 'Change', 'Rule', 'fill', 'match']
+__all__ = ['CHANGES', 'Change', 'Rule', 'any_of', 'pattern_of']
 
 _FIELDS = {'x': '[A-Za-z_]+', 'path': '.+'}
 
 
-@lru_cache(maxsize=None)
-def _compiled(template: str) -> Pattern:
+def _expression(template: str, named: bool) -> str:
     parts = re.split(r'\{(\w+)\}', template)
-    text = ''.join(
+    return ''.join(
         re.escape(part) if i % 2 == 0 else
-        f'(?P<{part}>{_FIELDS.get(part, "[0-9]+")})'
+        f'({f"?P<{part}>" if named else "?:"}{_FIELDS.get(part, "[0-9]+")})'
         for i, part in enumerate(parts))
-    return re.compile(text)
 
 
-def match(template: str, name: str) -> Optional[Dict[str, str]]:
-    """Return the fields of a name that has the template's form, or None.
+@lru_cache(maxsize=None)
+def pattern_of(template: str) -> Pattern:
+    """Return the expression that finds the fields of a name.
 
     Example:
-        >>> match('layer{s}.{b}.conv{j}.{x}', 'layer1.0.conv2.weight')
+        >>> pattern = pattern_of('layer{s}.{b}.conv{j}.{x}')
+        >>> pattern.fullmatch('layer1.0.conv2.weight').groupdict()
         {'s': '1', 'b': '0', 'j': '2', 'x': 'weight'}
     """
-    found = _compiled(template).fullmatch(name)
-    return None if found is None else found.groupdict()
+    return re.compile(_expression(template, named=True))
 
 
-def fill(template: str, fields: Dict[str, str]) -> str:
-    """Return the template with its fields filled in.
-
-    Example:
-        >>> fill('act{j}.kappa', {'j': '2'})
-        'act2.kappa'
-    """
-    return template.format(**fields)
+@lru_cache(maxsize=None)
+def any_of(templates: Sequence[str]) -> Pattern:
+    """Return an expression that finds a name of any form among lines."""
+    forms = '|'.join(_expression(t, named=False) for t in templates)
+    return re.compile(f'^(?:{forms or "(?!)"})$', re.MULTILINE)
 
 
 class Change(NamedTuple):
@@ -55,10 +51,6 @@ class Change(NamedTuple):
 
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor], Tensor]
-
-
-def _same(value: Tensor) -> Tensor:
-    return value
 
 
 def _flatten(value: Tensor) -> Tensor:
@@ -93,9 +85,8 @@ def _to_vector(value: Tensor) -> Tensor:
 
 #: flat: kappa and lambda; linear: a 1x1 convolution as a linear layer; swap:
 #: CBAM's spatial convolution on [mean, max] instead of [max, mean]; scalar: a
-#: temperature of shape (1,).
+#: temperature of shape (1,). Without a change a tensor stays as it is.
 CHANGES: Dict[str, Change] = {
-    'same': Change(_same, _same),
     'flat': Change(_flatten, _unflatten),
     'linear': Change(_drop_kernel, _add_kernel),
     'swap': Change(_swap_inputs, _swap_inputs),
@@ -109,9 +100,9 @@ class Rule(NamedTuple):
     Attributes:
         source (str): Template of the source's name.
         target (str): Template of ours, with the same fields.
-        change (str): Key of :data:`CHANGES`.
+        change (str): Key of :data:`CHANGES`, or ''.
     """
 
     source: str
     target: str
-    change: str = 'same'
+    change: str = ''

@@ -1,4 +1,5 @@
 """Starting values of kappa and lambda for networks that have none."""
+import math
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -8,8 +9,7 @@ from apa_mm.functional import aglu
 from apa_mm.layers.activation import LAMBDA_FLOOR
 from apa_mm.surgery.equivalents import RELU_KAPPA, equivalent_of
 from apa_mm.utils.checks import check_choice
-
-from apa_mm.weights.errors import CheckpointError
+from apa_mm.weights import CheckpointError
 
 __all__ = ['INITS', 'Start', 'clamp_deviation', 'starting_values']
 
@@ -55,6 +55,9 @@ def starting_values(names: Dict[str, Tuple[int, ...]],
     Raises:
         CheckpointError: For an unknown option.
     """
+    if not 0 < start.relu_kappa < math.inf:
+        raise CheckpointError('relu_kappa must be a finite number above 0, '
+                              f'but got {start.relu_kappa}')
     try:
         check_choice('init', start.init, INITS)
         unit = equivalent_of(start.act, start.relu_kappa)

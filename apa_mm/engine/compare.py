@@ -23,6 +23,7 @@ from mmengine.runner import Runner
 from mmengine.utils import mkdir_or_exist
 
 from apa_mm.preflight.job import check_config
+from apa_mm.utils.files import replacing
 
 from .launch_options import load_config
 
@@ -31,14 +32,10 @@ __all__ = ['Run', 'plan_runs', 'run_all']
 
 @dataclass(frozen=True)
 class Run:
-    """One config with one seed.
+    """One config with one seed, and its work directory.
 
-    Args:
-        config (str): Path of the config.
-        variant (str): Name of the config file without ending.
-        seed (int): Seed of the training.
-        folder (str): Work directory of the run.
-        digest (str): SHA-256 of the config's content and the seed, hex.
+    ``variant`` is the name of the config file without ending, ``digest`` the
+    SHA-256 of the config's content and the seed.
     """
     config: str
     variant: str
@@ -88,8 +85,12 @@ def plan_runs(configs: Sequence[str],
             raise ValueError(
                 f'{variants[name].filename} and {path} have the same file '
                 'name, which is the name of the variant; rename one')
-        variants[name] = load_config(path, work_dir, cfg_options)
-        _check(path, variants[name])
+        cfg = variants[name] = load_config(path, work_dir, cfg_options)
+        for key in ('train_dataloader', 'test_dataloader', 'test_evaluator'):
+            if cfg.get(key) is None:
+                raise ValueError(f'{path} has no {key}; a comparison trains '
+                                 'every config and then tests it')
+        check_config(cfg)
     return [
         Run(
             str(cfg.filename),
@@ -99,14 +100,6 @@ def plan_runs(configs: Sequence[str],
             digest=_digest(cfg, seed)) for seed in range(num_seeds)
         for name, cfg in variants.items()
     ]
-
-
-def _check(path: str, cfg: Config) -> None:
-    for key in ('train_dataloader', 'test_dataloader', 'test_evaluator'):
-        if cfg.get(key) is None:
-            raise ValueError(f'{path} has no {key}; a comparison trains every '
-                             'config and then tests it')
-    check_config(cfg)
 
 
 def _digest(cfg: Config, seed: int) -> str:
@@ -128,15 +121,7 @@ def _load(run: Run, cfg_options: Optional[dict]) -> Config:
 
 
 def finished_result(run: Run) -> Optional[dict]:
-    """Return the result of a finished run of the same content.
-
-    Args:
-        run (Run): The run.
-
-    Returns:
-        dict | None: 'metrics' and 'seconds'; None if the run has not
-        finished, or was one of another config.
-    """
+    """Return the result if the run has finished with the same content."""
     try:
         with open(run.result_file, encoding='utf-8') as file:
             result = json.load(file)
@@ -149,10 +134,6 @@ def train_and_test(run: Run, cfg_options: Optional[dict] = None) -> dict:
     """Train one run, test its last state and keep the result.
 
     What the run prints goes to its ``output.txt``.
-
-    Args:
-        run (Run): The run.
-        cfg_options (dict, optional): Settings to override.
 
     Returns:
         dict: 'metrics' by name, 'seconds' of wall clock, 'digest', 'seed'.
@@ -183,11 +164,8 @@ def train_and_test(run: Run, cfg_options: Optional[dict] = None) -> dict:
         seed=run.seed,
         seconds=time.perf_counter() - begin,
         metrics={k: float(v) for k, v in metrics.items()})
-    # Written whole or not at all, even if the process dies.
-    part = run.result_file + '.part'
-    with open(part, 'w', encoding='utf-8') as file:
-        json.dump(result, file, indent=2)
-    os.replace(part, run.result_file)
+    with replacing(run.result_file) as part:
+        part.write_text(json.dumps(result, indent=2), encoding='utf-8')
     return result
 
 
@@ -235,11 +213,9 @@ def run_all(runs: Sequence[Run],
 
 
 def _headline(metrics: Dict[str, float]) -> str:
-    if not metrics:
-        return 'no metric'
-    name = 'accuracy/top1'
-    name = name if name in metrics else next(iter(metrics))
-    return f'{name} {metrics[name]:.2f}'
+    name = next((name for name in ('accuracy/top1', *metrics)
+                 if name in metrics), None)
+    return 'no metric' if name is None else f'{name} {metrics[name]:.2f}'
 
 
 def _results(task: Callable[[Run], dict], runs: Sequence[Run],

@@ -5,6 +5,8 @@ import math
 import statistics
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
+from apa_mm.utils.tables import text_table
+
 __all__ = [
     'COLUMNS', 'Cell', 'choose_columns', 'format_csv', 'format_table',
     'plot_bars', 'summarize'
@@ -22,13 +24,10 @@ COLUMNS = {
 
 
 class Cell(NamedTuple):
-    """One metric of one variant over its seeds.
+    """One metric of one variant over its seeds, in their order.
 
-    Attributes:
-        mean (float): Mean.
-        std (float | None): Sample standard deviation (divisor n - 1); None
-            for a single seed.
-        values (list[float]): Values in the order of the seeds.
+    ``std`` is the sample standard deviation (divisor n - 1), None for a
+    single seed.
     """
     mean: float
     std: Optional[float]
@@ -59,14 +58,13 @@ def summarize(variants: Sequence[str], results: Sequence[dict]) -> Summary:
     grouped: Dict[str, List[Dict[str, float]]] = {}
     for variant, result in zip(variants, results, strict=True):
         grouped.setdefault(variant, []).append(result['metrics'])
-    summary: Summary = {}
-    for variant, metrics in grouped.items():
-        names = [n for n in metrics[0] if all(n in m for m in metrics)]
-        summary[variant] = {
+    return {
+        variant: {
             name: _cell([m[name] for m in metrics])
-            for name in names
+            for name in metrics[0] if all(name in m for m in metrics)
         }
-    return summary
+        for variant, metrics in grouped.items()
+    }
 
 
 def _cell(values: List[float]) -> Cell:
@@ -76,15 +74,7 @@ def _cell(values: List[float]) -> Cell:
 
 def choose_columns(summary: Summary,
                    metrics: Optional[Sequence[str]] = None) -> List[str]:
-    """Return the metrics to show.
-
-    Args:
-        summary (dict): See :func:`summarize`.
-        metrics (Sequence[str], optional): Metrics to show; by default those
-            of :data:`COLUMNS` that any variant has, or else all.
-
-    Returns:
-        list[str]: Names of metrics.
+    """Return the metrics to show: those given, else known ones, else all.
 
     Raises:
         ValueError: If no variant has a metric that is asked for.
@@ -101,24 +91,11 @@ def format_table(summary: Summary, columns: Sequence[str]) -> str:
     """Return a table in Markdown, mean and standard deviation.
 
     Metrics of :data:`COLUMNS` are in per cent, others as they are.
-
-    Args:
-        summary (dict): See :func:`summarize`.
-        columns (Sequence[str]): Metrics to show.
-
-    Returns:
-        str: One line per variant below two lines of heading.
     """
-    rows = [['variant', *(heading(name) for name in columns)]]
-    for variant, cells in summary.items():
-        rows.append([variant, *(_text(cells, name) for name in columns)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ['-' * width for width in widths])
-    return '\n'.join(
-        '| ' + ' | '.join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        + ' |' for row in rows)
+    return text_table(
+        ['variant', *map(heading, columns)],
+        [[variant, *(_text(cells, name) for name in columns)]
+         for variant, cells in summary.items()])
 
 
 def heading(metric: str) -> str:
@@ -142,14 +119,9 @@ def _text(cells: Dict[str, Cell], metric: str) -> str:
 
 
 def format_csv(summary: Summary) -> str:
-    """Return all metrics, unscaled, as comma-separated values.
+    """Return lines ``variant,metric,mean,std,seeds``, unscaled.
 
-    Args:
-        summary (dict): See :func:`summarize`.
-
-    Returns:
-        str: Lines ``variant,metric,mean,std,seeds``; std is empty for one
-        seed.
+    The standard deviation of one seed is empty.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n')
@@ -167,11 +139,6 @@ def plot_bars(summary: Summary, columns: Sequence[str], path: str) -> None:
 
     Every panel has its own scale, which leaves out what is far below all
     bars, and a point for every seed.
-
-    Args:
-        summary (dict): See :func:`summarize`.
-        columns (Sequence[str]): Metrics to show.
-        path (str): Picture file, such as ``compare.png``.
     """
     # Without pyplot no window system is asked for.
     from matplotlib.figure import Figure

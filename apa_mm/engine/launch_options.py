@@ -32,11 +32,7 @@ _CPU_AMP = 'apa_mm.engine.CPUAmpOptimWrapper'
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``.
-
-    Args:
-        parser (argparse.ArgumentParser): Parser to extend.
-    """
+    """Add ``--cfg-options`` to a parser."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -45,11 +41,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing share.
-
-    Args:
-        parser (argparse.ArgumentParser): Parser to extend.
-    """
+    """Add the options that training and testing share to a parser."""
     parser.add_argument('--work-dir', help='folder for logs and results')
     add_cfg_options(parser)
     parser.add_argument(
@@ -152,13 +144,7 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
 
 def set_start(cfg: Config, checkpoint: Optional[str],
               seed: Optional[int]) -> None:
-    """Set what :func:`apa_mm.engine.resume.plan_resume` found, if anything.
-
-    Args:
-        cfg (Config): The config of a job.
-        checkpoint (str, optional): What to resume from.
-        seed (int, optional): Seed of the run that goes on.
-    """
+    """Set what :func:`apa_mm.engine.resume.plan_resume` returned."""
     if not cfg.get('resume'):
         return
     cfg.resume, cfg.load_from = checkpoint is not None, checkpoint
@@ -199,10 +185,6 @@ def set_amp(cfg: Config, requested: bool) -> None:
     Without a GPU, mmengine's wrapper is replaced by
     :class:`~apa_mm.engine.CPUAmpOptimWrapper`.
 
-    Args:
-        cfg (Config): The config of a job.
-        requested (bool): Whether ``--amp`` was given.
-
     Raises:
         InputError: If the config's optimizer wrapper is of another kind.
     """
@@ -231,12 +213,7 @@ def set_amp(cfg: Config, requested: bool) -> None:
 
 
 def add_hooks(cfg: Config, *names: str) -> None:
-    """Add hooks of this package unless the config has them.
-
-    Args:
-        cfg (Config): The config of a job; ``custom_hooks`` is changed.
-        *names (str): Classes of :mod:`apa_mm.engine.hooks`.
-    """
+    """Add classes of :mod:`apa_mm.engine.hooks` that the config lacks."""
     hooks = list(cfg.get('custom_hooks') or [])
     defaults = list((cfg.get('default_hooks') or {}).values())
     there = [str(hook.get('type')) for hook in hooks + defaults if hook]
@@ -248,14 +225,7 @@ def add_hooks(cfg: Config, *names: str) -> None:
 
 def set_visualization(cfg: Config, show: bool, show_dir: Optional[str],
                       wait_time: float) -> None:
-    """Draw predictions by the library's visualization hook.
-
-    Args:
-        cfg (Config): The config of a job.
-        show (bool): Show windows.
-        show_dir (str, optional): Folder for the images.
-        wait_time (float): Seconds that a window stays.
-    """
+    """Draw predictions by the library's hook, see :func:`launch.test`."""
     classification = is_classification(cfg)
     kind = 'VisualizationHook' if classification else 'DetVisualizationHook'
     hook = ConfigDict(
@@ -277,9 +247,6 @@ def set_tta(cfg: Config) -> None:
 
     Views of a detector's image are merged by the NMS and to the number of
     detections of its own ``test_cfg``.
-
-    Args:
-        cfg (Config): The config of a job.
 
     Raises:
         InputError: If classified images are to be drawn as well.

@@ -8,8 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from apa_mm.preflight.job import InputError
-from apa_mm.weights.errors import CheckpointError
-from apa_mm.weights.reading import read_checkpoint
+from apa_mm.weights import CheckpointError, read_checkpoint
 
 __all__ = ['find_checkpoint', 'plan_resume', 'read_resumable']
 
@@ -123,8 +122,8 @@ def read_resumable(path: str) -> dict:
         InputError: If it is damaged, or lacks what resuming takes.
     """
     if not Path(path).expanduser().is_file():
-        raise InputError(f'checkpoint {path} does not exist; name a .pth file, '
-                         'or train first')
+        raise InputError(f'checkpoint {path} does not exist; name a .pth '
+                         'file, or train first')
     try:
         content = read_checkpoint(path).content
     except CheckpointError as error:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Iterator
 
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from apa_mm.preflight.job import InputError
@@ -45,6 +46,9 @@ def occupied(folder: str) -> Iterator[None]:
     Args:
         folder (str): Work directory; made if need be.
     """
+    if not is_main_process():
+        yield
+        return
     os.makedirs(folder, exist_ok=True)
     # The lock goes with the process, even if that is killed.
     with open(os.path.join(folder, '.lock'), 'a', encoding='utf-8') as file:

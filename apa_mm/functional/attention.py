@@ -33,13 +33,9 @@ SHIFT = 0.5
 class GateStats(NamedTuple):
     """What one layer's gates do on one group of images.
 
-    Attributes:
-        images (int): Images (or rows) that were seen.
-        values (int): Gate values that were seen.
-        mean (float): Mean gate value in [0, 1]; NaN without images.
-        variance (float): Variance of the signal over channels, or of a
-            spatial gate over places, in [0, 0.25]; NaN without images.
-        entropy (float): Mean binary entropy in [0, 1], bits.
+    ``mean`` and ``entropy`` (bits) lie in [0, 1], ``variance`` (of the signal
+    over channels, or of a spatial gate over places) in [0, 0.25]; without
+    images all three are NaN.
     """
 
     images: int
@@ -53,11 +49,7 @@ def binary_entropy(values: Tensor) -> Tensor:
     """Return the entropy of every gate value in bits (Eq. 4, base 2).
 
     Args:
-        values (Tensor): Gate values in [0, 1], any shape.
-
-    Returns:
-        Tensor: In [0, 1], float64, the same shape; 0 at 0 and at 1. Outside
-        of [0, 1] it is NaN.
+        values (Tensor): Gate values in [0, 1], any shape; others give NaN.
 
     Example:
         >>> binary_entropy(torch.tensor([0.0, 0.25, 0.5, 1.0])).tolist()
@@ -100,19 +92,12 @@ def gate_sums(values: Tensor) -> Tensor:
 
 
 def gate_signal(sums: Tensor) -> List[float]:
-    """Return the mean gate value of each channel; NaN without images.
-
-    Args:
-        sums (Tensor): Rows of :func:`gate_sums` added up, (4 + C,).
-    """
+    """Return the mean gate value of each channel from sums, (4 + C,)."""
     return (sums[4:] / sums[0] + SHIFT).tolist()
 
 
 def gate_stats(sums: Tensor) -> GateStats:
-    """Return the statistics of some images.
-
-    Args:
-        sums (Tensor): Their rows of :func:`gate_sums` added up, (4 + C,).
+    """Return the statistics of rows of :func:`gate_sums` added up, (4 + C,).
 
     Example:
         >>> rows = gate_sums(torch.tensor([[0.0, 1.0], [0.5, 0.5]]))

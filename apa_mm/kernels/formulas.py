@@ -30,8 +30,9 @@ SERIES_TERMS = {torch.float32: 5, torch.float64: 10}
 
 # exp(-exp(20)) is 0 in every dtype, and no derivative meets 0 * inf.
 GUMBEL_LOG_BOUND = 20.0
-# Stands for infinity in the exponent, so that kappa = 0 does not make NaN.
-LARGEST = 1e30
+# Stands for infinity in the exponent: infinity times 0 is NaN, and in the
+# gradient of kappa it is squared.
+LARGEST = 1e15
 
 
 def activation(x: Tensor,
@@ -60,6 +61,9 @@ def activation(x: Tensor,
     """
     wide = widen(x)
     finite = wide.clamp(-LARGEST, LARGEST)
+    if not x.dim():  # one value is (1,), and would make the result so
+        kappa, lambd = (v if v is None else v.reshape(())
+                        for v in (kappa, lambd))
     u = finite * -kappa.to(wide.dtype)
     if kind == GUMBEL:
         return torch.exp(-u.clamp(max=GUMBEL_LOG_BOUND).exp()).to(x.dtype)
@@ -83,7 +87,7 @@ def _log_eta(u: Tensor, lambd: Tensor, paper: bool) -> Tensor:
     if paper:
         return -softplus / _constant(lambd)
     plain = -softplus / lambd
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or torch.jit.is_tracing():
         return plain
     # The form that is not taken stays finite, so that its gradient is 0.
     w = torch.minimum(u, (SERIES_LOG_BOUND - log_lambd).detach()).exp()

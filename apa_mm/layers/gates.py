@@ -167,13 +167,5 @@ class GateSums:
                 for name, sums in self.sums.items()}
 
     def signals(self, name: str) -> List[List[float]]:
-        """Return the mean gate value of each channel of one layer.
-
-        Args:
-            name (str): The layer.
-
-        Returns:
-            list[list[float]]: (1 + G, C), all images first; NaN for groups
-            without images.
-        """
+        """Return the signal of one layer, (1 + G, C); NaN without images."""
         return [gate_signal(row) for row in self.sums[name]]

@@ -23,13 +23,9 @@ _SITE = re.compile(
 
 
 class Pair(NamedTuple):
-    """kappa and lambda of one unit or gate.
+    """kappa and lambda, (1,) or (C,), of a 'unit' (AGLU) or 'gate' (APA).
 
-    Attributes:
-        name (str): Where it is.
-        kind (str): 'unit' (AGLU) or 'gate' (APA).
-        kappa (Tensor): (1,) or (C,).
-        lambd (Tensor): (1,) or (C,), as stored: it may lie below the floor.
+    Lambda is as stored: it may lie below the floor.
     """
 
     name: str
@@ -51,13 +47,9 @@ def units_and_gates(model: nn.Module) -> Dict[str, nn.Module]:
 
 
 def model_pairs(model: nn.Module) -> List[Pair]:
-    """Return kappa and lambda of a model, in module order.
+    """Return kappa and lambda of a model, on the CPU, in module order.
 
-    Args:
-        model (nn.Module): Any model.
-
-    Returns:
-        list[Pair]: On the CPU; lambda as used, not below its floor.
+    Lambda is as used, not below its floor.
 
     Example:
         >>> pair, = model_pairs(AGLU(kappa_init=2.0))
@@ -75,12 +67,7 @@ def model_pairs(model: nn.Module) -> List[Pair]:
 @torch.no_grad()
 def mean_values(modules: Mapping[str, nn.Module]
                 ) -> Dict[str, Tuple[float, float]]:
-    """Return mean kappa and lambda by site, copied from the device at once.
-
-    Args:
-        modules (Mapping[str, nn.Module]): As :func:`units_and_gates` returns
-            them.
-    """
+    """Return mean kappa and lambda by site, copied from the device at once."""
     table = torch.stack([
         torch.stack([
             module.kappa.float().mean(),

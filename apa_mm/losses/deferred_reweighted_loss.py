@@ -1,5 +1,5 @@
 """Cross entropy whose class weights switch on during training."""
-from typing import Optional
+from typing import Any, Optional
 
 from torch import Tensor
 
@@ -39,10 +39,7 @@ class DeferredReweightedLoss(ClassCountLoss):
             ``beta``, mean weight over classes 1; or 'inverse', N / n.
         beta (float): In [0, 1); used by 'effective' only.
         normalize (bool): Whether a batch's weights are divided by their mean.
-        label_smoothing (float): Share of each target that is spread evenly
-            over the classes, in [0, 1).
-        reduction (str): 'none', 'mean' or 'sum'.
-        loss_weight (float): Factor of the result.
+        **kwargs: Of :class:`~apa_mm.losses.class_count_loss.ClassCountLoss`.
 
     Raises:
         ValueError: For an argument out of its range.
@@ -62,10 +59,8 @@ class DeferredReweightedLoss(ClassCountLoss):
                  weighting: str = 'effective',
                  beta: float = 0.9999,
                  normalize: bool = True,
-                 label_smoothing: float = 0.0,
-                 reduction: str = 'mean',
-                 loss_weight: float = 1.0) -> None:
-        super().__init__(num_classes, label_smoothing, reduction, loss_weight)
+                 **kwargs: Any) -> None:
+        super().__init__(num_classes, **kwargs)
         check_choice('weighting', weighting, WEIGHTINGS)
         if not 0 <= beta < 1:
             raise ValueError(f'beta must be in [0, 1), but got {beta}')

@@ -162,10 +162,7 @@ class GOLLoss(ClassCounts, nn.Module):
         return num_classes
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Turn scores into probabilities.
-
-        Args:
-            cls_score (Tensor): Scores, (..., C), not clamped here.
+        """Turn scores (..., C) into probabilities; nothing is clamped here.
 
         Returns:
             Tensor: (..., C + 1); the last column, background, is 0 and is
@@ -179,10 +176,6 @@ class GOLLoss(ClassCounts, nn.Module):
     def get_accuracy(self, cls_score: Tensor,
                      labels: Tensor) -> Dict[str, Tensor]:
         """Return the top-1 accuracy over foreground RoIs.
-
-        Args:
-            cls_score (Tensor): Scores, (N, C).
-            labels (Tensor): See :meth:`forward`, (N,).
 
         Returns:
             dict[str, Tensor]: ``acc_classes`` in percent, 0-d; 0 without

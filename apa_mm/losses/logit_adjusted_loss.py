@@ -1,4 +1,6 @@
 """Cross entropies that add the log prior to the logits while training."""
+from typing import Any
+
 from torch import Tensor
 
 from apa_mm.functional.long_tail import log_prior
@@ -23,13 +25,7 @@ class LogitAdjustedLoss(ClassCountLoss):
         num_classes (int): C.
         tau (float): Strength; 1 fits a balanced test set, 0 is plain cross
             entropy.
-        label_smoothing (float): Share of each target that is spread evenly
-            over the classes, in [0, 1).
-        reduction (str): 'none', 'mean' or 'sum'.
-        loss_weight (float): Factor of the result.
-
-    Raises:
-        ValueError: For an argument out of its range.
+        **kwargs: Of :class:`~apa_mm.losses.class_count_loss.ClassCountLoss`.
 
     Example:
         >>> import torch
@@ -42,10 +38,8 @@ class LogitAdjustedLoss(ClassCountLoss):
     def __init__(self,
                  num_classes: int,
                  tau: float = 1.0,
-                 label_smoothing: float = 0.0,
-                 reduction: str = 'mean',
-                 loss_weight: float = 1.0) -> None:
-        super().__init__(num_classes, label_smoothing, reduction, loss_weight)
+                 **kwargs: Any) -> None:
+        super().__init__(num_classes, **kwargs)
         self.tau = tau
 
     def _sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -68,13 +62,7 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
 
     Args:
         num_classes (int): C.
-        label_smoothing (float): Share of each target that is spread evenly
-            over the classes, in [0, 1).
-        reduction (str): 'none', 'mean' or 'sum'.
-        loss_weight (float): Factor of the result.
-
-    Raises:
-        ValueError: For an argument out of its range.
+        **kwargs: Of :class:`~apa_mm.losses.class_count_loss.ClassCountLoss`.
 
     Example:
         >>> import torch
@@ -84,13 +72,5 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
         tensor(0.2877)
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 label_smoothing: float = 0.0,
-                 reduction: str = 'mean',
-                 loss_weight: float = 1.0) -> None:
-        super().__init__(
-            num_classes,
-            label_smoothing=label_smoothing,
-            reduction=reduction,
-            loss_weight=loss_weight)
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(num_classes, tau=1.0, **kwargs)

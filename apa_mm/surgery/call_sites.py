@@ -21,15 +21,10 @@ __all__ = ['CONTAINERS', 'CallSites', 'find_call_sites']
 #: Containers whose parent calls their members, each where it is listed.
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
-#: Attributes that one place calls once, though the source does not show it.
-#: mmcv's ConvModule calls its members in a loop over 'conv', 'norm', 'act';
-#: our blocks fetch theirs by number.
-ONE_SITE = (
-    ('ConvModule', 'activate'),
-    ('_ResidualBlock', 'act1'),
-    ('_ResidualBlock', 'act2'),
-    ('_ResidualBlock', 'act3'),
-)
+#: Attributes that one place calls once, though the source does not show it:
+#: mmcv's ConvModule calls its members in a loop over 'conv', 'norm', 'act'.
+#: A block of ours says so itself, by a class attribute ``called_once``.
+ONE_SITE = (('ConvModule', 'activate'), )
 #: Functions that look at a module and do not call it.
 _LOOKS = ('bool', 'callable', 'hasattr', 'id', 'isinstance', 'print', 'type')
 #: Ways to reach members without naming them.
@@ -86,7 +81,8 @@ def find_call_sites(block: nn.Module, name: str) -> CallSites:
         >>> sites.count, sites.marks['conv1'], sites.marks['bn3']
         (3, 0, 2)
     """
-    if any((cls.__name__, name) in ONE_SITE for cls in type(block).__mro__):
+    if name in getattr(type(block), 'called_once', ()) or any(
+            (cls.__name__, name) in ONE_SITE for cls in type(block).__mro__):
         return CallSites(1)
     finder = _Finder(block, name)
     finder.member('forward')

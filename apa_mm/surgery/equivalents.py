@@ -23,12 +23,9 @@ _GRID = (-12.0, 12.0)
 
 
 class Equivalent(NamedTuple):
-    """Parameters at which AGLU stands in for an activation.
+    """kappa and lambda at which AGLU stands in for an activation.
 
-    Attributes:
-        kappa (float): Value of kappa.
-        lambd (float): Value of lambda.
-        deviation (float): Largest distance of the two functions on [-12, 12].
+    ``deviation`` is the largest distance of the two functions on [-12, 12].
     """
 
     kappa: float
@@ -67,15 +64,9 @@ _FUNCTIONS: Dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def kind_of(module: nn.Module) -> Optional[str]:
-    """Return which function an activation module computes.
+    """Return which function an activation module computes, or None.
 
     Subclasses do not count: they may compute something else.
-
-    Args:
-        module (nn.Module): Any module.
-
-    Returns:
-        str | None: A value of :data:`SAME_FUNCTION`, or None.
 
     Example:
         >>> kind_of(nn.ReLU(inplace=True)), kind_of(nn.LeakyReLU())
@@ -98,9 +89,6 @@ def equivalent_of(kind: str, relu_kappa: float = RELU_KAPPA) -> Equivalent:
         kind (str): 'relu', 'silu', 'gelu', 'gelu_tanh' or 'quick_gelu'.
         relu_kappa (float): kappa that stands for ReLU, positive.
 
-    Returns:
-        Equivalent: The parameters and the measured deviation.
-
     Raises:
         ValueError: If the kind is unknown or ``relu_kappa`` not positive.
 
@@ -118,15 +106,7 @@ def equivalent_of(kind: str, relu_kappa: float = RELU_KAPPA) -> Equivalent:
 
 
 def worst_deviation(kind: str, *, kappa: float, lambd: float) -> float:
-    """Measure how far AGLU is from another activation on [-12, 12].
-
-    Args:
-        kind (str): See :func:`equivalent_of`.
-        kappa (float): Value of kappa.
-        lambd (float): Value of lambda.
-
-    Returns:
-        float: Largest absolute difference, in float64.
+    """Return the largest distance of AGLU to an activation on [-12, 12].
 
     Example:
         >>> worst_deviation('relu', kappa=100.0, lambd=1.0) < 0.2786 / 100

@@ -31,16 +31,10 @@ STAGE_NAME = re.compile(
 
 
 class Swap(NamedTuple):
-    """One activation that was replaced.
+    """One activation that was replaced by ``sites`` AGLU units.
 
-    Attributes:
-        name (str): Where it is in the model.
-        old (str): Class of the module that was there.
-        sites (int): Number of AGLU units that are there now.
-        kappa (float, optional): Starting value; None if drawn at random.
-        lambd (float, optional): The same for lambda.
-        deviation (float, optional): Largest difference of the two functions
-            on [-12, 12].
+    ``kappa`` and ``lambd`` are the starting values, None if drawn at random;
+    ``deviation`` is the largest difference of the two functions on [-12, 12].
     """
 
     name: str
@@ -52,14 +46,7 @@ class Swap(NamedTuple):
 
 
 class SwapReport(NamedTuple):
-    """What :func:`replace_activations` did.
-
-    Attributes:
-        swapped (list[Swap]): What was replaced, in the model's order.
-        kept (list[tuple[str, str]]): Activations that stayed, and why.
-        shared (list[str]): Units that several places call: those named by
-            ``shared``, and those that were there before.
-    """
+    """What was swapped, what stayed and why, and which units are shared."""
 
     swapped: List[Swap]
     kept: List[Tuple[str, str]]

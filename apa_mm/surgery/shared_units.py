@@ -13,13 +13,9 @@ __all__ = ['SharedUnit', 'find_shared_units', 'split_shared_units']
 
 
 class SharedUnit(NamedTuple):
-    """One AGLU that is called at several places.
+    """One AGLU that ``sites`` places call, under ``names`` in the model.
 
-    Attributes:
-        names (list[str]): Where it is in the model.
-        sites (int): Places that call it.
-        can_split (bool): Whether the source of its blocks tells the places
-            apart.
+    ``can_split``: whether the source of its blocks tells the places apart.
     """
 
     names: List[str]
@@ -61,13 +57,8 @@ def find_shared_units(model: nn.Module) -> List[SharedUnit]:
 def split_shared_units(model: nn.Module) -> List[SharedUnit]:
     """Give each place that calls a shared unit a copy of it, in place.
 
-    Call it before weights are loaded and the optimizer is built.
-
-    Args:
-        model (nn.Module): Any model.
-
-    Returns:
-        list[SharedUnit]: What was split.
+    Call it before weights are loaded and the optimizer is built. Returns what
+    was split.
     """
     done = []
     for places in _shared_places(model):

@@ -12,6 +12,7 @@ class Arrow(NamedTuple):
     source: str
     target: str
     where: str
+    in_string: bool
 
 
 class Package:
@@ -47,7 +48,8 @@ class Package:
             where = f'{path.relative_to(self.root.parent)}:'
             for target in targets:
                 if target and target != module:
-                    yield Arrow(module, target, f'{where}{node.lineno}')
+                    yield Arrow(module, target, f'{where}{node.lineno}',
+                                isinstance(node, ast.Constant))
 
     def _module(self, name: str) -> str:
         """Return the module of ours that a dotted name leads into, or ''."""

@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from apa_mm.demo import DigitsLVISSettings, make_digits_lvis
-
 ROOT = Path(__file__).parents[2]
+# Last: tools/test.py must not stand for a module of that name.
+sys.path.append(str(ROOT / 'tools'))
+from demo import DigitsLVISSettings, make_digits_lvis  # noqa: E402
+
 CONFIG = str(
     ROOT / 'configs/demo/mask-rcnn_apa-seresnet18_fpn_gol_digits-lvis.py')
 #: Two images per step, small and few: a step takes half a second.
@@ -25,7 +27,7 @@ def write_data(folder: Path) -> Path:
     """Write a Digits-LVIS of twice 30 images where the config looks."""
     make_digits_lvis(
         str(folder / 'data/digits_lvis'),
-        DigitsLVISSettings(num_train=30, num_val=30))
+        DigitsLVISSettings(num_train=30, num_val=30, exhaustive=True))
     return folder
 
 

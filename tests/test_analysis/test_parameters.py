@@ -146,7 +146,7 @@ def test_starts_are_joined_to_their_ends(tmp_path, figures):
         for (x, low), (same, high) in joined.get_segments():
             assert x == same and high - low == pytest.approx(0.25)
         assert len(joined.get_segments()) == number
-    assert legend_of(figures[0]) == ['run, end', 'run, start']
+    assert legend_of(figures[0]) == ['run (end)', 'run (start)']
 
 
 def test_panels_without_sites_are_left_out(tmp_path, figures):

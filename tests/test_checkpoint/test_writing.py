@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from apa_mm.checkpoint import CheckpointError, read_checkpoint
-from apa_mm.checkpoint.writing import write_checkpoint, write_text
+from apa_mm.checkpoint.writing import write_bytes, write_checkpoint
 
 TENSORS = {'a': torch.arange(6.).reshape(2, 3), 'n': torch.tensor(4)}
 META = dict(source='x', notes=['one'], backbone_cfg=dict(depth=50))
@@ -86,10 +86,19 @@ def test_places_that_cannot_be_written(tmp_path):
     with pytest.raises(CheckpointError, match='cannot be written'):
         write_checkpoint(str(tmp_path / 'taken'), TENSORS, META)
     with pytest.raises(CheckpointError, match='cannot be written'):
-        write_text(str(tmp_path / 'no' / 'a.py'), 'x')
+        write_bytes(str(tmp_path / 'no' / 'a.py'), b'x')
     assert sorted(os.listdir(tmp_path)) == ['file', 'taken']
 
 
 def test_the_folder_is_made(tmp_path):
     path = write_checkpoint(str(tmp_path / 'a' / 'b' / 'c.pth'), TENSORS, META)
     assert read_checkpoint(path).content['meta'] == META
+
+
+def test_what_a_killed_run_left_is_swept_once_it_is_old(tmp_path):
+    old, new = tmp_path / '.converting-a', tmp_path / '.b.writing.pth'
+    for path in (old, new):
+        path.write_text('')
+    os.utime(old, (0, 0))
+    write_checkpoint(str(tmp_path / 'a.pth'), TENSORS, META)
+    assert sorted(os.listdir(tmp_path)) == ['.b.writing.pth', 'a.pth']

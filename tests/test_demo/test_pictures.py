@@ -1,4 +1,5 @@
 """The pictures show what was learned and predicted, each in its place."""
+import json
 from dataclasses import replace
 
 import cv2
@@ -8,20 +9,9 @@ import torch
 from mmengine.structures import InstanceData
 from torch import nn
 
-from apa_mm.demo.pictures import (Objects, Panel, _predicted, _truth,
-                                  collect_sites, draw_predictions, draw_sites,
-                                  save_sites)
+from demo.pictures import (Objects, Panel, _predicted, _truth,
+                           draw_predictions, save_sites)
 from apa_mm.layers import AGLU, APA
-
-
-def make_model():
-    """Units and gates; the outer values keep the axes when others move."""
-    return nn.ModuleDict({
-        f'{kind.__name__}{i}': kind(kappa_init=kappa, lambd_init=lambd)
-        for kind, shift in ((AGLU, 1.0), (APA, -1.0))
-        for i, (kappa, lambd) in enumerate(((shift, 0.1), (shift + 0.5, 0.5),
-                                            (shift + 1.0, 0.9)))
-    })
 
 
 def make_objects(box=(8, 10, 24, 30), caption='red_3', masked=True,
@@ -37,7 +27,7 @@ def picture(tmp_path, truth, predicted, name='picture.png'):
     image = np.full((48, 48, 3), 90, np.uint8)
     draw_predictions([Panel(image, truth, predicted)], str(tmp_path / name))
     drawn = cv2.imread(str(tmp_path / name))
-    assert drawn is not None and not list(tmp_path.glob('*.partial'))
+    assert drawn is not None and not list(tmp_path.glob('.*'))
     # Below the titles, which differ.
     left, right = np.split(drawn[60:, :drawn.shape[1] // 2 * 2], 2, axis=1)
     return left, right
@@ -48,63 +38,30 @@ def differing(first, second):
     return np.nonzero(np.abs(first.astype(int) - second).max(axis=2) > 8)
 
 
-def test_sites_are_named_and_sorted_out():
-    sites = collect_sites(make_model())
-    assert [(site.name, site.is_gate) for site in sites] == [
-        ('AGLU0', False), ('AGLU1', False), ('AGLU2', False), ('APA0', True),
-        ('APA1', True), ('APA2', True)]
-    assert sites[1].kappa.tolist() == pytest.approx([1.5])
-    assert sites[5].lambd.tolist() == pytest.approx([0.9])
-    assert sites[3].kappa_init == (-1.0, -1.0)
-
-
-def test_lambda_is_shown_as_used():
-    model = AGLU(lambd_init=0.5)
-    with torch.no_grad():
-        model.lambd.fill_(-3.0)
-    assert collect_sites(model)[0].lambd.tolist() == pytest.approx([1e-4])
-
-
 def test_pairs_are_counted_per_channel(tmp_path):
+    checkpoint = str(tmp_path / 'iter_2.pth')
     model = nn.Sequential(AGLU(num_parameters=5), APA(), nn.ReLU())
-    assert save_sites(model, str(tmp_path / 'sites.png')) == 6
-    assert (tmp_path / 'sites.png').is_file()
-    assert save_sites(nn.ReLU(), str(tmp_path / 'none.png')) == 0
-    assert not (tmp_path / 'none.png').exists()
+    picture = tmp_path / 'sites.png'
+    assert save_sites(model, checkpoint, str(picture)) == 6
+    assert picture.is_file()
+    assert save_sites(nn.ReLU(), checkpoint, str(tmp_path / 'no.png')) == 0
+    assert not (tmp_path / 'no.png').exists()
 
 
-@pytest.mark.parametrize('index, field, half_row, half_column', [
-    (1, 'kappa', 0, 0),
-    (1, 'lambd', 0, 1),
-    (4, 'kappa', 1, 0),
-    (4, 'lambd', 1, 1),
-])
-def test_every_value_stands_in_its_own_plot(tmp_path, index, field, half_row,
-                                            half_column):
-    sites = collect_sites(make_model())
-    draw_sites(sites, str(tmp_path / 'before.png'))
-    sites[index] = replace(
-        sites[index], **{field: getattr(sites[index], field) + 0.1})
-    draw_sites(sites, str(tmp_path / 'after.png'))
-    before, after = (
-        cv2.imread(str(tmp_path / f'{name}.png'))
-        for name in ('before', 'after'))
-    rows, columns = differing(before, after)
-    assert len(rows) > 0
-    height, width = before.shape[:2]
-    assert set((rows > height / 2).tolist()) == {bool(half_row)}
-    assert set((columns > width / 2).tolist()) == {bool(half_column)}
-
-
-def test_plot_without_gates_has_one_row(tmp_path):
-    sites = collect_sites(make_model())
-    draw_sites(sites, str(tmp_path / 'both.png'))
-    draw_sites(sites[:3], str(tmp_path / 'units.png'))
-    both, units = (
-        cv2.imread(str(tmp_path / f'{name}.png'))
-        for name in ('both', 'units'))
-    assert both.shape[0] == 2 * units.shape[0]
-    assert both.shape[1] == units.shape[1]
+def test_the_start_of_training_is_drawn(tmp_path):
+    model = nn.ModuleDict(dict(act=AGLU(kappa_init=1.5, lambd_init=0.5)))
+    checkpoint, drawn = str(tmp_path / 'iter_2.pth'), []
+    for start in (None, 1.0, 2.0):
+        if start is not None:
+            scalars = tmp_path / '2026' / 'vis_data' / 'scalars.json'
+            scalars.parent.mkdir(parents=True, exist_ok=True)
+            scalars.write_text(json.dumps({
+                'apa/act/kappa': start, 'apa/act/lambd': 0.5, 'step': 0}))
+        save_sites(model, checkpoint, str(tmp_path / 'sites.png'))
+        drawn.append(cv2.imread(str(tmp_path / 'sites.png')))
+    assert len(differing(drawn[1], drawn[2])[0]) > 20
+    assert drawn[0].shape != drawn[1].shape or len(
+        differing(drawn[0], drawn[1])[0]) > 20
 
 
 def test_equal_truth_and_prediction_look_equal(tmp_path):
@@ -132,7 +89,7 @@ def test_mask_fills_its_place_only(tmp_path):
     assert (with_mask == 90).all(axis=2).mean() > 0.5
     assert (without == 90).all(axis=2).mean() > 0.6
     rows, columns = differing(with_mask, without)
-    scale = 3.2 * 130 / 48  # drawn pixels per image pixel, about
+    scale = 3.8 * 110 / 48  # drawn pixels per image pixel, about
     assert np.ptp(rows) == pytest.approx(20 * scale, rel=0.15)
     assert np.ptp(columns) == pytest.approx(16 * scale, rel=0.15)
 

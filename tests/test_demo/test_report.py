@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 
 from apa_mm import __version__
-from apa_mm.demo.report import (format_table, read_metrics, run_record,
+from demo.report import (format_table, read_metrics, run_record,
                                 write_json)
 
 ROOT = Path(__file__).parents[2]
@@ -64,14 +64,15 @@ def test_record_holds_what_a_reader_asks_for(tmp_path):
 
 
 def test_table():
-    rows = [line.split() for line in format_table(TWO_RUNS).splitlines()]
-    heading = 'run box AP box APr box APc box APf mask AP mask APr mask APc'
-    assert rows[0] == (heading + ' mask APf').split()
-    assert rows[1] == 'apa-gol 0.500 0.250 - - 0.375 - - -'.split()
-    assert rows[2] == 'baseline 0.125 - - - - - - -'.split()
-    assert rows[4] == 'seconds data train all'.split()
-    assert rows[5] == 'apa-gol 5 300 305'.split()
-    assert rows[6] == 'baseline - 200 200'.split()
+    rows = [[cell.strip() for cell in line.strip('|').split('|')]
+            for line in format_table(TWO_RUNS).splitlines()]
+    assert rows[0] == ['run'] + [f'{kind} {name}' for kind in ('box', 'mask')
+                                 for name in ('AP', 'APr', 'APc', 'APf')]
+    assert rows[2] == 'apa-gol 0.500 0.250 - - 0.375 - - -'.split()
+    assert rows[3] == 'baseline 0.125 - - - - - - -'.split()
+    assert rows[5] == 'seconds data train all'.split()
+    assert rows[7] == 'apa-gol 5 300 305'.split()
+    assert rows[8] == 'baseline - 200 200'.split()
     widths = {len(line) for line in format_table(TWO_RUNS).splitlines()[:3]}
     assert len(widths) == 1
 

@@ -22,7 +22,8 @@ class Net(BaseModel):
     def __init__(self):
         super().__init__()
         self.backbone = nn.Sequential(
-            nn.Linear(4, 4), nn.BatchNorm1d(4), AGLU(4), AGLU(), nn.LayerNorm(4))
+            nn.Linear(4, 4), nn.BatchNorm1d(4), AGLU(4), AGLU(),
+            nn.LayerNorm(4))
         self.backbone[3].requires_grad_(False)
         self.head = nn.Sequential(nn.Linear(4, 4), APA())
         self.again = self.head[1]

@@ -10,6 +10,7 @@ from support.tiny_jobs import (write_classification_config,
 from apa_mm.engine import launch
 from apa_mm.preflight.job import InputError
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
+from apa_mm.weights import read_checkpoint
 
 pytestmark = pytest.mark.skipif(
     not (HAS_MMDET and HAS_MMPRETRAIN), reason='mmdet or mmpretrain missing')
@@ -74,7 +75,7 @@ def train(config, work_dir, seed=None, stop=None, epochs=3, **kwargs):
 
 
 def saved(path):
-    return torch.load(path, weights_only=True)
+    return read_checkpoint(str(path)).content
 
 
 def test_killed_and_resumed_is_uninterrupted_bit_for_bit(config, tmp_path):
@@ -109,9 +110,9 @@ def test_what_cannot_be_resumed_is_one_sentence(config, tmp_path):
                 'optim_wrapper.constructor': 'DefaultOptimWrapperConstructor'
             })
     content = saved(tmp_path / 'epoch_2.pth')
-    del content['optimizer']
+    content['optimizer'] = dict(state={})
     torch.save(content, tmp_path / 'none.pth')
-    with pytest.raises(InputError, match='holds no state of an optimizer'):
+    with pytest.raises(InputError, match='has 0 groups of 0 parameters'):
         train(config, tmp_path, resume=str(tmp_path / 'none.pth'))
     content['meta'] = 'lost'
     torch.save(content, tmp_path / 'none.pth')

@@ -235,8 +235,8 @@ def test_counts_of_another_number_of_classes_are_not_loaded(load):
     saved = loss.state_dict()
     with pytest.raises(
             RuntimeError,
-            match=r'was not given them \(the checkpoint has those of 3 classes, '
-            r'not of 4\); add.*ClassFrequencyHook'):
+            match=r'was not given them \(the checkpoint has those of 3 '
+            r'classes, not of 4\); add.*ClassFrequencyHook'):
         loss(scores_of(5), NONE_RARE)
     again = GOLLoss(num_classes=C)
     again.load_state_dict(saved)

@@ -1,9 +1,13 @@
 """Units that several calls share are found, named and split."""
+from types import SimpleNamespace
+
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 from torch import nn
 
 from apa_mm.layers import AGLU
+from apa_mm.registry import HOOKS
 from apa_mm.surgery import (find_shared_units, replace_activations,
                             split_shared_units)
 from apa_mm.utils.imports import HAS_MMPRETRAIN
@@ -69,6 +73,20 @@ def test_the_report_of_a_swap_names_them():
     assert report.num_units == 1
     assert 'shared: relu is one AGLU that 3 places call' in str(report)
     assert not replace_activations(SharedBlock()).shared
+
+
+def test_training_begins_with_a_line_about_them():
+    hook = HOOKS.build(dict(type='apa_mm.WeightDecayCheckHook'))
+    model, said = shared_block(), []
+    runner = SimpleNamespace(
+        model=model, cfg={}, logger=SimpleNamespace(warning=said.append),
+        optim_wrapper=OptimWrapper(torch.optim.SGD(model.parameters(), lr=1)))
+    hook.before_train(runner)
+    assert [line.split(' is one')[0] for line in said] == ['relu']
+    split_shared_units(model)
+    said.clear()
+    hook.before_train(runner)
+    assert said == []
 
 
 @pytest.mark.skipif(not HAS_MMPRETRAIN, reason='needs mmpretrain')

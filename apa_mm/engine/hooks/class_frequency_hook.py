@@ -6,12 +6,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from apa_mm.data.class_frequency import (ClassFrequency, class_frequency,
+                                         class_frequency_from_file,
+                                         plain_datasets)
+from apa_mm.preflight.job import InputError
 from apa_mm.registry import DATASETS, HOOKS
 from apa_mm.weights.load_check import unwrap
-from apa_mm.preflight.job import InputError
-
-from apa_mm.data.class_frequency import (ClassFrequency, class_frequency,
-                               class_frequency_from_file, plain_datasets)
 
 __all__ = ['ClassFrequencyHook']
 
@@ -61,9 +61,6 @@ class ClassFrequencyHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Count, check and hand out.
 
-        Args:
-            runner (Runner): The runner that trains.
-
         Raises:
             TypeError: If the dataset cannot tell the classes of its images.
             ValueError: If a class has no image, or the numbers of classes of
@@ -75,7 +72,6 @@ class ClassFrequencyHook(Hook):
                                'asks for class frequencies')
             return
         found = self._count(runner.train_dataloader.dataset)
-        self._check_empty(found)
         _check_num_classes(found, users)
         for _, module in users:
             module.set_class_frequency(found.counts, found.num_images)
@@ -86,18 +82,11 @@ class ClassFrequencyHook(Hook):
             + ', '.join(name or 'the model' for name, _ in users))
 
     def before_val(self, runner: Runner) -> None:
-        """Make sure that predictions can be corrected, as before testing.
-
-        Args:
-            runner (Runner): The runner that validates.
-        """
+        """Make sure that predictions can be corrected, as before testing."""
         self._before_predictions(runner, runner.val_dataloader.dataset)
 
     def before_test(self, runner: Runner) -> None:
         """Make sure that predictions can be corrected.
-
-        Args:
-            runner (Runner): The runner that tests.
 
         Raises:
             InputError: If the counts are neither in the checkpoint nor to be
@@ -134,7 +123,6 @@ class ClassFrequencyHook(Hook):
                 'dataset with train_ann_file, or set logit_offset=None')
         if known is None or self.ann_file is not None:
             found = self._count(DATASETS.build(cfg) if cfg else None)
-            self._check_empty(found)
             known, source = found.counts.tolist(), found.source
         runner.logger.info(f'the checkpoint has no class counts for {name}; '
                            f'they are taken from {source}')
@@ -142,25 +130,25 @@ class ClassFrequencyHook(Hook):
 
     def _count(self, dataset: object) -> ClassFrequency:
         if self.ann_file is None:
-            return class_frequency(dataset)
-        first = None if dataset is None else next(plain_datasets(dataset))
-        metainfo = getattr(first, 'metainfo', None) or {}
-        return class_frequency_from_file(
-            self.ann_file,
-            metainfo.get('classes'),
-            backend_args=getattr(first, 'backend_args', None))
-
-    def _check_empty(self, found: ClassFrequency) -> None:
+            found = class_frequency(dataset)
+        else:
+            first = None if dataset is None else next(plain_datasets(dataset))
+            metainfo = getattr(first, 'metainfo', None) or {}
+            found = class_frequency_from_file(
+                self.ann_file,
+                metainfo.get('classes'),
+                backend_args=getattr(first, 'backend_args', None))
         empty = np.flatnonzero(found.counts == 0)
-        if len(empty) == 0 or self.allow_empty:
-            return
-        names = ', '.join(str(found.classes[i]) for i in empty[:NAMES_SHOWN])
-        more = ', ...' if len(empty) > NAMES_SHOWN else ''
-        raise ValueError(
-            f'{len(empty)} of {len(found.counts)} classes have no training '
-            f'image in {found.source}: {names}{more}; remove them from the '
-            "dataset's classes, or set allow_empty=True in "
-            "dict(type='apa_mm.ClassFrequencyHook')")
+        if len(empty) and not self.allow_empty:
+            names = ', '.join(
+                str(found.classes[i]) for i in empty[:NAMES_SHOWN])
+            more = ', ...' if len(empty) > NAMES_SHOWN else ''
+            raise ValueError(
+                f'{len(empty)} of {len(found.counts)} classes have no '
+                f'training image in {found.source}: {names}{more}; remove '
+                "them from the dataset's classes, or set allow_empty=True in "
+                "dict(type='apa_mm.ClassFrequencyHook')")
+        return found
 
 
 def _users(model: nn.Module) -> List[Tuple[str, nn.Module]]:

@@ -41,9 +41,6 @@ class DeferredReweightingHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check that there is something to switch and an epoch to do it at.
 
-        Args:
-            runner (Runner): The runner.
-
         Raises:
             ValueError: If no module of the model can be switched, the loop
                 does not count epochs, or it ends before the switch.
@@ -66,11 +63,7 @@ class DeferredReweightingHook(Hook):
                 f'max_epochs={loop.max_epochs}; lower it or remove the hook')
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Set the switch for the epoch that begins.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Set the switch for the epoch that begins."""
         active = runner.epoch >= self.start_epoch
         for module in _switches(runner.model):
             module.set_reweighting(active)

@@ -38,13 +38,7 @@ class NonFiniteLossHook(Hook):
                          batch_idx: int,
                          data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
-        """Look at the losses of an iteration.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Number of the batch.
-            data_batch (Any): Not looked at.
-            outputs (dict, optional): Losses by name.
+        """Look at the losses, by name in ``outputs``, of an iteration.
 
         Raises:
             InputError: If there were enough; it names the losses.

@@ -83,8 +83,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._local = self.file_client_args is None and (
-            self.backend_args is None)
+        self._local = (
+            self.file_client_args is None and self.backend_args is None
+            and '://' not in (self.out_dir or ''))
         if self._local:
             self.backend_args = dict(backend=_BACKEND)
         self._states: Optional[List[dict]] = None
@@ -92,9 +93,6 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_run(self, runner: Runner) -> None:
         """Choose what to resume from, before mmengine does.
-
-        Args:
-            runner (Runner): The runner.
 
         Raises:
             InputError: If all checkpoints of the work directory are damaged.
@@ -105,10 +103,6 @@ class SafeCheckpointHook(CheckpointHook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the states of the generators until the loop starts.
 
-        Args:
-            runner (Runner): The runner.
-            checkpoint (dict): What was loaded.
-
         Raises:
             InputError: If the run is resumed and its optimizer is another.
         """
@@ -117,11 +111,7 @@ class SafeCheckpointHook(CheckpointHook):
             _check_optimizer(runner, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
-        """Prepare the folder and go on where a resumed run stopped.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Prepare the folder and go on where a resumed run stopped."""
         super().before_train(runner)
         if self._local and is_main_process():
             _sweep(self.out_dir)
@@ -147,12 +137,7 @@ class SafeCheckpointHook(CheckpointHook):
             self._before_val = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the states of the generators.
-
-        Args:
-            runner (Runner): The runner.
-            checkpoint (dict): What is saved.
-        """
+        """Add the states of the generators."""
         if self._states is not None:
             checkpoint[_STATES] = self._states
 
@@ -235,6 +220,10 @@ def _not_finite(model: nn.Module) -> List[str]:
 
 
 def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
+    if 'optimizer' not in checkpoint:
+        runner.logger.warning('the checkpoint holds no state of an optimizer: '
+                              'momentum and the like start anew')
+        return
     if not isinstance(runner.optim_wrapper, OptimWrapper):
         return
     groups = runner.optim_wrapper.optimizer.param_groups
@@ -245,10 +234,7 @@ def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
             for group in checkpoint['optimizer']['param_groups']
         ]
     except (KeyError, TypeError):
-        raise InputError(
-            'the checkpoint to resume holds no state of an optimizer; to '
-            'train on from its weights set load_from and resume=False'
-        ) from None
+        saved = []
     if saved != own:
         raise InputError(
             f'the optimizer of the checkpoint has {len(saved)} groups of '

@@ -9,26 +9,30 @@ from torch import nn
 from apa_mm.engine.optim.constructor import (UNDECAYED,
                                              APAOptimWrapperConstructor)
 from apa_mm.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
+from apa_mm.surgery import find_shared_units
+from apa_mm.weights.load_check import unwrap
 
 __all__ = ['WeightDecayCheckHook']
 
 
 @HOOKS.register_module()
 class WeightDecayCheckHook(Hook):
-    """Warn once before training if kappa or lambda decay unasked.
+    """Warn once before training if kappa or lambda decay or are shared.
 
-    An optimizer that
-    :class:`~apa_mm.engine.optim.APAOptimWrapperConstructor` built is as its
-    config asked and is not looked at.
+    What :class:`~apa_mm.engine.optim.APAOptimWrapperConstructor` built is as
+    its config asked and is not looked at. Units that several places of the
+    model call, as ``act_cfg`` makes them in some networks, are named.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the groups of the optimizer.
-
-        Args:
-            runner (Runner): The runner that trains.
-        """
-        if _has_our_constructor(runner):
+        """Look at the units and at the groups of the optimizer."""
+        for shared in find_shared_units(unwrap(runner.model)):
+            runner.logger.warning(str(shared))
+        kind = (runner.cfg.get('optim_wrapper') or {}).get('constructor')
+        if isinstance(kind, str):
+            kind = OPTIM_WRAPPER_CONSTRUCTORS.get(kind)
+        if isinstance(kind, type) and issubclass(kind,
+                                                 APAOptimWrapperConstructor):
             return
         names = _decaying(runner.model, runner.optim_wrapper)
         if names:
@@ -37,14 +41,6 @@ class WeightDecayCheckHook(Hook):
                 f'{names[0]}, get weight decay, which pulls kappa to 0 and '
                 'lambda to its floor; set optim_wrapper=dict(constructor='
                 "'apa_mm.APAOptimWrapperConstructor') in the config")
-
-
-def _has_our_constructor(runner: Runner) -> bool:
-    kind = (runner.cfg.get('optim_wrapper') or {}).get('constructor')
-    if isinstance(kind, str):
-        kind = OPTIM_WRAPPER_CONSTRUCTORS.get(kind)
-    return isinstance(kind, type) and issubclass(kind,
-                                                 APAOptimWrapperConstructor)
 
 
 def _decaying(model: nn.Module,

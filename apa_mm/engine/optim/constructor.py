@@ -55,13 +55,7 @@ class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: List[dict], module: nn.Module,
                    *args: Any, **kwargs: Any) -> None:
-        """Add the parameters of a module and of all below it.
-
-        Args:
-            params (list[dict]): Parameter groups; new ones are appended.
-            module (nn.Module): Module whose parameters are added.
-            *args, **kwargs: What the parent passes on from module to module.
-        """
+        """Append groups of a module's parameters, as the parent does."""
         outermost = not params and not args and not kwargs
         super().add_params(params, module, *args, **kwargs)
         if outermost:
@@ -75,7 +69,7 @@ class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         }
         for group in params:
             name = names.get(group['params'][0])
-            if name is not None:
+            if name is not None and len(group['params']) == 1:
                 group['weight_decay'] = (
                     (self.base_wd or 0.) * self._decay_mult(name))
 

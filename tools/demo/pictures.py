@@ -2,7 +2,6 @@
 
 Legend: H, W height and width of an image in pixels; N objects on it.
 """
-import os
 from dataclasses import dataclass
 from typing import List, Sequence, Tuple
 
@@ -15,27 +14,28 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from numpy import ndarray
 from torch import nn
+from torchvision.ops import box_iou
 
-from apa_mm.layers import AGLU, APA
+from apa_mm.analysis.loading import MATCH_OVERLAP
+from apa_mm.analysis.parameters import draw_pairs
+from apa_mm.analysis.plot_style import drawing
+from apa_mm.analysis.traces import starts_of
+from apa_mm.layers.pairs import model_pairs
 
 __all__ = [
-    'Objects', 'Panel', 'Site', 'collect_panels', 'collect_sites',
-    'draw_predictions', 'draw_sites', 'load_detector', 'save_predictions',
-    'save_sites'
+    'Objects', 'Panel', 'collect_panels', 'draw_predictions',
+    'load_detector', 'save_predictions', 'save_sites'
 ]
 
 #: Predictions with lower scores are not drawn.
 SCORE_THRESHOLD = 0.3
-#: Overlap from which two boxes are of the same object.
-MATCH_OVERLAP = 0.5
 RIGHT_COLOUR, WRONG_COLOUR = 'white', 'orange'
 #: RGBA of the inside of a mask.
 MASK_FILL = (1, 1, 1, 0.25)
 #: Room above an image as a part of its height.
 CAPTION_MARGIN = 0.08
 #: Width of one drawn image in inches.
-PANEL_INCHES = 3.4
-DPI = 130
+PANEL_INCHES = 4.0
 
 
 @dataclass(frozen=True)
@@ -68,26 +68,6 @@ class Panel:
     image: ndarray
     truth: Objects
     predicted: Objects
-
-
-@dataclass(frozen=True)
-class Site:
-    """One place in a network that has learned kappa and lambda.
-
-    Args:
-        name (str): Name of the module.
-        is_gate (bool): Whether it is a gate (APA) or a unit (AGLU).
-        kappa (ndarray): Learned values, (1,) or (C,).
-        lambd (ndarray): Learned values as used, that is not below the floor.
-        kappa_init (tuple[float]): Lowest and highest initial value.
-        lambd_init (tuple[float]): Lowest and highest initial value.
-    """
-    name: str
-    is_gate: bool
-    kappa: ndarray
-    lambd: ndarray
-    kappa_init: Tuple[float, float]
-    lambd_init: Tuple[float, float]
 
 
 def load_detector(config: str, checkpoint: str) -> Tuple[Config, nn.Module]:
@@ -126,21 +106,24 @@ def save_predictions(cfg: Config,
     draw_predictions(panels, out_file)
 
 
-def save_sites(model: nn.Module, out_file: str) -> int:
-    """Draw learned kappa and lambda of every layer to a PNG.
+def save_sites(model: nn.Module, checkpoint: str, out_file: str) -> int:
+    """Draw how kappa and lambda of every layer have moved to a PNG.
 
     Args:
         model (nn.Module): The trained model.
+        checkpoint (str): Its checkpoint; ``ParameterTraceHook`` has left the
+            values at the start of training beside it.
         out_file (str): PNG to write; none is written for a model without
             APA and AGLU.
 
     Returns:
         int: Number of (kappa, lambda) pairs of the model.
     """
-    sites = collect_sites(model)
-    if sites:
-        draw_sites(sites, out_file)
-    return sum(site.kappa.size for site in sites)
+    pairs = model_pairs(model)
+    if pairs:
+        draw_pairs({'training': pairs}, out_file, ('kappa', 'lambd'),
+                   {'training': starts_of(checkpoint, pairs)})
+    return sum(pair.kappa.numel() for pair in pairs)
 
 
 def collect_panels(model: nn.Module, dataset: torch.utils.data.Dataset,
@@ -211,36 +194,8 @@ def _predicted(instances: object, names: Sequence[str],
 
 def _overlaps(first: ndarray, second: ndarray) -> ndarray:
     """Return the intersection over union of boxes, (N, 4), (M, 4): (N, M)."""
-    low = np.maximum(first[:, None, :2], second[:, :2])
-    high = np.minimum(first[:, None, 2:], second[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-             for boxes in (first, second)]
-    return shared / (areas[0][:, None] + areas[1] - shared)
-
-
-def collect_sites(model: nn.Module) -> List[Site]:
-    """List the learned kappa and lambda of a model in module order.
-
-    Args:
-        model (nn.Module): Any model.
-
-    Returns:
-        list[Site]: One per APA or AGLU module.
-
-    Example:
-        >>> from apa_mm.layers import AGLU
-        >>> collect_sites(nn.Sequential(AGLU(kappa_init=2.0)))[0].kappa
-        array([2.], dtype=float32)
-    """
-    return [
-        Site(name, isinstance(module, APA),
-             module.kappa.detach().cpu().numpy(),
-             module.lambd.detach().clamp(min=module.lambd_min).cpu().numpy(),
-             tuple(module.kappa_init), tuple(module.lambd_init))
-        for name, module in model.named_modules()
-        if isinstance(module, (APA, AGLU))
-    ]
+    return box_iou(*(torch.from_numpy(boxes).double()
+                     for boxes in (first, second))).numpy()
 
 
 def draw_predictions(panels: Sequence[Panel], out_file: str) -> None:
@@ -254,15 +209,15 @@ def draw_predictions(panels: Sequence[Panel], out_file: str) -> None:
     """
     columns = 2 * min(2, len(panels))
     rows = -(-2 * len(panels) // columns)
-    figure, axes = _figure(rows, columns, PANEL_INCHES, PANEL_INCHES * 1.16)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for number, panel in enumerate(panels):
-        left, right = axes.reshape(-1, 2)[number]
-        _draw_objects(left, panel.image, panel.truth, 'ground truth')
-        _draw_objects(right, panel.image, panel.predicted,
-                      'prediction (orange: wrong)')
-    _save(figure, out_file)
+    with drawing(out_file, rows, columns, PANEL_INCHES, PANEL_INCHES * 1.16,
+                 photos=True) as (_, axes):
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for panel, (left, right) in zip(
+                panels, axes.reshape(-1, 2), strict=False):
+            _draw_objects(left, panel.image, panel.truth, 'ground truth')
+            _draw_objects(right, panel.image, panel.predicted,
+                          'prediction (orange: wrong)')
 
 
 def _draw_objects(axis: object, image: ndarray, objects: Objects,
@@ -292,66 +247,3 @@ def _draw_objects(axis: object, image: ndarray, objects: Objects,
             bbox=dict(facecolor='black', alpha=0.7, pad=1, linewidth=0))
     # Room for the caption of an object at the upper edge.
     axis.set_ylim(height - 0.5, -0.5 - CAPTION_MARGIN * height)
-
-
-def draw_sites(sites: Sequence[Site], out_file: str) -> None:
-    """Draw learned kappa and lambda by layer, units and gates apart.
-
-    Args:
-        sites (Sequence[Site]): What to draw, in the order of the layers.
-        out_file (str): PNG to write.
-    """
-    groups = [(kind, [site for site in sites if site.is_gate == is_gate])
-              for kind, is_gate in (('units (AGLU)', False),
-                                    ('gates (APA)', True))]
-    groups = [(kind, group) for kind, group in groups if group]
-    figure, axes = _figure(len(groups), 2, 6.5, 4.2)
-    for row, (kind, group) in zip(axes, groups, strict=True):
-        _draw_values(row[0], group, 'kappa', f'kappa of the {kind}')
-        _draw_values(row[1], group, 'lambd', f'lambda of the {kind}')
-    _save(figure, out_file)
-
-
-def _draw_values(axis: object, sites: Sequence[Site], field: str,
-                 title: str) -> None:
-    """Draw one parameter of several sites and its initial range."""
-    positions = np.arange(len(sites))
-    low, high = np.transpose([getattr(site, f'{field}_init')
-                              for site in sites])
-    axis.bar(positions, high - low, bottom=low, width=1, alpha=0.2,
-             label='initial range')
-    for position, site in enumerate(sites):
-        values = getattr(site, field)
-        axis.plot(np.full(values.size, position), values, 'o', ms=5, c='C3',
-                  label='learned' if position == 0 else None)
-    axis.set_xticks(positions, [_short(site.name) for site in sites],
-                    rotation=90, fontsize=8)
-    axis.set_xlabel('layer, from input to output')
-    axis.set_ylabel('lambda' if field == 'lambd' else field)
-    axis.set_title(title, loc='left')
-    axis.grid(alpha=0.3)
-    # Beside the title, where it hides no value.
-    axis.legend(fontsize=8, ncols=2, loc='lower right', bbox_to_anchor=(1, 1))
-
-
-def _short(name: str) -> str:
-    """Drop what all sites of a backbone share from a module's name."""
-    return name.removeprefix('backbone.').removesuffix('.gate')
-
-
-def _figure(rows: int, columns: int, width: float,
-            height: float) -> Tuple[object, ndarray]:
-    """Make a figure of equal cells that needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(columns * width, rows * height),
-                    layout='constrained')
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _save(figure: object, out_file: str) -> None:
-    """Write a figure; the file is whole or not there."""
-    partial = f'{out_file}.partial'
-    figure.savefig(partial, format='png', dpi=DPI)
-    os.replace(partial, out_file)

@@ -4,9 +4,12 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict
 
 from mmengine.config import Config
+
+from apa_mm.utils.files import replacing
+from apa_mm.utils.tables import text_table
 
 __all__ = ['format_table', 'read_metrics', 'run_record', 'write_json']
 
@@ -81,14 +84,14 @@ def format_table(runs: Dict[str, dict]) -> str:
 
     Example:
         >>> run = dict(metrics={'lvis/bbox_AP': 0.5}, seconds=dict(train=9.0))
-        >>> print(format_table({'mine': run}).splitlines()[1].split()[:3])
-        ['mine', '0.500', '-']
+        >>> format_table({'mine': run}).splitlines()[2].split()[:5]
+        ['|', 'mine', '|', '0.500', '|']
     """
-    metrics = [['run', *COLUMNS]]
+    metrics = []
     phases = list(
         dict.fromkeys(phase for run in runs.values()
                       for phase in run['seconds']))
-    seconds = [['seconds', *phases, 'all']]
+    seconds = []
     for name, run in runs.items():
         metrics.append([name] + [
             f'{run["metrics"][key]:.3f}' if key in run['metrics'] else '-'
@@ -99,7 +102,8 @@ def format_table(runs: Dict[str, dict]) -> str:
             f'{spent[phase]:.0f}' if phase in spent else '-'
             for phase in phases
         ] + [f'{sum(spent.values()):.0f}'])
-    return f'{_align(metrics)}\n\n{_align(seconds)}'
+    return (text_table(['run', *COLUMNS], metrics) + '\n\n'
+            + text_table(['seconds', *phases, 'all'], seconds))
 
 
 def write_json(data: dict, out_file: str) -> None:
@@ -109,19 +113,9 @@ def write_json(data: dict, out_file: str) -> None:
         data (dict): What to write.
         out_file (str): File to write.
     """
-    partial = f'{out_file}.partial'
-    Path(partial).write_text(json.dumps(data, indent=2) + '\n')
-    os.replace(partial, out_file)
-
-
-def _align(rows: List[List[str]]) -> str:
-    """Pad the cells of a table; the first column to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join('  '.join(
-        cell.ljust(width) if index == 0 else cell.rjust(width)
-        for index, (cell, width) in enumerate(
-            zip(row, widths, strict=True)))
-                     for row in rows)
+    text = json.dumps(data, indent=2) + '\n'
+    with replacing(out_file) as partial:
+        partial.write_text(text)
 
 
 def _cores() -> int:

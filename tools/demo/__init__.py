@@ -1,4 +1,4 @@
-"""Digits-LVIS and the pictures of the demo; nothing else needs this."""
+"""Digits-LVIS and the pictures of the demo, for the tools beside it."""
 from .digits_lvis import CLASSES, DigitsLVISSettings, draw_splits
 from .folder import make_digits_lvis
 
