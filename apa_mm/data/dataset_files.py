@@ -32,7 +32,7 @@ class DataFile(NamedTuple):
         classes (Sequence[str], optional): Class names, where known.
         lvis_metric (bool): An LVIS metric reads it.
         masks (bool): Instance masks are read from it.
-        labelled (bool): False if nobody needs its annotations: no metric,
+        labelled (bool): False if its annotations are not needed: by no metric,
             or a concatenation of training sets whose reader keeps images
             without objects.
         sort_categories (bool): Labels go by category id, not by file order.

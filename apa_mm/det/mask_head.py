@@ -101,7 +101,7 @@ def _own_forward(conv: nn.Conv2d, x: Tensor, labels: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class ClasswiseFCNMaskHead(FCNMaskHead):
-    """mmdet's ``FCNMaskHead`` that skips the mask logits nobody reads.
+    """mmdet's ``FCNMaskHead`` that skips the mask logits not read.
 
     Loss and prediction use one channel per RoI: that of the true class in
     training, of the predicted class at test. ``forward`` hands on the

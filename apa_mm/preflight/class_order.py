@@ -3,7 +3,7 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 __all__ = ['class_order_problem', 'label_order_problems']
 
-#: A config line with more class names than these would help nobody.
+#: A config line with more class names than these is of no help.
 LINE_NAMES = 100
 
 #: How a converted file names the order of its classifier's rows, and what the
