@@ -117,7 +117,8 @@ def class_frequency_from_file(ann_file: str,
     if problems:
         raise ValueError(f'annotation file {ann_file}: ' + '; '.join(problems))
     names = label_names(content.categories, classes, layout)
-    categories = [item for item in content.categories if item.name in names]
+    wanted = set(names)
+    categories = [c for c in content.categories if c.name in wanted]
     images = {item.id: item for item in content.images}
     shown = {(item.category_id, item.image_id) for item in content.annotations
              if is_learned(item, images[item.image_id])}
