@@ -13,10 +13,13 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--out', default='data/digits_lvis', help='folder')
     for field in fields(DigitsLVISSettings):
+        name = '--' + field.name.replace('_', '-')
+        if field.default is False:
+            parser.add_argument(name, action='store_true',
+                                help='label everything, not as LVIS does')
+            continue
         parser.add_argument(
-            '--' + field.name.replace('_', '-'),
-            type=type(field.default),
-            default=field.default,
+            name, type=type(field.default), default=field.default,
             help='see demo.DigitsLVISSettings')
     return parser.parse_args()
 

@@ -27,7 +27,7 @@ def write_data(folder: Path) -> Path:
     """Write a Digits-LVIS of twice 30 images where the config looks."""
     make_digits_lvis(
         str(folder / 'data/digits_lvis'),
-        DigitsLVISSettings(num_train=30, num_val=30))
+        DigitsLVISSettings(num_train=30, num_val=30, exhaustive=True))
     return folder
 
 

@@ -17,9 +17,9 @@ from demo.canvas import MASK_THRESHOLD
 from demo.digits_lvis import class_quotas
 from demo.folder import SETTINGS_FILE
 
-SMALL = DigitsLVISSettings(num_train=60, num_val=30, seed=1)
+SMALL = DigitsLVISSettings(num_train=60, num_val=30, seed=1, exhaustive=True)
 TINY = DigitsLVISSettings(num_train=30, num_val=30, image_size=64,
-                          min_digit=8, max_digit=20)
+                          min_digit=8, max_digit=20, exhaustive=True)
 
 
 @pytest.fixture(scope='module')
@@ -29,11 +29,17 @@ def splits():
 
 @pytest.fixture(scope='module')
 def full():
+    """The demo's set with every label, as its files would hold it."""
+    settings = DigitsLVISSettings(exhaustive=True)
+    return {name: split.annotations
+            for name, split in draw_splits(settings).items()}
+
+
+@pytest.fixture(scope='module')
+def federated():
     """The set of the demo, as its annotation files hold it."""
-    return {
-        name: split.annotations
-        for name, split in draw_splits(DigitsLVISSettings()).items()
-    }
+    return {name: split.annotations
+            for name, split in draw_splits(DigitsLVISSettings()).items()}
 
 
 @pytest.fixture(scope='module')
@@ -179,6 +185,67 @@ def test_frequencies_agree_with_a_recount(full):
             assert category['frequency'] == expected
 
 
+# --- federated annotation ---
+def labels_of(data):
+    """(image, category) -> number of labelled objects."""
+    return Counter((a['image_id'], a['category_id'])
+                   for a in data['annotations'])
+
+
+def test_half_of_the_images_of_a_class_are_not_labelled(full, federated):
+    there, labelled = (images_per_category(data['train'])
+                       for data in (full, federated))
+    assert labelled == {key: number - min(number // 2, number - 1)
+                        for key, number in there.items()}
+    assert labels_of(full['val']) == labels_of(federated['val'])
+    # The boxes that are left are those of the same objects.
+    boxes = {(a['image_id'], a['category_id'], *a['bbox'])
+             for a in full['train']['annotations']}
+    kept = federated['train']['annotations']
+    assert {(a['image_id'], a['category_id'], *a['bbox'])
+            for a in kept} < boxes
+    assert [a['id'] for a in kept] == list(range(1, len(kept) + 1))
+
+
+@pytest.mark.parametrize('name, number', [('train', 40), ('val', 10)])
+def test_negatives_are_few_and_true(full, federated, name, number):
+    there = labels_of(full[name])
+    counts = Counter()
+    for image in federated[name]['images']:
+        for key in image['neg_category_ids']:
+            assert (image['id'], key) not in there
+            counts[key] += 1
+    assert set(counts.values()) == {number} and len(counts) == 30
+
+
+def test_not_exhaustive_images_lack_an_object(full, federated):
+    there, labelled = (labels_of(data['train']) for data in (full, federated))
+    listed = {(image['id'], key) for image in federated['train']['images']
+              for key in image['not_exhaustive_category_ids']}
+    assert listed == {pair for pair, number in labelled.items()
+                      if number < there[pair]}
+    assert 20 < len(listed) < 200
+    assert not any(image['not_exhaustive_category_ids']
+                   for image in federated['val']['images'])
+
+
+def test_letters_and_counts_are_those_of_the_labels(federated):
+    labelled = images_per_category(federated['train'])
+    for category in federated['train']['categories']:
+        number = labelled[category['id']]
+        assert category['image_count'] == number
+        assert category['frequency'] == ('r' if number <= 10 else
+                                         'c' if number <= 50 else 'f')
+    groups = Counter(c['frequency'] for c in federated['val']['categories'])
+    assert all(groups[group] >= 8 for group in 'rcf')
+
+
+def test_the_images_are_the_same(splits):
+    again = draw_splits(dataclasses.replace(SMALL, exhaustive=False))
+    for name, split in again.items():
+        assert all(map(np.array_equal, split.images, splits[name].images))
+
+
 def test_quotas():
     quotas = class_quotas(3000, 0.86)
     assert quotas.sum() == 3000 and quotas.min() >= 1
@@ -191,7 +258,7 @@ def test_quotas():
 
 def test_same_seed_same_set_other_seed_other_set(splits):
     again = draw_splits(SMALL)
-    other = draw_splits(DigitsLVISSettings(num_train=60, num_val=30, seed=2))
+    other = draw_splits(dataclasses.replace(SMALL, seed=2))
     for name in ('train', 'val'):
         assert again[name].annotations == splits[name].annotations
         assert all(
@@ -305,6 +372,8 @@ def test_unreadable_settings_file_counts_as_unfinished(tmp_path, finished):
     (dict(min_digit=50), 'min_digit=50, max_digit=48'),
     (dict(max_digit=200), 'max_digit=200, image_size=128'),
     (dict(decay=1.2), r'decay must be in \(0, 1\], but got 1.2'),
+    (dict(unlabelled=1.0), r'unlabelled must be in \[0, 1\), but got 1.0'),
+    (dict(val_negatives=-1), 'fewer than 0.* val_negatives=-1'),
     (dict(seed=-1), 'seed must not be negative, but got -1'),
 ])
 def test_bad_settings(changes, message):

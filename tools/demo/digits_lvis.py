@@ -12,8 +12,10 @@ random size and place on noisy canvases. A class is a digit in a colour, e.g.
   a third of the classes in each group of so small a set:
   :data:`RARE_FRACTION` and :data:`COMMON_FRACTION`;
 * ``image_count`` and ``instance_count`` are those of the file they stand in;
-* every image is annotated exhaustively: all classes that are absent are in
-  ``neg_category_ids``, and ``not_exhaustive_category_ids`` is empty.
+* the annotation is federated, as that of LVIS (see :mod:`.federated`): train
+  labels each class on a share of its images, val on all of them, and both
+  list a few verified negatives. ``exhaustive=True`` labels everything and
+  lists every absent class.
 
 Legend: H, W height and width of an image in pixels.
 """
@@ -27,6 +29,7 @@ from numpy import ndarray
 
 from .canvas import (COLOURS, MASK_THRESHOLD, background, mask_polygons,
                      place, polygon_area, polygon_box, stamp)
+from .federated import hide_labels, limit_negatives
 
 __all__ = [
     'CLASSES', 'COMMON_FRACTION', 'DigitsLVISSettings', 'RARE_FRACTION',
@@ -39,6 +42,7 @@ CLASSES = tuple(f'{colour}_{digit}' for digit in range(10)
 #: A class on at most this share of the train images is rare (r) ...
 RARE_FRACTION = 0.02
 #: ... and one on at most this share is common (c), the others frequent (f).
+#: Both shrink with the share of images that are labelled.
 COMMON_FRACTION = 0.1
 #: Share of the handwritten digits that only the val images show.
 VAL_DIGITS = 0.25
@@ -61,6 +65,12 @@ class DigitsLVISSettings:
         decay (float): Ratio of one class's share of the train objects to the
             share of the next more frequent one, in (0, 1]. Defaults to 0.86.
         seed (int): Seed of everything random. Defaults to 0.
+        exhaustive (bool): Label everything. Defaults to False.
+        unlabelled (float): Share of each class's train images on which it is
+            not labelled, in [0, 1). Defaults to 0.5.
+        train_negatives (int): Verified negative train images of each class.
+            Defaults to 40.
+        val_negatives (int): The same of the val images. Defaults to 10.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -76,6 +86,10 @@ class DigitsLVISSettings:
     max_digit: int = 48
     decay: float = 0.86
     seed: int = 0
+    exhaustive: bool = False
+    unlabelled: float = 0.5
+    train_negatives: int = 40
+    val_negatives: int = 10
 
     def __post_init__(self) -> None:
         for name in ('num_train', 'num_val'):
@@ -92,6 +106,14 @@ class DigitsLVISSettings:
         if not 0 < self.decay <= 1:
             raise ValueError(f'decay must be in (0, 1], but got {self.decay}; '
                              'use e.g. 0.86')
+        if not 0 <= self.unlabelled < 1:
+            raise ValueError('unlabelled must be in [0, 1), but got '
+                             f'{self.unlabelled}; use e.g. 0.5')
+        if min(self.train_negatives, self.val_negatives) < 0:
+            raise ValueError(
+                'negatives must not be fewer than 0, but got '
+                f'train_negatives={self.train_negatives}, '
+                f'val_negatives={self.val_negatives}; use e.g. 40 and 10')
         if self.seed < 0:
             raise ValueError('seed must not be negative, but got '
                              f'{self.seed}; use e.g. 0')
@@ -145,9 +167,9 @@ def draw_splits(settings: DigitsLVISSettings) -> Dict[str, Split]:
     Raises:
         ValueError: If the digits do not fit on the images.
     """
-    ranking_rng, digit_rng, train_rng, val_rng = (
+    ranking_rng, digit_rng, train_rng, val_rng, label_rng = (
         np.random.default_rng(child)
-        for child in np.random.SeedSequence(settings.seed).spawn(4))
+        for child in np.random.SeedSequence(settings.seed).spawn(5))
     ranking = ranking_rng.permutation(len(CLASSES))
     pools, digits = _digit_pools(digit_rng)
     splits = {}
@@ -161,7 +183,14 @@ def draw_splits(settings: DigitsLVISSettings) -> Dict[str, Split]:
         splits[name] = Split([image for image, _ in drawn],
                              _lvis_file(name, [anns for _, anns in drawn],
                                         settings))
-    _fill_categories(splits)
+    labelled = 1.0
+    if not settings.exhaustive:
+        labelled = 1 - settings.unlabelled
+        train, val = (splits[name].annotations for name in ('train', 'val'))
+        limit_negatives(train, settings.train_negatives, label_rng)
+        limit_negatives(val, settings.val_negatives, label_rng)
+        hide_labels(train, settings.unlabelled, label_rng)
+    _fill_categories(splits, labelled)
     return splits
 
 
@@ -264,11 +293,16 @@ def _count(annotations: List[dict]) -> Tuple[Counter, Counter]:
             Counter(ann['category_id'] for ann in annotations))
 
 
-def _fill_categories(splits: Dict[str, Split]) -> None:
-    """Write the categories of every split, in place."""
+def _fill_categories(splits: Dict[str, Split], labelled: float) -> None:
+    """Write the categories of every split, in place.
+
+    Args:
+        splits (dict[str, Split]): Without categories.
+        labelled (float): Share of a class's train images with its labels.
+    """
     train = splits['train']
     train_counts, _ = _count(train.annotations['annotations'])
-    num_train = len(train.images)
+    expected = len(train.images) * labelled
     for split in splits.values():
         images, instances = _count(split.annotations['annotations'])
         split.annotations['categories'] = [
@@ -277,7 +311,7 @@ def _fill_categories(splits: Dict[str, Split]) -> None:
                 name=name,
                 synset=f'{name}.n.01',
                 synonyms=[name],
-                frequency=_frequency(train_counts[category_id] / num_train),
+                frequency=_frequency(train_counts[category_id] / expected),
                 image_count=images[category_id],
                 instance_count=instances[category_id])
             for category_id, name in enumerate(CLASSES, start=1)

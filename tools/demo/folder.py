@@ -16,7 +16,7 @@ __all__ = ['SETTINGS_FILE', 'is_complete', 'make_digits_lvis']
 #: Written last; names the settings and the size of every file.
 SETTINGS_FILE = 'settings.json'
 #: Raised whenever the same settings come to give other files.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def make_digits_lvis(folder: str, settings: DigitsLVISSettings) -> bool:
