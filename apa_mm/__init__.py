@@ -24,7 +24,7 @@ def _install() -> None:
 class _Watch:
     """Finder that lets one module be imported and then calls _install."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
         """Return the spec of the other finders, if it is for our module."""
         if name != _LOADER:
             return None

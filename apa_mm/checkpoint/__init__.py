@@ -2,7 +2,8 @@
 from apa_mm.surgery.replace import SwapReport, replace_activations
 from apa_mm.weights import CheckpointError, RawCheckpoint, read_checkpoint
 
-from .convert import TARGETS, Conversion, convert, convert_back
+from .back import convert_back
+from .convert import TARGETS, Conversion, convert
 from .files import ConversionError, Converted, convert_file
 from .inspection import Inspection, Pair, inspect_file, parameter_pairs
 from .recognition import recognise

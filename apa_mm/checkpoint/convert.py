@@ -4,7 +4,7 @@ A state dict goes from the source's names to ours by the source's key table,
 gets what it lacks, and is cut to the target. The report accounts for every
 tensor.
 """
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Mapping, NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -19,12 +19,9 @@ from .notes import notes_of
 from .recognition import (BACKBONE, Names, change, recognise, strip_backbone,
                           translate)
 from .report import LoadReport
-from .tables import TABLES
 from .values import Start, starting_values
 
-__all__ = [
-    'TARGETS', 'Conversion', 'convert', 'convert_back', 'convert_to_authors'
-]
+__all__ = ['TARGETS', 'Conversion', 'convert']
 
 TARGETS = ('mmpretrain', 'mmdet-backbone', 'mmdet')
 #: Parts that a target takes, by the first part of our names.
@@ -104,90 +101,6 @@ def convert(tensors: Mapping[str, Tensor],
         ours = strip_backbone(ours)
         _strip_report(report)
     return Conversion(ours, report, source, architecture, head)
-
-
-def convert_back(
-        tensors: Mapping[str, Tensor],
-        source: str,
-        added: Sequence[str] = (),
-        head: Optional[str] = None) -> Tuple[Dict[str, Tensor], List[str]]:
-    """Give our tensors the names and shapes of a source again.
-
-    Args:
-        tensors (Mapping[str, Tensor]): Result of :func:`convert`.
-        source (str): Name of the key table.
-        added (Sequence[str]): Our names to leave out, as in
-            ``LoadReport.added``.
-        head (str, optional): 'norm' for the authors' transposed classifier.
-
-    Returns:
-        tuple[dict[str, Tensor], list[str]]: The source's state dict, and our
-        names that it has no place for.
-
-    Raises:
-        CheckpointError: If there is no such table.
-
-    Example:
-        >>> weight = dict(weight=torch.ones(2))
-        >>> convert_back({'head.fc.weight': torch.ones(2, 3)}, 'torchvision')
-        ({'fc.weight': tensor([[1., 1., 1.],
-                [1., 1., 1.]])}, [])
-    """
-    if source not in TABLES:
-        raise CheckpointError(f'there is no key table {source!r}; expected '
-                              f'one of {", ".join(TABLES)}')
-    table = TABLES[source]
-    names = Names(table, table.prefixed is not False)
-    bare = not any(n.startswith((BACKBONE, 'head.', 'neck.')) for n in tensors)
-    result: Dict[str, Tensor] = {}
-    left: List[str] = []
-    for name, value in tensors.items():
-        if name in added:
-            continue
-        place = translate(BACKBONE + name if bare else name, names, back=True)
-        if place is None:
-            left.append(name)
-            continue
-        if head == 'norm' and name == 'head.fc.weight':
-            value = value.t()
-        result[place.name] = change(value, place.rule, back=True)
-    return result, left
-
-
-def convert_to_authors(tensors: Mapping[str, Tensor],
-                       facts: Facts = Facts()) -> Conversion:
-    """Give a network of ours the names of the authors' code.
-
-    Args:
-        tensors (Mapping[str, Tensor]): Our state dict, with or without the
-            prefix of the backbone.
-        facts (Facts): What else the file says; one that was converted here
-            says which of the authors' codes it came from.
-
-    Returns:
-        Conversion: The weights and the report.
-
-    Raises:
-        CheckpointError: If the authors' code has no such network.
-    """
-    source = recognise(tensors)
-    if source.table.name != 'apa_mm':
-        raise CheckpointError(f'it is of {source.table.title}; only networks '
-                              'of apa_mm can be given the authors\' names')
-    table = facts.meta.get('table')
-    if not str(table).startswith('authors-'):
-        table = 'authors-' + (
-            'detection' if any(n.startswith('roi_head.') for n in tensors) else
-            'cifar' if len(tensors.get(
-                'conv1.weight', tensors.get(f'{BACKBONE}conv1.weight', ()))) ==
-            16 else 'spatial' if any('.attention.conv.' in n for n in tensors)
-            else 'classification')
-    result, left = convert_back(tensors, table, head=facts.meta.get('head'))
-    report = LoadReport('apa_mm', table)
-    kept = [name for name in tensors if name not in set(left)]
-    report.mapped = dict(zip(kept, result, strict=True))
-    report.unexpected = left
-    return Conversion(result, report, source, None, None)
 
 
 def _rename(tensors: Mapping[str, Tensor], source: Names,

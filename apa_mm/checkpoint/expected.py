@@ -35,7 +35,7 @@ def head_shapes(head: str, num_classes: int,
 
     Example:
         >>> head_shapes('lr_cosine', 10, 64)
-        {'head.fc.temperature': (), 'head.fc.weight': (10, 64)}
+        {'head.fc.weight': (10, 64), 'head.fc.temperature': ()}
     """
     sizes = (feat_dim, num_classes)
     with torch.device('meta'):

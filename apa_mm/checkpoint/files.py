@@ -5,9 +5,10 @@ from typing import Any, Dict, NamedTuple, Optional
 from apa_mm.version import __version__
 from apa_mm.weights import CheckpointError, RawCheckpoint, read_checkpoint
 
+from .back import convert_to_authors
 from .configs import config_text
 from .contents import check_finite, find_weights, plain_values
-from .convert import Conversion, convert, convert_to_authors
+from .convert import Conversion, convert
 from .expected import compare_with_config
 from .notes import class_order
 from .report import LoadReport

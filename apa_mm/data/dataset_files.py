@@ -119,8 +119,7 @@ def _join(root: str, path: str) -> str:
 
 
 def _dataset_file(split: str, dataset: dict, scope: Optional[str],
-                  metrics: List[dict],
-                  is_member: bool) -> Optional[DataFile]:
+                  metrics: List[dict], is_member: bool) -> Optional[DataFile]:
     root = dataset.get('data_root') or ''
     kind = dataset_class(dataset.get('type'), scope)
     if not dataset.get('ann_file') and _is_local(root, dataset) and \
@@ -128,23 +127,32 @@ def _dataset_file(split: str, dataset: dict, scope: Optional[str],
         return DataFile(split, _type_name(dataset), root, layout='folder')
     if not _is_local(dataset.get('ann_file'), dataset) or '://' in root:
         return None
+    path = _join(root, dataset['ann_file'])
+    # With several validation sets, each metric has the file of its own.
+    metrics = [
+        metric for metric in metrics if not metric.get('ann_file')
+        or osp.normpath(metric['ann_file']) == osp.normpath(path)
+    ]
     layout = _layout(kind)
     folder = None
     if layout:
         prefix = dataset.get('data_prefix') or {}
         folder = _join(root, prefix.get('img', prefix.get('img_path', '')))
+    if is_member and split == 'train':
+        labelled = not _keeps_empty(dataset)
+    else:
+        labelled = not metrics or not all(
+            metric.get('format_only') for metric in metrics)
     return DataFile(
         split=split,
         reader=_type_name(dataset),
-        path=_join(root, dataset['ann_file']),
+        path=path,
         layout=layout,
         image_folder=folder,
         classes=_classes(dataset, kind),
         lvis_metric=any('LVIS' in _type_name(m) for m in metrics),
         masks=_reads_masks(dataset, metrics),
-        labelled=not (_keeps_empty(dataset) if is_member and split == 'train'
-                      else metrics and all(
-                          m.get('format_only') for m in metrics)),
+        labelled=labelled,
         sort_categories=any(m.get('sort_categories') for m in metrics))
 
 

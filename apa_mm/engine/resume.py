@@ -8,8 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from apa_mm.preflight.job import InputError
-from apa_mm.weights.errors import CheckpointError
-from apa_mm.weights.reading import read_checkpoint
+from apa_mm.weights import CheckpointError, read_checkpoint
 
 __all__ = ['find_checkpoint', 'plan_resume', 'read_resumable']
 

@@ -5,7 +5,6 @@ says why it cannot be misused: tensors stay inside their storage, arrays hold
 numbers and exactly their bytes, keys of a dict are plain values (the hash of
 nested tuples can take for ever), and what copies something is counted.
 """
-import argparse
 import collections
 import math
 from typing import Any, Callable, Dict, Optional, Tuple
@@ -16,10 +15,7 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError
 
-__all__ = [
-    'Constructors', 'Name', 'Storage', 'are_sizes', 'checked_key', 'fill_array',
-    'fill_history', 'new_history'
-]
+__all__ = ['Constructors', 'Name', 'Storage']
 
 _STORAGES = dict(
     BoolStorage=torch.bool, ByteStorage=torch.uint8, CharStorage=torch.int8,
@@ -35,6 +31,11 @@ _METHODS = {
     'HistoryBuffer': ('min', 'max', 'mean', 'current'),
     'OneCycleParamScheduler': ('_annealing_cos', '_annealing_linear'),
 }
+#: Classes of which a file may only say that it means them.
+_CLASSES = ('mmengine.logging.history_buffer.HistoryBuffer',
+            'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler',
+            'argparse.Namespace', 'numpy.ndarray', 'torch.Tensor',
+            'torch.nn.parameter.Parameter')
 _KEYS = (str, int, float, bool, type(None))
 #: Copies, in items, that one byte of a pickle may ask for.
 _WORK = 16
@@ -97,14 +98,13 @@ class Constructors:
                 'the memory')
 
     def _list_answers(self) -> Dict[str, Any]:
-        kinds = {f'torch.{k}': Name(k, dtype) for k, dtype in _STORAGES.items()}
+        kinds: Dict[str, Any] = {
+            f'torch.{k}': Name(k, dtype)
+            for k, dtype in _STORAGES.items()
+        }
         kinds['torch.storage.UntypedStorage'] = kinds['torch.UntypedStorage']
-        for module, name in (('mmengine.logging.history_buffer', 'HistoryBuffer'),
-                             ('mmengine.optim.scheduler.param_scheduler',
-                              'OneCycleParamScheduler'), ('argparse', 'Namespace'),
-                             ('numpy', 'ndarray'), ('torch', 'Tensor'),
-                             ('torch.nn.parameter', 'Parameter')):
-            kinds[f'{module}.{name}'] = Name(name)
+        for full in _CLASSES:
+            kinds[full] = Name(full.rpartition('.')[2])
         for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
             kinds[f'{module}._reconstruct'] = _empty_array
             kinds[f'{module}.scalar'] = _scalar
@@ -157,8 +157,9 @@ class Constructors:
         held = storage.data.numel()
         if claimed and (last + 1) * dtype.itemsize > held:
             raise CheckpointError(
-                f'a tensor of shape {tuple(size)} reaches beyond the {held} bytes of its '
-                'storage; the file is damaged or made to crash the reader')
+                f'a tensor of shape {tuple(size)} reaches beyond the {held} '
+                'bytes of its storage; the file is damaged or made to crash '
+                'the reader')
         if storage.data.is_meta:
             value = torch.empty_strided(
                 size, stride, dtype=dtype, device='meta')
@@ -214,10 +215,12 @@ class Constructors:
 
 
 def are_sizes(values: tuple) -> bool:
+    """Return whether all are numbers that a size can have."""
     return all(type(n) is int and 0 <= n < 2**62 for n in values)
 
 
 def checked_key(key: Any) -> Any:
+    """Return a key of a dict or set, if its hash is plain."""
     if type(key) not in _KEYS:
         raise CheckpointError(f'it has a {type(key).__name__} where a name or '
                               'number is due; it is damaged or hostile')
@@ -282,6 +285,7 @@ def _known_method(owner: Any, name: str) -> Callable:
 
 
 def new_history() -> Any:
+    """Return an empty HistoryBuffer."""
     from mmengine.logging import HistoryBuffer
     return HistoryBuffer()
 

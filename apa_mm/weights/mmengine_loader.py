@@ -14,7 +14,6 @@ from typing import Any, Callable
 from unittest import mock
 
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from .reading import read_checkpoint, read_stream
 
@@ -66,6 +65,8 @@ def _guarded(loader: Callable) -> Callable:
 
 def install() -> None:
     """Replace mmengine's loaders; a second call changes nothing."""
+    # Not above: mmengine may be importing this module of its own just now.
+    from mmengine.runner.checkpoint import CheckpointLoader
     schemes = dict(CheckpointLoader._schemes)
     if schemes.get('') is load_from_local:
         return

@@ -9,7 +9,7 @@ which is global state and differs between versions of torch.
 import argparse
 import collections
 import pickle
-from typing import IO, Any, Callable, Dict, List
+from typing import IO, Any, Callable, Dict, List, Tuple
 
 import numpy as np
 import torch

@@ -6,33 +6,23 @@ All ways into the package end here: conversion and inspection call
 first bytes, never by its name.
 """
 import hashlib
-import io
 import json
 import os
-import struct
-import zipfile
-import zlib
-from typing import IO, Any, Callable, Dict, List, NamedTuple, Optional
+from typing import IO, Any, Dict, List, NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from .constructors import Storage
+from .archives import Place, load_archive, load_legacy
 from .errors import CheckpointError
-from .pickles import WeightsUnpickler, check_nesting
+from .pickles import check_nesting
 
 __all__ = ['MAX_FILE_BYTES', 'RawCheckpoint', 'read_checkpoint', 'sha256_of']
 
 #: Far above any network that these tools know (the largest takes 0.9 GB with
 #: its optimizer); a larger file is a mistake or an attack on memory.
 MAX_FILE_BYTES = 16 * 2**30
-#: Pickled scalars of long trainings reach some tens of MiB.
-MAX_PICKLE_BYTES = 512 * 2**20
 #: A safetensors header takes some 100 bytes a tensor.
 MAX_HEADER_BYTES, MAX_TENSORS = 32 * 2**20, 100_000
-#: First object in a file of torch before 1.6, which had no zip archive.
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 #: First bytes of what links and clones give instead of a checkpoint.
 _OTHERS = (
     (b'version https://git-lfs', 'a Git-LFS pointer instead of the file it '
@@ -45,9 +35,6 @@ _OTHERS = (
      'it again'),
     (b'\x1f\x8b', 'a gzip archive; unpack it first'),
 )
-_CHUNK = 2**24
-_DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, OSError,
-            RuntimeError, ValueError, struct.error, zlib.error)
 
 
 class RawCheckpoint(NamedTuple):
@@ -75,7 +62,7 @@ def sha256_of(path: str) -> str:
     """Return the SHA-256 of a file in hex digits."""
     digest = hashlib.sha256()
     with open(path, 'rb') as stream:
-        while chunk := stream.read(_CHUNK):
+        while chunk := stream.read(2**24):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -125,17 +112,16 @@ def read_stream(stream: IO[bytes], map_location: Any = 'cpu') -> tuple:
     start = stream.read(64)
     stream.seek(0)
     metadata: Dict[str, str] = {}
+    place = _placing(map_location)
     for mark, words in _OTHERS:
         if start.lstrip().lower().startswith(mark):
             raise CheckpointError(f'it is {words}')
     if start[:4] == b'PK\x03\x04':
-        content = _Archive(stream, num_bytes, _placing(map_location)).load()
+        content = load_archive(stream, num_bytes, place)
     elif start[:2] == b'\x80\x02':
-        content = _load_legacy(_Bounded(stream, num_bytes), num_bytes,
-                               _placing(map_location))
+        content = load_legacy(stream, num_bytes, place)
     elif len(start) > 8 and start[8:9] == b'{':
-        content, metadata = _load_safetensors(stream, num_bytes,
-                                              _placing(map_location))
+        content, metadata = _load_safetensors(stream, num_bytes, place)
     else:
         raise CheckpointError(
             f'it starts with {start[:8]!r}, which no checkpoint does; '
@@ -155,7 +141,7 @@ def _length_of(stream: IO[bytes]) -> int:
     return length
 
 
-def _placing(map_location: Any) -> Optional[Callable[[Tensor, str], Tensor]]:
+def _placing(map_location: Any) -> Place:
     """Return what moves bytes saved on some device; None for 'meta'."""
     if map_location == 'meta':
         return None
@@ -172,168 +158,8 @@ def _placing(map_location: Any) -> Optional[Callable[[Tensor, str], Tensor]]:
     return place
 
 
-class _Archive:
-    """A zip archive of the form that torch.save writes, and no other."""
-
-    def __init__(self, stream: IO[bytes], num_bytes: int,
-                 place: Optional[Callable]) -> None:
-        try:
-            self.archive = zipfile.ZipFile(stream)
-        except _DAMAGED:
-            raise CheckpointError(
-                'it is truncated or damaged: its zip archive has no end; '
-                'download it again') from None
-        self.num_bytes = num_bytes
-        self.place = place
-        self.main = _main_entry(self.archive.infolist(), num_bytes)
-        self.root = self.main.split('/')[0]
-
-    def load(self) -> Any:
-        """Return the object in the archive."""
-        order = f'{self.root}/byteorder'
-        if order in self.archive.NameToInfo and self._read(order) != b'little':
-            raise CheckpointError('it was saved on a machine with another '
-                                  'byte order; save it anew on this one')
-        pickled = io.BytesIO(self._read(self.main))
-        return WeightsUnpickler(pickled, self.num_bytes, self._storage).load()
-
-    def _storage(self, key: str, dtype: torch.dtype, size: int,
-                 saved_on: str) -> Storage:
-        name = f'{self.root}/data/{key}'
-        entry = self.archive.NameToInfo.get(name)
-        held = 0 if entry is None else entry.file_size
-        if size > held:
-            raise CheckpointError(
-                f'its storage {key} claims {size} bytes, but holds {held}; '
-                'it is damaged or made to crash the reader')
-        if self.place is None:
-            return Storage(_on_meta(size), dtype)
-        data = torch.empty(held, dtype=torch.uint8)
-        self._read_into(name, memoryview(data.numpy()))
-        return Storage(self.place(data[:size], saved_on), dtype)
-
-    def _read(self, name: str) -> bytes:
-        data = bytearray(self.archive.NameToInfo[name].file_size)
-        self._read_into(name, memoryview(data))
-        return bytes(data)
-
-    def _read_into(self, name: str, target: memoryview) -> None:
-        try:
-            with self.archive.open(name) as stream:
-                done = 0
-                while done < len(target):
-                    chunk = stream.read(min(_CHUNK, len(target) - done))
-                    if not chunk:
-                        raise EOFError
-                    target[done:done + len(chunk)] = chunk
-                    done += len(chunk)
-                stream.read(1)  # reaches the end, where the CRC is compared
-        except _DAMAGED:
-            raise CheckpointError(
-                f'it is damaged: the checksum of its entry {name} is wrong; '
-                'download it again') from None
-
-
-def _on_meta(size: int) -> Tensor:
-    return torch.empty(size, dtype=torch.uint8, device='meta')
-
-
-def _main_entry(entries: List[zipfile.ZipInfo], num_bytes: int) -> str:
-    """Return the name of the pickle in an archive of the right form."""
-    packed = [
-        entry.filename for entry in entries
-        if entry.compress_type or entry.flag_bits & 1
-    ]
-    if packed:
-        raise CheckpointError(
-            f'its entry {packed[0]} is compressed, which torch.save never '
-            'does and which can hide any amount of data; do not use it')
-    claimed = sum(entry.file_size for entry in entries)
-    if claimed > num_bytes:
-        raise CheckpointError(
-            f'its entries claim {claimed:.3g} bytes in a file of {num_bytes}; '
-            'it is damaged or made to fill the memory')
-    names = [entry.filename for entry in entries]
-    roots = {name.split('/')[0] for name in names}
-    mains = [e for e in entries if e.filename.endswith('/data.pkl')]
-    if len(set(names)) < len(names) or len(roots) != 1 or len(mains) != 1:
-        raise CheckpointError('its zip archive is not of the form that '
-                              'torch.save writes; save the state dict anew')
-    if any(name.split('/')[1:2] in (['code'], ['constants.pkl'])
-           for name in names):
-        raise CheckpointError(
-            'it is a TorchScript program, not a checkpoint; save '
-            "the module's state_dict() with torch.save instead")
-    if mains[0].file_size > MAX_PICKLE_BYTES:
-        raise CheckpointError(
-            f'its pickle has {mains[0].file_size / 2**20:.0f} MiB, more '
-            f'than the {MAX_PICKLE_BYTES / 2**20:.0f} that one may have')
-    return mains[0].filename
-
-
-class _Bounded:
-    """A stream that takes no memory for bytes which are not there."""
-
-    def __init__(self, stream: IO[bytes], num_bytes: int) -> None:
-        self.stream = stream
-        self.num_bytes = num_bytes
-
-    def read(self, size: int) -> bytes:
-        """Return so many bytes, or raise EOFError."""
-        if size > self.num_bytes - self.stream.tell():
-            raise EOFError
-        return self.stream.read(size)
-
-    def readline(self) -> bytes:
-        """Return a line, such as a name of a pickle, cut at 4 kB."""
-        return self.stream.readline(4096)
-
-
-def _load_legacy(stream: Any, num_bytes: int,
-                 place: Optional[Callable]) -> Any:
-    """Load a file of torch before 1.6: five pickles, then the data."""
-    storages: Dict[str, Storage] = {}
-
-    def storage(key: str, dtype: torch.dtype, size: int,
-                saved_on: str) -> Storage:
-        storages[key] = Storage(
-            _on_meta(size) if place is None else torch.empty(
-                size, dtype=torch.uint8), dtype)
-        return storages[key]
-
-    def load() -> Any:
-        return WeightsUnpickler(stream, num_bytes, storage).load()
-
-    if load() != LEGACY_MAGIC:
-        raise CheckpointError(
-            'it is a bare pickle, not a file of torch.save; ask for a file '
-            'made by torch.save(model.state_dict(), ...)')
-    load()  # protocol
-    system = load()
-    if not (isinstance(system, dict) and system.get('little_endian') is True):
-        raise CheckpointError('it was saved on a machine with another byte '
-                              'order; save it anew on this one')
-    content, keys = load(), load()
-    if not isinstance(keys, list) or set(keys) != set(storages):
-        raise CheckpointError('it is truncated or damaged: it lists other '
-                              'storages than it uses; download it again')
-    for key in keys if place is not None else []:
-        target = storages[key]
-        data = target.data.numpy()
-        try:
-            items = int.from_bytes(stream.read(8), 'little')
-            if items * target.dtype.itemsize != len(data):
-                raise EOFError
-            data[:] = np.frombuffer(stream.read(len(data)), np.uint8)
-        except EOFError:
-            raise CheckpointError(
-                f'it is truncated or damaged at its storage {key}; download '
-                'it again') from None
-    return content
-
-
 def _load_safetensors(stream: IO[bytes], num_bytes: int,
-                      place: Optional[Callable]) -> tuple:
+                      place: Place) -> tuple:
     """Return the tensors and the metadata of a safetensors file."""
     size = int.from_bytes(stream.read(8), 'little')
     if size > num_bytes - 8 or size > MAX_HEADER_BYTES:

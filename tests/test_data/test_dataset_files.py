@@ -113,6 +113,15 @@ def test_a_pipeline_may_read_masks():
 def test_a_metric_may_have_a_file_of_its_own():
     metric = dict(type='apa_mm.LVISMetric', ann_file='data//a.json')
     assert len(files(val=COCO, evaluator=metric)) == 1
+    other = dict(type='CocoMetric', metric='segm', ann_file='data/b.json')
+    lvis, coco = files(
+        val=dict(
+            type='ConcatDataset', datasets=[COCO,
+                                            dict(COCO, ann_file='b.json')]),
+        evaluator=dict(
+            type='MultiDatasetsEvaluator', metrics=[metric, other]))
+    assert lvis.lvis_metric and not lvis.masks
+    assert coco.masks and not coco.lvis_metric
     own = files(val=COCO, evaluator=dict(metric, ann_file='c.json'))[1]
     assert (own.path, own.layout, own.image_folder) == ('c.json', 'coco', None)
     assert own.lvis_metric

@@ -88,7 +88,7 @@ def test_a_bare_launch_ends_on_every_rank(broken, tmp_path):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [1, 1]
-    assert 'ann.json (train CocoDataset): the file is not JSON' in errors[0]
+    assert 'ann.json (train CocoDataset): it is not JSON' in errors[0]
     assert 'error: stopped, since rank 0 found: ' in errors[1]
     assert not any('Traceback' in error for error in errors)
     assert not (tmp_path / 'w').exists()
@@ -103,5 +103,5 @@ def test_torchrun_ends_too(broken, tmp_path):
         timeout=120,
         env=environment(PORT=free_port()))
     assert result.returncode == 1
-    assert 'the file is not JSON' in result.stderr
+    assert 'it is not JSON' in result.stderr
     assert not (tmp_path / 'w').exists()

@@ -10,7 +10,7 @@ from support.tiny_jobs import (write_classification_config,
 from apa_mm.engine import launch
 from apa_mm.preflight.job import InputError
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
-from apa_mm.weights.reading import read_checkpoint
+from apa_mm.weights import read_checkpoint
 
 pytestmark = pytest.mark.skipif(
     not (HAS_MMDET and HAS_MMPRETRAIN), reason='mmdet or mmpretrain missing')

@@ -18,6 +18,7 @@ from torch import nn
 from apa_mm.engine.hooks import safe_checkpoint_hook
 from apa_mm.engine.resume import find_checkpoint
 from apa_mm.preflight.job import InputError
+from apa_mm.weights import read_checkpoint
 
 
 @MODELS.register_module(force=True)
@@ -249,13 +250,23 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 
 # --- finding ----------------------------------------------------------------
+def flip_weights(path):
+    """Change one bit of a weight; torch alone would not notice."""
+    weight = read_checkpoint(str(path)).content['state_dict']['fc.0.weight']
+    content = path.read_bytes()
+    place = content.index(weight.numpy().tobytes())
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) +
+                     content[place + 1:])
+
+
 @pytest.mark.parametrize('damage, iterations', [
     (lambda f: (f / 'last_checkpoint').unlink(), 3),
     (lambda f: (f / 'last_checkpoint').write_text(''), 3),
     (lambda f: (f / 'last_checkpoint').write_text('/gone/epoch_9.pth'), 3),
     (lambda f: os.truncate(f / 'epoch_4.pth', 900), 6),
     (lambda f: (f / 'epoch_4.pth').write_bytes(b''), 6),
-], ids=['missing', 'empty', 'elsewhere', 'cut', 'void'])
+    (lambda f: flip_weights(f / 'epoch_4.pth'), 6),
+], ids=['missing', 'empty', 'elsewhere', 'cut', 'void', 'flipped'])
 def test_resuming_takes_the_newest_whole_checkpoint(tmp_path, damage,
                                                     iterations, caplog):
     train(tmp_path)

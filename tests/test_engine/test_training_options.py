@@ -1,19 +1,15 @@
 """What users switch on in training, on the demo's own config."""
 import json
-import signal
-import subprocess
-import time
 
 import pytest
 import torch
-from support.demo_jobs import (CONFIG, OPTIONS, command, environment, run_tool,
-                       words_of, write_data)
+from support.demo_jobs import CONFIG, OPTIONS, write_data
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from apa_mm.engine import launch
 from apa_mm.layers import AGLU, APA
-from apa_mm.weights.reading import read_checkpoint
+from apa_mm.weights import read_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -147,39 +143,3 @@ def test_the_moving_average_has_kappa_and_lambda_and_is_evaluated(train):
     scalars, = run.glob('*/vis_data/scalars.json')
     logged = [json.loads(line) for line in scalars.read_text().splitlines()]
     assert any('lvis/bbox_AP' in line for line in logged)
-
-
-def test_a_killed_run_loses_only_what_came_after_its_checkpoint(
-        folder, tmp_path):
-    work_dir = tmp_path / 'run'
-    words = [
-        'train.py', CONFIG, '--work-dir', work_dir, '--cfg-options',
-        *words_of(OPTIONS)
-    ]
-    process = subprocess.Popen(
-        command(*words, 'train_cfg.max_iters=1000'),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + 240
-        mark = work_dir / 'last_checkpoint'
-        while not (mark.is_file() and 'iter_4' in mark.read_text()):
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.05)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    last = (work_dir / 'last_checkpoint').read_text().strip()
-    saved = int(last.rsplit('_', 1)[1].split('.')[0])
-    assert saved >= 4
-
-    result = run_tool(
-        *words, f'train_cfg.max_iters={saved + 2}', '--resume', cwd=folder)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr
-    text = result.stdout + result.stderr
-    assert f'resumed epoch: 0, iter: {saved}' in text
-    assert f'Iter(train) [{saved + 1}/{saved + 2}]' in text
-    final = read_checkpoint(str(work_dir / f'iter_{saved + 2}.pth')).content
-    assert final['message_hub']['runtime_info']['iter'] == saved + 1

@@ -89,7 +89,8 @@ def test_a_val_file_with_another_order(job, by_id):
 def test_sort_categories_mends_it(job):
     name = put(job, 'val.json', moved(coco_annotations()))
     job.val_dataloader.dataset.ann_file = name
-    job.val_evaluator.sort_categories = True
+    job.val_evaluator.update(
+        ann_file=str(job.data / name), sort_categories=True)
     assert problems(job) == []
 
 

@@ -145,7 +145,8 @@ def test_no_code_of_a_file_runs(tmp_path, place, legacy):
     if place == 'bare':
         data = pickle.dumps(content, protocol=2)
     path = write(tmp_path, data)
-    with pytest.raises(CheckpointError, match='system|_load_from_bytes') as error:
+    with pytest.raises(
+            CheckpointError, match='system|_load_from_bytes') as error:
         read_checkpoint(path)
     assert '\n' not in str(error.value)
     assert 'weights_only' not in str(error.value)
@@ -212,7 +213,8 @@ FLOATS = b'cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R'
     (b']q\x00h\x00a', 'holds itself'),
     (b'}' + nested_tuples(64) + b'Ns', 'has a tuple where a name'),
     (b'cbuiltins\nset\n]' + nested_tuples(64) + b'a\x85R', 'tuple where a na'),
-    (b'(ccollections\nOrderedDict\nq\x00](' + b'NN\x86' * 20000 + b'eq\x01' +
+    (b'(ccollections\nOrderedDict\nq\x00](' + b'NN\x86' * 20000 +
+     b'eq\x01' +
      b'h\x00h\x01\x85R' * 2000 + b't', 'again and again'),
     (b'ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsNsb', 'cannot have'),
     (b'cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81}(X\x0a\x00\x00\x00'

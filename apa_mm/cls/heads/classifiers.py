@@ -52,25 +52,16 @@ class LongTailLinearClsHead(LogitOffset, LinearClsHead):
 class CosineClsHead(LongTailLinearClsHead):
     """Cosine classifier on squashed features, the paper's long-tailed head.
 
-    See :class:`apa_mm.layers.cosine_classifier.CosineClassifier` for the
-    formula.
-
     Args:
-        num_classes (int): K.
-        in_channels (int): Channels of the features.
-        scale (float, optional): S, or S at the start if it is learned. None:
-            16 if fixed, 25 if learned.
-        learnable_scale (bool): Whether S is learned.
-        eps (float): Keeps zero weights finite.
-        logit_offset (dict, optional): See :class:`LongTailLinearClsHead`.
+        num_classes, in_channels, logit_offset, **kwargs: As in
+            :class:`LongTailLinearClsHead`.
+        scale, learnable_scale, eps: As in
+            :class:`apa_mm.layers.cosine_classifier.CosineClassifier`.
         init_cfg (dict, optional): Initialisation of ``layer``
-            'CosineClassifier'; None keeps the layer's own, U(-d, d) with
-            d = in_channels^-1/2.
-        **kwargs: ``loss``, ``topk`` and ``cal_acc`` of ``LinearClsHead``.
+            'CosineClassifier'; None keeps the layer's own.
 
     Raises:
-        ValueError: See :class:`LongTailLinearClsHead`; also for a scale that
-            is not positive.
+        ValueError: See the parent; also for a scale that is not positive.
 
     Example:
         >>> head = CosineClsHead(1000, 2048, learnable_scale=True)
@@ -108,18 +99,13 @@ class NormalizedLinearClsHead(LongTailLinearClsHead):
     class by e^2 / (e^2 + K - 1).
 
     Args:
-        num_classes (int): K.
-        in_channels (int): Channels of the features.
+        num_classes, in_channels, logit_offset, **kwargs: As in
+            :class:`LongTailLinearClsHead`.
         scale (float): S, or S at the start if it is learned.
         learnable_scale (bool): Whether S is learned.
         eps (float): Keeps zero vectors finite.
-        logit_offset (dict, optional): See :class:`LongTailLinearClsHead`.
         init_cfg (dict, optional): Initialisation of ``layer``
             'CosineLinear'; None keeps the layer's own, N(0, 0.01).
-        **kwargs: ``loss``, ``topk`` and ``cal_acc`` of ``LinearClsHead``.
-
-    Raises:
-        ValueError: See :class:`CosineClsHead`.
 
     Example:
         >>> import torch
