@@ -13,7 +13,7 @@ from apa_mm.utils.imports import HAS_TRITON
 sys.path.insert(0, str(Path(__file__).parent / 'tests'))
 
 # Its kernels cannot be defined, and doctests cannot be looked for, without it.
-collect_ignore = [] if HAS_TRITON else ['apa_mm/functional/apa_triton.py']
+collect_ignore = [] if HAS_TRITON else ['apa_mm/kernels/apa_triton.py']
 settings.register_profile('repeatable', deadline=None, derandomize=True)
 settings.load_profile('repeatable')
 os.environ.setdefault('OMP_NUM_THREADS', '1')

@@ -3,6 +3,7 @@ from typing import Optional, Union
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from apa_mm.kernels.activation import activate
 from apa_mm.kernels.formulas import GATE, UNIT
@@ -54,6 +55,10 @@ def apa(x: Tensor,
         >>> apa(torch.zeros(2), kappa=1.0, lambd=1.0)
         tensor([0.5000, 0.5000])
     """
+    if has_torch_function((x, kappa, lambd)):
+        return handle_torch_function(
+            apa, (x, kappa, lambd), x, kappa=kappa, lambd=lambd,
+            backend=backend)
     return _apply(x, kappa, lambd, GATE, False, backend)
 
 
@@ -95,6 +100,10 @@ def aglu(x: Tensor,
     if lambda_grad not in LAMBDA_GRADS:
         raise ValueError(f'lambda_grad must be one of {LAMBDA_GRADS}, but got '
                          f'{lambda_grad!r}')
+    if has_torch_function((x, kappa, lambd)):
+        return handle_torch_function(
+            aglu, (x, kappa, lambd), x, kappa=kappa, lambd=lambd,
+            lambda_grad=lambda_grad, backend=backend)
     return _apply(x, kappa, lambd, UNIT, lambda_grad == 'paper', backend)
 
 
@@ -104,9 +113,10 @@ def lower_bound(value: Tensor, bound: float) -> Tensor:
     ``torch.clamp`` gives a value below the bound no gradient, so that a
     parameter which one optimiser step pushed there stays there for ever.
     Here the gradient passes at and above the bound, and below it if it would
-    raise the value; a gradient that would lower it further is dropped. In
-    forward mode the derivative is 1 everywhere. Traced and exported graphs
-    hold ``torch.clamp``.
+    raise the value; a gradient that would lower it further is dropped. This
+    rule has no second derivative: ``create_graph=True`` raises RuntimeError
+    if a value is below. For ``torch.func`` and in forward mode the derivative
+    is 1 everywhere. Graphs of ``torch.jit.trace`` hold ``torch.clamp``.
 
     Args:
         value (Tensor): Any shape.
@@ -120,6 +130,8 @@ def lower_bound(value: Tensor, bound: float) -> Tensor:
         >>> lower_bound(torch.tensor([-1.0, 2.0]), 0.5)
         tensor([0.5000, 2.0000])
     """
+    if has_torch_function((value, )):
+        return handle_torch_function(lower_bound, (value, ), value, bound)
     return bounded(value, bound)
 
 
@@ -183,7 +195,7 @@ def as_parameter(name: str, value: Union[Tensor, float], x: Tensor) -> Tensor:
     if not isinstance(value, Tensor):
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         return x.new_tensor(value, dtype=dtype)
-    if value.dim() == 0:
+    if value.dim() == 0 or value.shape == (1, ):
         return value
     if value.numel() == 1:
         return value.reshape(())

@@ -8,6 +8,7 @@ from typing import Optional, Tuple, Union
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from apa_mm.kernels.activation import activate
 from apa_mm.kernels.formulas import GUMBEL, widen
@@ -54,6 +55,9 @@ def gumbel(x: Tensor,
         >>> gumbel(torch.tensor([0.0, 2.0]))
         tensor([0.3679, 0.8734])
     """
+    if has_torch_function((x, kappa)):
+        return handle_torch_function(
+            gumbel, (x, kappa), x, kappa=kappa, backend=backend)
     check_floating('x', x)
     kappa = as_parameter('kappa', kappa, x)
     return activate(x, kappa, kappa.detach(), GUMBEL, backend=backend)

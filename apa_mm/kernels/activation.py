@@ -30,8 +30,8 @@ from . import native
 from .formulas import activation
 
 __all__ = [
-    'BACKENDS', 'activate', 'choose_backend', 'first_order_only',
-    'gradients_of', 'is_plain'
+    'BACKENDS', 'activate', 'choose_backend', 'gradients_of', 'is_plain',
+    'refuse_second_order'
 ]
 
 BACKENDS = ('auto', 'eager', 'native', 'triton')
@@ -134,34 +134,18 @@ def gradients_of(function: Callable, inputs: Sequence[Tensor], grad: Tensor,
     return [next(grads) if need else None for need in needed]
 
 
-def first_order_only(remedy: str) -> Callable:
-    """Make second derivatives through a ``backward`` raise, never vanish.
+def refuse_second_order(remedy: str) -> None:
+    """Raise where ``create_graph=True`` asks for what would come out as 0.
 
     Args:
         remedy (str): What the user can do instead.
 
-    Returns:
-        Callable: Decorator of an autograd Function's ``backward``.
+    Raises:
+        RuntimeError: In a backward pass with grad mode on.
     """
-
-    def decorate(backward: Callable) -> Callable:
-
-        def guarded(ctx: Any, *grads: Tensor) -> tuple:
-            create_graph = torch.is_grad_enabled()
-            with torch.no_grad():
-                results = backward(ctx, *grads)
-            if not create_graph:
-                return results
-            fail = torch._C._functions.DelayedError(
-                f'second derivatives are not available here; {remedy}'
-                .encode(), len(results))
-            return fail(*(
-                r if r is None else r.detach().requires_grad_()
-                for r in results))
-
-        return guarded
-
-    return decorate
+    if torch.is_grad_enabled():
+        raise RuntimeError('create_graph=True: there is no second derivative '
+                           f'here; {remedy}')
 
 
 class _Activation(torch.autograd.Function):
@@ -195,15 +179,15 @@ def _forward(x: Tensor, kappa: Tensor, lambd: Tensor, kind: int,
     layout = _find_layout(backend, x, kappa, lambd)
     if layout is None:
         return activation(x, kappa, lambd, kind)
-    return _module(backend).forward(x, _flat(kappa), _flat(lambd), layout,
-                                    kind)
+    return _module(backend).forward(x, native.flat(kappa), native.flat(lambd),
+                                    layout, kind)
 
 
 def _backward(x: Tensor, kappa: Tensor, lambd: Tensor, grad: Tensor,
               layout: native.Layout, kind: int, paper: bool,
               backend: str) -> Tuple[Tensor, ...]:
-    grad_x, sums = _module(backend).backward(x, grad, _flat(kappa),
-                                             _flat(lambd), layout, kind, paper)
+    grad_x, sums = _module(backend).backward(
+        x, grad, native.flat(kappa), native.flat(lambd), layout, kind, paper)
     return (grad_x, sums[:, 0].reshape(kappa.shape).to(kappa.dtype),
             sums[:, 1].reshape(lambd.shape).to(lambd.dtype))
 
@@ -240,7 +224,3 @@ def _find_layout(backend: str, x: Tensor, kappa: Tensor,
             return None
         channel_dim = axes[0]
     return native.find_layout(x, channel_dim)
-
-
-def _flat(parameter: Tensor) -> Tensor:
-    return parameter.detach().reshape(-1).to(torch.float32).contiguous()

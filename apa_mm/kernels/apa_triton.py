@@ -107,6 +107,13 @@ def _log1p_terms(t):
 
 
 @triton.jit
+def _finite(z):
+    """Return z, or a number for infinity: infinity times 0 would be NaN."""
+    z = tl.where(z < -1e30, -1e30, z)
+    return tl.where(z > 1e30, 1e30, z)
+
+
+@triton.jit
 def _gumbel_exponent(kappa, z):
     """Return -kappa * z, capped where the gate is 0 and exp finite."""
     u = -kappa * z
@@ -124,12 +131,12 @@ def _forward(x_ptr, y_ptr, kappa_ptr, lambd_ptr, rows, cols, channels,
         y = tl.exp(-tl.exp(_gumbel_exponent(kappa, z)))
     else:
         lambd = tl.load(lambd_ptr + channel)
-        t = tl.log(lambd) - kappa * z
+        t = tl.log(lambd) - kappa * _finite(z)
         _, s, tail = _log1p_terms(t)
         softplus = tl.maximum(t, 0.0) + 2.0 * (s + s * s * tail)
         y = tl.exp(-softplus / lambd)
         if kind == _UNIT:
-            y = y * z
+            y = tl.where(y == 0, 0.0, y * z)
     tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -144,6 +151,7 @@ def _gradients(z, grad, kappa, lambd, kind: tl.constexpr,
         grad_kappa = slope * z
         grad_lambd = tl.zeros_like(z)
     else:
+        z = _finite(z)
         t = tl.log(lambd) - kappa * z
         v, s, tail = _log1p_terms(t)
         inverse = 1.0 / (1.0 + v)

@@ -60,6 +60,9 @@ def activation(x: Tensor,
     """
     wide = widen(x)
     finite = wide.clamp(-LARGEST, LARGEST)
+    if not x.dim():  # one value is (1,), and would make the result so
+        kappa, lambd = (v if v is None else v.reshape(())
+                        for v in (kappa, lambd))
     u = finite * -kappa.to(wide.dtype)
     if kind == GUMBEL:
         return torch.exp(-u.clamp(max=GUMBEL_LOG_BOUND).exp()).to(x.dtype)
@@ -83,7 +86,7 @@ def _log_eta(u: Tensor, lambd: Tensor, paper: bool) -> Tensor:
     if paper:
         return -softplus / _constant(lambd)
     plain = -softplus / lambd
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or torch.jit.is_tracing():
         return plain
     # The form that is not taken stays finite, so that its gradient is 0.
     w = torch.minimum(u, (SERIES_LOG_BOUND - log_lambd).detach()).exp()

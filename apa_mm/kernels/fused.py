@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .activation import activate, choose_backend, first_order_only, is_plain
+from .activation import activate, choose_backend, refuse_second_order, is_plain
 from .formulas import UNIT
 
 __all__ = [
@@ -66,8 +66,8 @@ class _BatchNormAGLU(torch.autograd.Function):
         return _aglu_forward(affine.compute(), kappa, lambd)
 
     @staticmethod
-    @first_order_only(REMEDY)
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        refuse_second_order(REMEDY)
         x, weight, bias, mean, invstd, kappa, lambd = ctx.saved_tensors
         affine = Affine.of(x, weight, bias, mean, invstd)
         if ctx.native:
@@ -111,8 +111,8 @@ class _ResidualAGLU(torch.autograd.Function):
         return _aglu_forward(z, kappa, lambd)
 
     @staticmethod
-    @first_order_only(REMEDY)
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        refuse_second_order(REMEDY)
         gate, kappa, lambd, *kept = ctx.saved_tensors
         main, short = Affine(*kept[:3]), Affine(*kept[3:])
         if ctx.native:
@@ -246,9 +246,9 @@ def batch_statistics(x: Tensor, running_mean: Tensor, running_var: Tensor,
 def _batch_norm_forward(affine: Affine, kappa: Tensor,
                        lambd: Tensor) -> Tensor:
     """Return ``aglu(scale * x + shift)``."""
-    return native.forward(affine.source, _flat(kappa), _flat(lambd),
+    return native.forward(affine.source, native.flat(kappa), native.flat(lambd),
                           _layout(affine.source), UNIT,
-                          (_flat(affine.scale), _flat(affine.shift)))
+                          (native.flat(affine.scale), native.flat(affine.shift)))
 
 
 def _batch_norm_backward(affine: Affine, grad: Tensor, weight: Tensor,
@@ -256,15 +256,15 @@ def _batch_norm_backward(affine: Affine, grad: Tensor, weight: Tensor,
                         lambd: Tensor, batch_stats: bool,
                         paper: bool) -> tuple:
     """Return the gradients for x, weight, bias, kappa and lambda."""
-    x, mean = affine.source, _flat(mean)
+    x, mean = affine.source, native.flat(mean)
     grad_x, sums = native.backward_parts(
-        x, grad, _flat(kappa), _flat(lambd), _layout(x), UNIT, paper,
-        (_flat(affine.scale), _flat(affine.shift)), mean)
+        x, grad, native.flat(kappa), native.flat(lambd), _layout(x), UNIT, paper,
+        (native.flat(affine.scale), native.flat(affine.shift)), mean)
     n, c, h, w = x.shape
     norm_grads, grads = x.new_empty(2, c), x.new_empty(2, kappa.numel())
     native.library().batch_norm_aglu_grads(
-        *map(native.pointer, (grad_x, x, sums, _flat(weight), mean,
-                              _flat(invstd), norm_grads, grads)),
+        *map(native.pointer, (grad_x, x, sums, native.flat(weight), mean,
+                              native.flat(invstd), norm_grads, grads)),
         int(batch_stats), c_int64(n), c_int64(h * w), c_int64(c),
         c_int64(int(kappa.numel() > 1)), native.threads(x))
     return (grad_x, *norm_grads.unbind(),
@@ -302,13 +302,6 @@ def _block_end_backward(main: Affine, short: Affine, grad: Tensor,
             *_parameter_grads(grads, kappa, lambd))
 
 
-def _flat(parameter: Tensor) -> Tensor:
-    """Return a tensor whose memory is that of the values in order, float32."""
-    if parameter.dtype == torch.float32 and parameter.is_contiguous():
-        return parameter
-    return parameter.detach().to(torch.float32).contiguous()
-
-
 def _layout(x: Tensor) -> native.Layout:
     n, c, h, w = x.shape
     return native.Layout(n * c, h * w, c, False)
@@ -316,16 +309,16 @@ def _layout(x: Tensor) -> native.Layout:
 
 def _folded(main: Affine, short: Affine, gate: Tensor) -> tuple:
     """Return pointers to scale and shift of both norms and to the gate."""
-    tensors = [_flat(main.scale), _flat(main.shift), _flat(gate), None, None]
+    tensors = [native.flat(main.scale), native.flat(main.shift), native.flat(gate), None, None]
     if short.scale is not None:
-        tensors[3:] = _flat(short.scale), _flat(short.shift)
+        tensors[3:] = native.flat(short.scale), native.flat(short.shift)
     return tuple(map(native.pointer, tensors))
 
 
 def _sizes(x: Tensor, kappa: Tensor, lambd: Tensor) -> tuple:
     n, c, h, w = x.shape
     return (c_int64(n * c), c_int64(h * w), c_int64(c),
-            native.pointer(_flat(kappa)), native.pointer(_flat(lambd)),
+            native.pointer(native.flat(kappa)), native.pointer(native.flat(lambd)),
             c_int64(int(kappa.numel() > 1)))
 
 

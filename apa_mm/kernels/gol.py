@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from . import native
-from .activation import choose_backend, first_order_only, is_plain
+from .activation import choose_backend, refuse_second_order, is_plain
 from .formulas import widen
 
 __all__ = ['LOSSES', 'GOLSettings', 'gol']
@@ -102,8 +102,8 @@ class _GOL(torch.autograd.Function):
         return losses
 
     @staticmethod
-    @first_order_only('torch.func (jacrev, hessian) gets plain operations')
     def backward(ctx: Any, grad_losses: Tensor) -> tuple:
+        refuse_second_order('use torch.func (jacrev, hessian) for the loss')
         grad, = ctx.saved_tensors
         out = torch.empty_like(grad, dtype=ctx.dtype)
         torch.mul(grad, grad_losses.unsqueeze(1), out=out)

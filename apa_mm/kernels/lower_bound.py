@@ -1,5 +1,5 @@
-"""The gradient of a lower bound that does not kill the parameter below it."""
-from typing import Any, Tuple
+"""Derivatives of a lower bound that keep the parameter below it alive."""
+from typing import Any, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,30 @@ from .activation import is_plain
 __all__ = ['bounded']
 
 
-class _LowerBound(torch.autograd.Function):
+class _Descent(torch.autograd.Function):
+    """Passes the gradients that make a descent step raise the value."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(value)
+        ctx.bound = bound
+        return value.clamp(min=bound)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, None]:
+        value, = ctx.saved_tensors
+        inside = value >= ctx.bound
+        if torch.is_grad_enabled() and is_plain(value) and not inside.all():
+            raise RuntimeError(
+                f'create_graph=True: a value below its lower bound {ctx.bound}'
+                ' has a rule for descent in place of a derivative, and no '
+                'second one; set it to the bound (lambd.data.clamp_) or use '
+                'torch.func')
+        return grad * (inside | (grad < 0)), None
+
+
+class _Identity(torch.autograd.Function):
+    """Has the derivative 1 in every mode and order."""
 
     generate_vmap_rule = True
 
@@ -20,33 +43,31 @@ class _LowerBound(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        value, ctx.bound = inputs
-        ctx.save_for_backward(value)
+        pass
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, None]:
-        value, = ctx.saved_tensors
-        # A negative gradient makes a descent step raise the value.
-        passes = (value >= ctx.bound) | (grad < 0)
-        return grad * passes, None
-
-
-class _ForwardLowerBound(_LowerBound):
-    """Knows forward mode too, which ``torch.compile`` refuses."""
+        return grad, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+    def jvp(ctx: Any, tangent: Tensor, _: Optional[Tensor]) -> Tensor:
         return tangent.clone()  # a view of an input may not be returned
 
 
 def bounded(value: Tensor, bound: float) -> Tensor:
     """Return the maximum; see :func:`apa_mm.functional.lower_bound`."""
-    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+    transformed = torch._C._are_functorch_transforms_active()
+    if torch.compiler.is_compiling():
+        if transformed:  # where torch.compile passes over custom gradients
+            return torch.where(value < bound,
+                               bound + (value - value.detach()), value)
+        return _Descent.apply(value, bound)
+    if torch.jit.is_tracing():
         return value.clamp(min=bound)
+    if transformed or forward_ad._current_level >= 0:
+        return _Identity.apply(value, bound)
     # Above the bound it is the identity; one value on the CPU is cheap to see.
     if (value.numel() == 1 and value.device.type == 'cpu' and is_plain(value)
             and value.item() >= bound):
         return value
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
-        return _LowerBound.apply(value, bound)
-    return _ForwardLowerBound.apply(value, bound)
+    return _Descent.apply(value, bound)

@@ -8,7 +8,7 @@ from torch import Tensor
 from .build import library
 
 __all__ = [
-    'DTYPES', 'Layout', 'backward', 'backward_parts', 'find_layout',
+    'DTYPES', 'Layout', 'backward', 'backward_parts', 'find_layout', 'flat',
     'forward', 'library', 'pointer', 'threads'
 ]
 
@@ -152,6 +152,13 @@ def backward_parts(
         *_problem(x, kappa, lambd, layout, affine), pointer(center),
         int(kind), int(paper), int(layout.channels_last), threads(x))
     return grad_z, sums
+
+
+def flat(parameter: Tensor) -> Tensor:
+    """Return a tensor whose memory is that of the values in order, float32."""
+    if parameter.dtype == torch.float32 and parameter.is_contiguous():
+        return parameter
+    return parameter.detach().to(torch.float32).contiguous()
 
 
 def pointer(tensor: Optional[Tensor]) -> ctypes.c_void_p:

@@ -1,5 +1,5 @@
 """Learnable activations as modules: gates (eta) and units (x * eta)."""
-from typing import Sequence, Union
+from typing import Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,23 @@ MODELS.register_module(module=nn.Mish)
 LAMBDA_FLOOR = 1e-4
 
 Init = Union[float, Sequence[float]]
+Device = Union[torch.device, str, int, None]
+
+
+@torch.fx.wrap
+def _along_channels(parameter: Tensor, x: Tensor, count: int,
+                    dim: int) -> Tensor:
+    """Return ``(C,)`` in the shape that broadcasts along axis ``dim``."""
+    found = x.shape[dim] if -x.dim() <= dim < x.dim() else None
+    if not torch.jit.is_tracing() and found != count:
+        raise ValueError(
+            f'num_parameters must be 1 or the channel count {found} of '
+            f'an input of shape {tuple(x.shape)} (channel_dim={dim}), but '
+            f'got {count}; set num_parameters={found} or '
+            'channel_dim in act_cfg or gate_cfg')
+    shape = [1] * x.dim()
+    shape[dim] = count
+    return parameter.reshape(shape)
 
 
 class _Parametric(nn.Module):
@@ -34,22 +51,30 @@ class _Parametric(nn.Module):
         kappa_init (float | Sequence[float]): A constant, or low and high of
             the uniform distribution that ``kappa`` is drawn from.
         inplace (bool): Has no effect. mmcv's ConvModule sets it on every
-            activation whose name it does not know.
+            activation whose name it does not know; timm may give it in the
+            place of ``num_parameters``.
+        device (torch.device, optional): Where the parameters are made.
+        dtype (torch.dtype, optional): Their type.
     """
 
     def __init__(self,
                  num_parameters: int = 1,
                  channel_dim: int = 1,
                  kappa_init: Init = 1.0,
-                 inplace: bool = False) -> None:
+                 inplace: bool = False,
+                 device: Device = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
+        if isinstance(num_parameters, bool):
+            num_parameters = 1  # timm's act_layer(inplace)
         if not isinstance(num_parameters, int) or num_parameters < 1:
             raise ValueError('num_parameters must be 1 or the number of '
                              f'channels, but got {num_parameters!r}')
         self.num_parameters = num_parameters
         self.channel_dim = channel_dim
         self.kappa_init = check_range('kappa_init', kappa_init)
-        self.kappa = nn.Parameter(torch.empty(num_parameters))
+        self.kappa = nn.Parameter(
+            torch.empty(num_parameters, device=device, dtype=dtype))
 
     def reset_parameters(self) -> None:
         """Draw the parameters from their initial ranges again."""
@@ -58,18 +83,9 @@ class _Parametric(nn.Module):
     def _align(self, parameter: Tensor, x: Tensor) -> Tensor:
         """Reshape ``(C,)`` so that it broadcasts along ``channel_dim``."""
         if self.num_parameters == 1:
-            return parameter.reshape(())
-        dim = self.channel_dim
-        channels = x.shape[dim] if -x.dim() <= dim < x.dim() else None
-        if channels != self.num_parameters:
-            raise ValueError(
-                f'num_parameters must be 1 or the channel count {channels} of '
-                f'an input of shape {tuple(x.shape)} (channel_dim={dim}), but '
-                f'got {self.num_parameters}; set num_parameters={channels} or '
-                'channel_dim in act_cfg or gate_cfg')
-        shape = [1] * x.dim()
-        shape[dim] = channels
-        return parameter.reshape(shape)
+            return parameter
+        return _along_channels(parameter, x, self.num_parameters,
+                               self.channel_dim)
 
     def extra_repr(self) -> str:
         """Return the settings for ``print(module)``."""
@@ -89,14 +105,17 @@ class _Adaptive(_Parametric):
                  lambd_init: Init = (0.0, 1.0),
                  lambd_min: float = LAMBDA_FLOOR,
                  channel_dim: int = 1,
-                 inplace: bool = False) -> None:
-        super().__init__(num_parameters, channel_dim, kappa_init, inplace)
+                 inplace: bool = False,
+                 device: Device = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
+        super().__init__(num_parameters, channel_dim, kappa_init, inplace,
+                         device, dtype)
         if not lambd_min > 0:
             raise ValueError(f'lambd_min must be positive, but got '
                              f'{lambd_min}; the default is {LAMBDA_FLOOR}')
         self.lambd_init = check_range('lambd_init', lambd_init)
         self.lambd_min = lambd_min
-        self.lambd = nn.Parameter(torch.empty(num_parameters))
+        self.lambd = nn.Parameter(torch.empty_like(self.kappa))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -136,6 +155,8 @@ class APA(_Adaptive):
         lambd_min (float): Floor of lambda, positive.
         channel_dim (int): Axis of the channels if ``num_parameters > 1``.
         inplace (bool): Has no effect; accepted because mmcv sets it.
+        device (torch.device, optional): As torch's own modules take it.
+        dtype (torch.dtype, optional): Likewise.
 
     Raises:
         ValueError: For a bad argument, or an input whose channel count is
@@ -145,7 +166,7 @@ class APA(_Adaptive):
         >>> import torch
         >>> gate = APA(kappa_init=1.0, lambd_init=1.0)
         >>> gate(torch.zeros(1, 2))
-        tensor([[0.5000, 0.5000]], grad_fn=<APAFunctionBackward>)
+        tensor([[0.5000, 0.5000]], grad_fn=<_ActivationBackward>)
     """
 
     def __init__(self,
@@ -154,9 +175,11 @@ class APA(_Adaptive):
                  lambd_init: Init = (0.0, 1.0),
                  lambd_min: float = LAMBDA_FLOOR,
                  channel_dim: int = 1,
-                 inplace: bool = False) -> None:
+                 inplace: bool = False,
+                 device: Device = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
         super().__init__(num_parameters, kappa_init, lambd_init, lambd_min,
-                         channel_dim, inplace)
+                         channel_dim, inplace, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return eta(x) in [0, 1], shape and dtype of ``x``."""
@@ -177,6 +200,8 @@ class AGLU(_Adaptive):
             :func:`apa_mm.functional.aglu`.
         channel_dim (int): Axis of the channels if ``num_parameters > 1``.
         inplace (bool): Has no effect; accepted because mmcv sets it.
+        device (torch.device, optional): As torch's own modules take it.
+        dtype (torch.dtype, optional): Likewise.
 
     Raises:
         ValueError: See :class:`APA`.
@@ -185,7 +210,7 @@ class AGLU(_Adaptive):
         >>> import torch
         >>> unit = AGLU(kappa_init=1.0, lambd_init=1.0)
         >>> unit(torch.ones(1))
-        tensor([0.7311], grad_fn=<APAFunctionBackward>)
+        tensor([0.7311], grad_fn=<_ActivationBackward>)
     """
 
     def __init__(self,
@@ -195,9 +220,11 @@ class AGLU(_Adaptive):
                  lambd_min: float = LAMBDA_FLOOR,
                  lambda_grad: str = 'exact',
                  channel_dim: int = 1,
-                 inplace: bool = False) -> None:
+                 inplace: bool = False,
+                 device: Device = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
         super().__init__(num_parameters, kappa_init, lambd_init, lambd_min,
-                         channel_dim, inplace)
+                         channel_dim, inplace, device, dtype)
         check_choice('lambda_grad', lambda_grad, LAMBDA_GRADS)
         self.lambda_grad = lambda_grad
 
@@ -216,9 +243,14 @@ class Gumbel(nn.Module):
 
     Args:
         inplace (bool): Has no effect; accepted because mmcv sets it.
+        device (torch.device, optional): As torch's own modules take it.
+        dtype (torch.dtype, optional): Likewise.
     """
 
-    def __init__(self, inplace: bool = False) -> None:
+    def __init__(self,
+                 inplace: bool = False,
+                 device: Device = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -240,19 +272,27 @@ class TemperedSigmoid(_Parametric):
             range.
         channel_dim (int): Axis of the channels if ``num_parameters > 1``.
         inplace (bool): Has no effect; accepted because mmcv sets it.
+        device (torch.device, optional): As torch's own modules take it.
+        dtype (torch.dtype, optional): Likewise.
     """
 
     def __init__(self,
                  num_parameters: int = 1,
                  kappa_init: Init = 1.0,
                  channel_dim: int = 1,
-                 inplace: bool = False) -> None:
-        super().__init__(num_parameters, channel_dim, kappa_init, inplace)
+                 inplace: bool = False,
+                 device: Device = None,
+                 dtype: Optional[torch.dtype] = None) -> None:
+        super().__init__(num_parameters, channel_dim, kappa_init, inplace,
+                         device, dtype)
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return values in [0, 1], shape and dtype of ``x``."""
-        return torch.sigmoid(self._align(self.kappa, x) * x)
+        kappa = self._align(self.kappa, x)
+        if self.num_parameters == 1:  # half inputs stay half
+            kappa = kappa.reshape(())
+        return torch.sigmoid(kappa * x)
 
 
 @MODELS.register_module()

@@ -1,24 +1,32 @@
 """One availability flag per optional library, found without importing it."""
 from importlib.util import find_spec
+from pathlib import Path
 
 __all__ = [
     'HAS_HOTCOCO', 'HAS_MMCV_OPS', 'HAS_MMDET', 'HAS_MMPRETRAIN', 'HAS_TRITON'
 ]
 
 
-def _has(*names: str) -> bool:
-    """Return whether every module can be found; a parent comes first.
+def _has(name: str) -> bool:
+    """Return whether a top-level module can be found.
 
-    ``find_spec('a.b')`` raises if ``a`` is missing, hence the order.
+    A dotted name would import its parent: mmcv, and with it cv2.
     """
-    return all(find_spec(name) is not None for name in names)
+    return find_spec(name) is not None
+
+
+def _has_mmcv_ops() -> bool:
+    spec = find_spec('mmcv')
+    folders = spec.submodule_search_locations if spec else None
+    return any(file.suffix in ('.so', '.pyd') for folder in folders or ()
+               for file in Path(folder).glob('_ext*'))
 
 
 #: mmcv with its compiled operators; mmcv-lite has no ``_ext``.
-HAS_MMCV_OPS: bool = _has('mmcv', 'mmcv._ext')
+HAS_MMCV_OPS: bool = _has_mmcv_ops()
 #: 42 modules of mmdet import ``mmcv.ops``, so mmdet without them is unusable.
 HAS_MMDET: bool = HAS_MMCV_OPS and _has('mmdet')
-HAS_MMPRETRAIN: bool = _has('mmcv', 'mmpretrain')
+HAS_MMPRETRAIN: bool = _has('mmcv') and _has('mmpretrain')
 HAS_HOTCOCO: bool = _has('hotcoco')
 #: Comes with torch's CUDA builds for Linux.
 HAS_TRITON: bool = _has('triton')

@@ -73,12 +73,12 @@ def test_a_block_works_under_func_and_refuses_double_backward_when_joined():
     for fuse in (True, False):
         block.fuse = fuse
         leaf = x.clone().requires_grad_()
-        first, = torch.autograd.grad(
-            block(leaf).square().sum(), leaf, create_graph=True)
+        loss = block(leaf).square().sum()
         if fuse:
             with pytest.raises(RuntimeError, match='set fuse=False'):
-                first.square().sum().backward()
+                torch.autograd.grad(loss, leaf, create_graph=True)
         else:
+            first, = torch.autograd.grad(loss, leaf, create_graph=True)
             first.square().sum().backward()
             assert leaf.grad.isfinite().all()
 

@@ -81,6 +81,12 @@ inline float atanh_tail(float s) {
   return p * s;
 }
 
+// Stands for infinity in the exponent: infinity times 0 would be NaN.
+inline float finite(float z) {
+  z = z < -1e30f ? -1e30f : z;
+  return z > 1e30f ? 1e30f : z;
+}
+
 struct Parameters {
   float kappa, log_lambda, inverse_lambda, scale, shift, center;
 };
@@ -102,13 +108,14 @@ template <Kind kKind>
 inline float forward_at(float z, const Parameters& p) {
   if constexpr (kKind == kGumbel)
     return exp_flushed(-exp_negative(gumbel_exponent(z, p)));
-  const float t = p.log_lambda - p.kappa * z;
+  const float t = p.log_lambda - p.kappa * finite(z);
   const float v = exp_negative(-std::fabs(t));
   const float s = v / (2.f + v);
   const float softplus =
       (t > 0.f ? t : 0.f) + 2.f * (s + s * s * atanh_tail(s));
-  const float eta = exp_negative(-softplus * p.inverse_lambda);
-  return kKind == kUnit ? z * eta : eta;
+  const float exponent = -softplus * p.inverse_lambda;
+  const float eta = exp_negative(exponent);
+  return exponent < -87.3f ? 0.f : kKind == kUnit ? z * eta : eta;
 }
 
 template <Kind kKind, bool kPaper>
@@ -118,6 +125,7 @@ ALWAYS_INLINE Gradient backward_at(float z, float grad, const Parameters& p) {
     const float slope = grad * exp_flushed(u - exp_negative(u));
     return Gradient{slope * p.kappa, slope * z, 0.f};
   }
+  z = finite(z);
   const float t = p.log_lambda - p.kappa * z;
   const float v = exp_negative(-std::fabs(t));
   const float r = 1.f / ((2.f + v) * (1.f + v));
@@ -127,7 +135,7 @@ ALWAYS_INLINE Gradient backward_at(float z, float grad, const Parameters& p) {
   const float log1p = 2.f * (s + s * s * tail);
   const bool positive = t > 0.f;
   const float sigmoid = positive ? inverse : v * inverse;
-  const float eta = exp_negative(
+  const float eta = exp_flushed(
       -((positive ? t : 0.f) + log1p) * p.inverse_lambda);
   const float g = eta * sigmoid * p.inverse_lambda;
   const float outer = kKind == kUnit ? grad * z : grad;

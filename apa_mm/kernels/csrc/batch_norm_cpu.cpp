@@ -23,16 +23,20 @@ Moments row_moments(const float* in, int64_t inner) {
     total += sum;
   }
   const float mean = static_cast<float>(total / inner);
-  double squares = 0;
+  // The second pass corrects the mean, whose sum was rounded.
+  double squares = 0, rest = 0;
   for (int64_t begin = 0; begin < inner; begin += kChunk) {
     const int64_t end = begin + kChunk < inner ? begin + kChunk : inner;
-    float sum = 0.f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = begin; i < end; ++i)
-      sum += (in[i] - mean) * (in[i] - mean);
-    squares += sum;
+    float sum = 0.f, off = 0.f;
+#pragma omp simd reduction(+ : sum, off)
+    for (int64_t i = begin; i < end; ++i) {
+      const float away = in[i] - mean;
+      sum += away * away;
+      off += away;
+    }
+    squares += sum, rest += off;
   }
-  return {total / inner, squares};
+  return {mean + rest / inner, squares - rest * rest / inner};
 }
 
 }  // namespace
