@@ -156,7 +156,8 @@ files = set()
 sys.setprofile(lambda frame, event, arg: files.add(frame.f_code.co_filename))
 aglu(x, kappa=1., lambd=1.)
 sys.setprofile(None)
-new = sorted(f for f in files if f.startswith(sys.modules['apa_mm'].__path__[0]))
+root = sys.modules['apa_mm'].__path__[0]
+new = sorted(f for f in files if f.startswith(root))
 """
     files = [Path(f).name for f in alone(more)[0]]
     assert len(files) <= 3, files

@@ -54,8 +54,13 @@ class _Identity(torch.autograd.Function):
         return tangent.clone()  # a view of an input may not be returned
 
 
-#: torch 2.6 and older cannot tell export from compilation.
-_is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+def _is_exporting() -> bool:
+    """Return what ``torch.compiler.is_exporting`` should.
+
+    torch.compile takes that one for True whenever it compiles (2.9), and
+    torch 2.6 and older do not have it.
+    """
+    return getattr(torch.compiler, '_is_exporting_flag', False)
 
 
 def bounded(value: Tensor, bound: float) -> Tensor:
