@@ -21,28 +21,19 @@ WHITE = 16
 class DigitsLT(BaseDataset):
     """Handwritten digits of scikit-learn with a long-tailed training split.
 
-    The 1,797 images (8 x 8 pixels, 174 to 183 of each digit) come with
-    scikit-learn. The test split holds the same number of every digit, the
-    training split keeps of the others what the profile gives, the most of
-    digit 0. The splits share no image and depend on nothing but the
-    arguments.
-
-    Images are grey, repeated in three channels: (S, S, 3), uint8, S being
-    ``image_size``. The meta information of both splits holds
-    ``train_class_counts``, so that both need the same ``imbalance_factor``
-    and ``profile``.
+    Of its 1,797 images (8 x 8 pixels, grey, here repeated in three channels)
+    the test split holds the same number of every digit, and the training
+    split of the others what the profile gives, the most of digit 0. The meta
+    information of both splits holds ``train_class_counts``, so that both need
+    the same ``imbalance_factor`` and ``profile``.
 
     Args:
-        split (str): 'train' or 'test'. Defaults to 'train'.
-        imbalance_factor (float): Largest class over smallest, at least 1.
-            Defaults to 50.
-        profile (str): 'exp' or 'step'. Defaults to 'exp'.
+        split, imbalance_factor, profile, seed: As in
+            :class:`apa_mm.CIFAR10LT`.
         test_per_class (int): Test images of every digit. Defaults to 40.
-        image_size (int): S, in pixels; other than 8 it is reached by
-            bilinear interpolation. Defaults to 8.
-        seed (int): Seed of the splits. Defaults to 0.
-        metainfo (dict, optional): As in MMPretrain's ``BaseDataset``.
-        **kwargs: As in MMPretrain's ``BaseDataset``.
+        image_size (int): In pixels; other than 8 it is reached by bilinear
+            interpolation. Defaults to 8.
+        metainfo, **kwargs: As in MMPretrain's ``BaseDataset``.
 
     Raises:
         RuntimeError: If scikit-learn is not installed.
@@ -78,14 +69,7 @@ class DigitsLT(BaseDataset):
         super().__init__(ann_file='', metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> List[dict]:
-        """Draw the split.
-
-        Returns:
-            list[dict]: 'img' and 'gt_label' of every image.
-
-        Raises:
-            ValueError: See the class.
-        """
+        """Draw the split."""
         digits = _load_digits()
         labels = digits.target.astype(np.int64)
         smallest = int(np.bincount(labels).min())

@@ -19,19 +19,13 @@ __all__ = ['INaturalist2018', 'ImageListDataset', 'ImageNetLT', 'PlacesLT']
 class ImageListDataset(BaseDataset):
     """Images and labels from a list file, ``path label`` in every line.
 
-    The meta information holds, besides ``classes``, the ``label_order`` and
-    ``train_class_counts``, training images per class in that order. The
-    latter is what :class:`apa_mm.ShotAccuracy` groups the classes by; an
-    evaluation set knows it if ``train_ann_file`` is given. mmengine saves the
-    training set's meta information in every checkpoint.
+    The meta information, which mmengine saves in every checkpoint, holds the
+    ``label_order`` and ``train_class_counts``, training images per class in
+    that order; an evaluation set knows them by its ``train_ann_file``.
 
     With ``label_order='frequency'`` the label of a class is its rank by
-    falling number of training images, as in the authors' classifiers for
-    ImageNet-LT, Places-LT and iNaturalist 2018. Classes of the same size keep
-    the order of their native labels here, while the authors' sort is not
-    stable: rows of such classes may be swapped in a converted classifier.
-
-    Everything is checked when the data set is built, before training.
+    falling number of training images, as in the authors' long-tailed
+    classifiers; see :func:`frequency_ranks` for classes of the same size.
 
     Args:
         ann_file (str): The list file, relative to ``data_root``.
@@ -47,12 +41,8 @@ class ImageListDataset(BaseDataset):
             some classes. Defaults to False.
         metainfo (dict, optional): ``classes`` are names in native order; by
             default the names of the images' folders.
-        data_root (str): Root of the lists and images.
-        data_prefix (str | dict): Folder that the paths start from, relative
-            to ``data_root``.
-        test_mode (bool): Whether this is an evaluation set.
-        lazy_init (bool): Whether to read the list only when it is needed.
-        **kwargs: As in MMPretrain's ``BaseDataset``.
+        data_root, data_prefix, test_mode, lazy_init, **kwargs: As in
+            MMPretrain's ``BaseDataset``.
 
     Raises:
         ValueError: For a wrong argument, list file or number of images or
@@ -103,14 +93,7 @@ class ImageListDataset(BaseDataset):
             **kwargs)
 
     def load_data_list(self) -> List[dict]:
-        """Read and check the list file.
-
-        Returns:
-            list[dict]: 'img_path' and 'gt_label' of every image.
-
-        Raises:
-            ValueError: See the class.
-        """
+        """Read and check the list file."""
         samples = read_list_file(self.ann_file, self.num_classes)
         if self.num_images is not None and len(
                 samples.paths) != self.num_images:

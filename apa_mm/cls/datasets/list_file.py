@@ -33,13 +33,6 @@ def read_list_file(path: str, num_classes: int) -> ListFile:
     Path and label are separated by white space; the path itself may have
     blanks inside. Labels start at 0.
 
-    Args:
-        path (str): The list file.
-        num_classes (int): C.
-
-    Returns:
-        ListFile: Its samples in the order of the file.
-
     Raises:
         ValueError: If the file is missing, no text or empty, a line is not
             ``path label``, or a label is out of range.
@@ -78,10 +71,6 @@ def read_list_file(path: str, num_classes: int) -> ListFile:
 def check_images(samples: ListFile, root: str) -> None:
     """Make sure that every image exists; only a local disk is looked at.
 
-    Args:
-        samples (ListFile): The samples.
-        root (str): Folder of the images.
-
     Raises:
         ValueError: If images are missing.
     """
@@ -100,11 +89,6 @@ def check_images(samples: ListFile, root: str) -> None:
 def folder_names(paths: Sequence[str], labels: np.ndarray,
                  num_classes: int) -> List[str]:
     """Name every class after the folder that holds its images.
-
-    Args:
-        paths (Sequence[str]): Image paths, N entries.
-        labels (np.ndarray): Labels in [0, C), int64, (N,).
-        num_classes (int): C.
 
     Returns:
         list[str]: C different names; the label itself for a class without

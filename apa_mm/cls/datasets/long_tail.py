@@ -76,14 +76,10 @@ def draw_subset(labels: np.ndarray, counts: Sequence[int],
     Args:
         labels (np.ndarray): Labels, int64, (N,).
         counts (Sequence[int]): Samples to keep of each class, C entries.
-        rng (np.random.RandomState): Source of randomness; numpy guarantees
-            that its stream never changes.
+        rng (np.random.RandomState): numpy never changes its stream.
 
     Returns:
         np.ndarray: Indices, class by class, int64, (sum of counts,).
-
-    Raises:
-        ValueError: If a class has too few samples.
     """
     kept = []
     for label, count in enumerate(counts):
@@ -104,12 +100,6 @@ def frequency_ranks(counts: Sequence[int]) -> np.ndarray:
     Classes of the same size keep their order. The authors' own sort does not
     promise that, so that their classes of one size may be swapped.
 
-    Args:
-        counts (Sequence[int]): Train images per class, C entries.
-
-    Returns:
-        np.ndarray: Rank of class c at position c, int64, (C,).
-
     Example:
         >>> frequency_ranks([5, 9, 5, 7]).tolist()
         [2, 0, 3, 1]
@@ -121,12 +111,7 @@ def frequency_ranks(counts: Sequence[int]) -> np.ndarray:
 
 
 def check_class_counts(name: str, counts: Sequence[int]) -> None:
-    """Raise ValueError if a class has no training image.
-
-    Args:
-        name (str): The data set or its list file, for the message.
-        counts (Sequence[int]): Train images per class, C entries.
-    """
+    """Raise ValueError if a class has no training image."""
     empty = [c for c, count in enumerate(counts) if count == 0]
     if empty:
         shown = ', '.join(map(str, empty[:5])) + (', ...' * (len(empty) > 5))

@@ -71,25 +71,13 @@ class LogitOffset(ClassCounts):
 
         The class counts are asked for here too, so that forgetting them ends
         the first iteration rather than the first validation.
-
-        Args:
-            feats (tuple[Tensor]): Features, one per stage.
-            data_samples (list[DataSample]): Annotations.
-            **kwargs: For the loss module.
-
-        Returns:
-            dict[str, Tensor]: Losses by name.
         """
         if self.logit_offset is not None:
             self.require_class_counts()
         return super().loss(feats, data_samples, **kwargs)
 
     def offsets(self) -> Tensor:
-        """Return what is added to the logits at test time, (C,).
-
-        Raises:
-            RuntimeError: If the class counts were never given.
-        """
+        """Return what is added to the logits at test time, (C,)."""
         counts = self.require_class_counts()
         offset = long_tail.logit_offset(counts, self.logit_offset['type'])
         return self.logit_offset['tau'] * offset

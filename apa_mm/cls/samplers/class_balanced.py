@@ -91,11 +91,7 @@ class ClassBalancedSampler(Sampler):
         return self.total_size // self.world_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration draw other samples.
-
-        Args:
-            epoch (int): Epoch number.
-        """
+        """Let the next iteration draw other samples."""
         self.epoch = epoch
 
 
