@@ -117,3 +117,10 @@ def test_every_config_folder_has_a_readme_that_names_its_data():
     for folder in sorted((ROOT / 'configs').glob('[cd]*/*/metafile.yml')):
         text = Path(folder).with_name('README.md').read_text()
         assert 'data' in text.lower(), folder
+
+
+def test_the_tools_readme_names_every_tool():
+    text = text_of('tools/README.md').split('## ')[0]
+    for path in (ROOT / 'tools').glob('*.*'):
+        if path.suffix in ('.py', '.sh'):
+            assert f'{path.name}`' in text, path.name

@@ -18,10 +18,10 @@ from mmengine.registry import DefaultScope
 
 from apa_mm.registry import MODELS
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
-
-ROOT = Path(__file__).parents[1]
 from support import checkpoint_layouts as layouts
 from support import checkpoint_networks as networks
+
+ROOT = Path(__file__).parents[1]
 
 
 DETECTOR = """
@@ -270,12 +270,12 @@ assert 'apa_mm' not in sys.modules and sorted(content) == [
 assert content['meta']['dataset_meta'] == dict(
     classes=('a', 'b', 'c'), palette=[[0, 0, 0]] * 3)
 from mmdet.apis import DetInferencer, init_detector
-model = init_detector('det.py', sys.argv[1], device='cpu')
-assert model.dataset_meta['classes'] == ('a', 'b', 'c')
 for config in ('det.py', None):  # None: the one in the file
     inferencer = DetInferencer(config, sys.argv[1], device='cpu')
     for name, value in content['state_dict'].items():
         assert torch.equal(inferencer.model.state_dict()[name], value), name
+model = init_detector('det.py', sys.argv[1], device='cpu')
+assert model.dataset_meta['classes'] == ('a', 'b', 'c')
 """
 
 

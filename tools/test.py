@@ -29,6 +29,6 @@ def parse_args() -> argparse.Namespace:
 
 if __name__ == '__main__':
     try:
-        test(**vars(parse_args()))
+        test(**vars(parse_args()), merge_views='apa_mm.LargeVocabTTAModel')
     except InputError as error:
         raise SystemExit(f'error: {error}') from None

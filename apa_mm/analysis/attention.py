@@ -4,6 +4,7 @@ from typing import Any, Dict, List, Sequence
 
 import torch
 
+from apa_mm.functional.attention import GateStats
 from apa_mm.layers.gates import GateSums, find_gates, is_spatial, record_gates
 from apa_mm.layers.pairs import units_and_gates
 
@@ -11,7 +12,7 @@ from .errors import AnalysisError
 from .loading import (Batch, Settings, Source, Subject, load_subjects,
                       run_images)
 from .plot_style import drawing, label_axis, line_style
-from .runs import View
+from .runs import View, grouped
 
 __all__ = ['analyze']
 
@@ -130,12 +131,9 @@ def _rows(subject: Subject, sums: GateSums, spatial: set,
 def _metrics(rows: List[Dict[str, Any]], run: str,
              signals: Dict[str, Dict[str, dict]]) -> Dict[str, Any]:
     gates: Dict[str, Any] = {}
-    for row in rows:
-        if row['run'] == run:
-            gates.setdefault(row['gate'], {})[row['group']] = {
-                key: row[key]
-                for key in ('images', 'values', 'mean', 'variance', 'entropy')
-            }
+    for row in grouped(rows, 'run')[run, ]:
+        gates.setdefault(row['gate'], {})[row['group']] = {
+            key: row[key] for key in GateStats._fields}
     for name, groups in signals[run].items():
         for group, signal in groups.items():
             gates[name][group]['signal'] = signal
@@ -145,8 +143,7 @@ def _metrics(rows: List[Dict[str, Any]], run: str,
 def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """Average over layers, one line per run and group."""
     summary = []
-    for run, group in dict.fromkeys((r['run'], r['group']) for r in rows):
-        mine = [r for r in rows if (r['run'], r['group']) == (run, group)]
+    for (run, group), mine in grouped(rows, 'run', 'group').items():
         line = dict(run=run, group=group, images=mine[0]['images'],
                     gates=len(mine))
         for name, _ in MEASURES:
@@ -158,22 +155,20 @@ def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
 
 def draw(rows: Sequence[Dict[str, Any]], path: str) -> None:
     """Draw one row of panels per measure, one column per group."""
-    groups = list(dict.fromkeys(r['group'] for r in rows))
-    lines = list(dict.fromkeys((r['run'], r['kind']) for r in rows))
-    mixed = len({kind for _, kind in lines}) > 1
+    groups = grouped(rows, 'group')
+    mixed = len(grouped(rows, 'kind')) > 1
     with drawing(path, len(MEASURES), len(groups), 2.7, 2.1, sharex=True,
                  sharey='row') as (figure, axes):
         for i, (measure, unit) in enumerate(MEASURES):
-            for j, group in enumerate(groups):
+            for j, ((group, ), some) in enumerate(groups.items()):
                 axis = axes[i][j]
-                for number, line in enumerate(lines):
-                    mine = [r for r in rows if (r['run'], r['kind']) == line
-                            and r['group'] == group]
+                lines = grouped(some, 'run', 'kind')
+                for number, (line, mine) in enumerate(lines.items()):
                     axis.plot([r['depth'] for r in mine],
                               [r[measure] for r in mine],
                               label=', '.join(line) if mixed else line[0],
                               **line_style(number))
-                images = max(r['images'] for r in rows if r['group'] == group)
+                images = max(r['images'] for r in some)
                 label_axis(
                     axis,
                     f'{group} ({images} images)' if i == 0 else '',

@@ -11,7 +11,7 @@ from apa_mm.layers.pairs import Pair
 
 from .loading import Settings, Source
 from .plot_style import drawing, label_axis, line_style
-from .runs import View
+from .runs import View, grouped
 
 __all__ = ['analyze', 'function_rows']
 
@@ -23,6 +23,7 @@ DERIVATIVES = dict(
     d_x=r'$\partial f / \partial z$',
     d_kappa=r'$\partial f / \partial \kappa$',
     d_lambda=r'$\partial f / \partial \lambda$')
+CURVE = ('function', 'kappa', 'lambd')
 #: Points from -6 to 6, an exact 0 among them.
 STEPS = 120
 RANGE = 6.
@@ -87,15 +88,11 @@ def analyze(sources: Sequence[Source], settings: Settings) -> View:
     pairs = {name: found for name, found in pairs.items() if found}
     if pairs:
         pictures['learned.png'] = partial(_draw_learned, pairs)
-    curves = dict.fromkeys((r['function'], r['kappa'], r['lambd'])
-                           for r in rows)
     summary = []
-    for curve in curves:
-        mine = [r for r in rows
-                if (r['function'], r['kappa'], r['lambd']) == curve]
+    for curve, mine in grouped(rows, *CURVE).items():
         middle = min(mine, key=lambda r: abs(r['x']))
         summary.append(dict(
-            function=curve[0], kappa=curve[1], lambd=curve[2],
+            zip(CURVE, curve, strict=True),
             at_0=middle['value'], slope_at_0=middle['d_x'],
             lowest=min(r['value'] for r in mine)))
     return View(
@@ -111,8 +108,7 @@ def analyze(sources: Sequence[Source], settings: Settings) -> View:
 def _plot(axis: object, rows: List[Dict[str, Any]], function: str,
           curves: Sequence[tuple], column: str, varied: str) -> None:
     for number, (kappa, lambd) in enumerate(curves):
-        mine = [r for r in rows if (r['function'], r['kappa'], r['lambd'])
-                == (function, kappa, lambd)]
+        mine = grouped(rows, *CURVE)[function, kappa, lambd]
         value = lambd if varied == 'lambd' else kappa
         symbol = r'\lambda' if varied == 'lambd' else r'\kappa'
         axis.plot([r['x'] for r in mine], [r[column] for r in mine],

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from .explanation import Explanation, choose_images, choose_layer, explain
 from .loading import Settings, Source, Subject, load_subjects, progress_bar
 from .plot_style import drawing, label_axis, line_style
-from .runs import View
+from .runs import View, grouped
 
 __all__ = ['analyze']
 
@@ -53,13 +53,13 @@ def analyze(sources: Sequence[Source],
             notes.append(f'{subject.name} has no attention gate to show')
     rows = [_row(subject, item) for subject in subjects
             for item in found[subject.name]]
+    by_run = grouped(rows, 'run')
     return View(
         title='Grad-CAM beside the last gate',
         text=TEXT,
         metrics={subject.name: dict(
             layer=layers[subject.name],
-            images=[_row(subject, item) for item in found[subject.name]])
-            for subject in subjects},
+            images=by_run[subject.name, ]) for subject in subjects},
         rows=rows,
         summary=rows,
         pictures={'gradcam.png': lambda path: _draw(subjects, found, path)},

@@ -2,7 +2,6 @@
 
 Legend: C classes, R boxes.
 """
-import re
 import sys
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -21,8 +20,8 @@ from torchvision.ops import box_iou
 
 from apa_mm.engine.launch_options import load_config
 from apa_mm.functional.shots import FEW_SHOT, MANY_SHOT
-from apa_mm.weights.load_check import rehearse_loading
-from apa_mm.weights.reading import read_checkpoint
+from apa_mm.weights import read_checkpoint
+from apa_mm.weights.load_check import rehearse_loading, state_dict_of
 
 from .errors import AnalysisError
 from .groups import ClassGroups, group_classes
@@ -126,11 +125,7 @@ def load_model(cfg: Config, checkpoint: str) -> nn.Module:
         AnalysisError: If the checkpoint is of another model.
         CheckpointError: If the file cannot be read.
     """
-    content = read_checkpoint(checkpoint).content
-    state = {
-        re.sub(r'^module\.', '', name): value
-        for name, value in content.get('state_dict', content).items()
-    }
+    state = state_dict_of(read_checkpoint(checkpoint).content)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model_cfg = deepcopy(cfg.model)
     if 'data_preprocessor' in cfg:

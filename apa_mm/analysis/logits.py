@@ -17,7 +17,7 @@ from .errors import AnalysisError, check_finite
 from .loading import Settings, Source, Subject, load_subjects, run_images
 from .plot_style import drawing, label_axis, line_style
 from .reservoir import CAPACITY, ClassLogits
-from .runs import View
+from .runs import View, grouped
 
 __all__ = ['LogitFit', 'analyze', 'fit_logits']
 
@@ -176,8 +176,7 @@ def _examples(subject: Subject, fits: Dict[int, LogitFit]) -> List[tuple]:
 
 def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     summary = []
-    for run in dict.fromkeys(r['run'] for r in rows):
-        mine = [r for r in rows if r['run'] == run]
+    for (run, ), mine in grouped(rows, 'run').items():
         for group in dict.fromkeys(['all', *_groups(mine)]):
             some = [r for r in mine if group in ('all', r['group'])]
             fitted = [r for r in some if r['nearer']]

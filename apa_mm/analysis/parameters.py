@@ -19,7 +19,7 @@ from apa_mm.weights.errors import CheckpointError
 from .errors import AnalysisError
 from .loading import Settings, Source
 from .plot_style import drawing, label_axis, line_style
-from .runs import View
+from .runs import View, grouped
 from .traces import draw_trace, read_trace, starts_of
 
 __all__ = [
@@ -150,8 +150,7 @@ def _notes(kept: Dict[str, Inspection], bare: List[str]) -> List[str]:
 
 def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     summary = []
-    for run, kind in dict.fromkeys((r['run'], r['kind']) for r in rows):
-        mine = [r for r in rows if (r['run'], r['kind']) == (run, kind)]
+    for (run, kind), mine in grouped(rows, 'run', 'kind').items():
         line = dict(run=run, kind=kind, sites=len(mine))
         for name in ('kappa', 'lambd', 'slope', 'eta0'):
             values = [r[name] for r in mine]

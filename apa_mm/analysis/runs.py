@@ -12,7 +12,8 @@ from apa_mm.utils.files import replacing
 from apa_mm.utils.tables import text_table
 
 __all__ = [
-    'View', 'default_name', 'format_rows', 'new_folder', 'write_view'
+    'View', 'default_name', 'format_rows', 'grouped', 'new_folder',
+    'write_view'
 ]
 
 METRICS_FILE = 'metrics.json'
@@ -41,6 +42,15 @@ class View:
     pictures: Dict[str, Callable[[str], None]]
     notes: List[str] = field(default_factory=list)
     settings: Dict[str, Any] = field(default_factory=dict)
+
+
+def grouped(rows: Sequence[Dict[str, Any]],
+            *keys: str) -> Dict[tuple, List[Dict[str, Any]]]:
+    """Return rows by their values of some keys, in the order of the rows."""
+    groups: Dict[tuple, List[Dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
 
 
 def default_name(checkpoint: str) -> str:

@@ -1,21 +1,24 @@
 """ResNet with adaptive parametric activations and channel attention."""
-from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
+import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
-from mmengine.model import BaseModule, constant_init
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from apa_mm.layers import build_site_activation, can_fuse, fused_norm_act
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
-from apa_mm.weights.pretrained import check_pretrained
 
-from .resnet_blocks import ACT_CFG, ARCHITECTURES, NORM_CFG, build_shortcut
+from .resnet_blocks import ACT_CFG, ARCHITECTURES, NORM_CFG
+from .resnet_stages import (build_shortcut, per_stage, stage_dilations,
+                            stage_plugins)
+from .resnet_training import TrainedBackbone
 
 __all__ = ['APAResNet']
 
-STEM_CHANNELS = 64
+STRIDES = (1, 2, 2, 2)
+DILATIONS = (1, 1, 1, 1)
+NO_DCN = (False, False, False, False)
 DEFAULT_INIT = [
     dict(type='Kaiming', layer='Conv2d'),
     dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
@@ -23,15 +26,27 @@ DEFAULT_INIT = [
 
 
 @MODELS.register_module()
-class APAResNet(BaseModule):
+class APAResNet(TrainedBackbone):
     """ResNet or ResNeXt with AGLU units and APA* channel attention.
 
     With no argument but ``depth`` this is the paper's "APA* + AGLU" network;
     its ImageNet form with a 1000-way linear head has 28,102,314 parameters at
-    depth 50. The class serves as backbone in MMDetection and MMPretrain and
-    takes the arguments that their ResNet configs set, so that a child config
-    may replace the ``type`` alone. Names of convolution, norm and shortcut
-    tensors equal theirs and torchvision's.
+    depth 50. It takes every argument of MMDetection's ResNet and ResNeXt,
+    MMPretrain's ResNet, ResNeXt, SEResNet and SEResNeXt and
+    MMSegmentation's ResNet, so that a child config may replace the ``type``
+    alone. Names of convolution, norm and shortcut tensors equal theirs and
+    torchvision's.
+
+    **Defaults that are not theirs**, the same in every library: set them if
+    the config counted on its library's.
+
+    ====================  =====  =====  ==========  ==============
+    argument              here   mmdet  mmpretrain  mmsegmentation
+    ====================  =====  =====  ==========  ==============
+    norm_eval             False  True   False       False
+    zero_init_residual    False  True   True        True
+    out_indices           all    all    (3, )       all
+    ====================  =====  =====  ==========  ==============
 
     Differences from mmdet's ResNet: the activation is one module per site
     (stem ``act1``, blocks ``act1`` to ``act3``), since its parameters are
@@ -48,7 +63,8 @@ class APAResNet(BaseModule):
         style (str): 'pytorch' or 'caffe': which convolution of a bottleneck
             has the stride.
         groups (int): Groups of the 3x3 convolutions; 32 for ResNeXt 32x4d.
-        base_width (int): Width per group; 4 for ResNeXt 32x4d.
+        base_width (int, optional): Width per group; None is 64, or 4 with
+            ``groups``. Also called ``width_per_group``.
         frozen_stages (int): -1 trains all, 0 freezes the stem, n the stem
             and the first n stages.
         freeze_stem_act (bool): Whether a frozen stem includes its AGLU. The
@@ -63,18 +79,41 @@ class APAResNet(BaseModule):
         attention_cfg (dict, optional): Attention at the end of every block,
             by default APA*; None for a plain ResNet.
         with_cp (bool): Checkpoint the blocks to save memory.
-        fuse (bool, optional): Join BatchNorm, attention, addition and AGLU,
-            with the same results and state and less memory. True: wherever
-            possible; False: never; None: where it was measured to be faster,
-            float32 on the CPU. Modules with hooks are never joined.
+        fuse (bool, optional): Run BatchNorm, attention, addition and AGLU as
+            one kernel, with the same results and state and less memory.
+            True: wherever possible; False: never; None: where it was
+            measured to be faster, float32 on the CPU. Modules with hooks are
+            never fused.
         zero_init_residual (bool): Start the last norm of every block at 0.
             The paper's networks do not.
         init_cfg (dict | list[dict], optional): Initialisation; a
             ``Pretrained`` checkpoint that does not fit raises ValueError.
+        stem_channels (int, optional): Channels of the stem; None is
+            ``base_channels``.
+        base_channels (int): Width of the first stage.
+        expansion (int, optional): Output channels of a block by its width.
+        deep_stem (bool): Three 3x3 convolutions, named as in mmdet and
+            mmsegmentation, instead of one 7x7.
+        avg_down (bool): Let a pooling take the stride of the shortcuts.
+        dcn (dict, optional): Deformable convolution for the 3x3 ones of the
+            stages in ``stage_with_dcn``.
+        stage_with_dcn (Sequence[bool]): See ``dcn``.
+        plugins (list[dict], optional): mmdet's plugins of bottlenecks, with
+            ``cfg``, ``position`` and ``stages``.
+        drop_path_rate (float): Stochastic depth, rising linearly to this.
+        contract_dilation (bool): Halve the dilation of a dilated stage's
+            first block (mmsegmentation).
+        multi_grid (Sequence[int], optional): Dilations of the last stage's
+            blocks (mmsegmentation).
+        pretrained (str, optional): Old form of a ``Pretrained`` init_cfg.
+        width_per_group (int, optional): MMPretrain's name of ``base_width``.
+        se_ratio (int, optional): MMPretrain's name of the attention's
+            ``reduction``.
 
     Raises:
         ValueError: For a depth, stage count, index or style that does not
-            exist, or a pretrained checkpoint of another architecture.
+            exist, settings of stages that do not fit their number, or a
+            pretrained checkpoint of another architecture.
 
     Example:
         >>> import torch
@@ -85,19 +124,18 @@ class APAResNet(BaseModule):
 
     #: depth -> (block class, blocks per stage)
     architectures: dict = ARCHITECTURES
-    stem_channels: int = STEM_CHANNELS
     make_shortcut: Callable = staticmethod(build_shortcut)
 
     def __init__(self,
                  depth: int,
                  in_channels: int = 3,
                  num_stages: int = 4,
-                 strides: Sequence[int] = (1, 2, 2, 2),
-                 dilations: Sequence[int] = (1, 1, 1, 1),
+                 strides: Sequence[int] = STRIDES,
+                 dilations: Sequence[int] = DILATIONS,
                  out_indices: Sequence[int] = (0, 1, 2, 3),
                  style: str = 'pytorch',
                  groups: int = 1,
-                 base_width: int = 64,
+                 base_width: Optional[int] = None,
                  frozen_stages: int = -1,
                  freeze_stem_act: bool = True,
                  conv_cfg: Optional[dict] = None,
@@ -109,7 +147,25 @@ class APAResNet(BaseModule):
                  with_cp: bool = False,
                  fuse: Optional[bool] = None,
                  zero_init_residual: bool = False,
-                 init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
+                 init_cfg: Optional[Union[dict, List[dict]]] = None,
+                 stem_channels: Optional[int] = None,
+                 base_channels: int = 64,
+                 expansion: Optional[int] = None,
+                 deep_stem: bool = False,
+                 avg_down: bool = False,
+                 dcn: Optional[dict] = None,
+                 stage_with_dcn: Sequence[bool] = NO_DCN,
+                 plugins: Optional[List[dict]] = None,
+                 drop_path_rate: float = 0.0,
+                 contract_dilation: bool = False,
+                 multi_grid: Optional[Sequence[int]] = None,
+                 pretrained: Optional[str] = None,
+                 width_per_group: Optional[int] = None,
+                 se_ratio: Optional[int] = None) -> None:
+        if pretrained is not None:
+            init_cfg = _only(
+                init_cfg=init_cfg,
+                pretrained=dict(type='Pretrained', checkpoint=pretrained))
         super().__init__(DEFAULT_INIT if init_cfg is None else init_cfg)
         check_choice('depth', depth, tuple(self.architectures))
         check_choice('style', style, ('pytorch', 'caffe'))
@@ -118,91 +174,123 @@ class APAResNet(BaseModule):
                      range(-1, num_stages + 1))
         for index in out_indices:
             check_choice('out_indices', index, range(num_stages))
-        self.depth = depth
-        self.fuse = fuse
+        self.depth, self.num_stages, self.fuse = depth, num_stages, fuse
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.freeze_stem_act = freeze_stem_act
         self.norm_eval = norm_eval
         self.zero_init_residual = zero_init_residual
-        self._add_stem(in_channels, conv_cfg, norm_cfg, act_cfg)
-        block, counts = self.architectures[depth]
-        shared = dict(
+        self.deep_stem, self.avg_down, self.style = deep_stem, avg_down, style
+        self.base_channels = base_channels
+        self.stem_channels = stem_channels or base_channels
+        self.strides = per_stage('strides', strides, STRIDES, num_stages)
+        self.dilations = per_stage('dilations', dilations, DILATIONS,
+                                   num_stages)
+        self.conv_cfg, self.norm_cfg = conv_cfg, norm_cfg
+        self.act_cfg = act_cfg
+        self._add_stem(in_channels, self.stem_channels)
+        width = _only(base_width=base_width, width_per_group=width_per_group)
+        if groups > 1:
+            width = (width or 4) * 64 / base_channels
+        if se_ratio is not None and attention_cfg is not None:
+            attention_cfg = dict(attention_cfg, reduction=se_ratio)
+        self._add_stages(
+            drop_path_rate=drop_path_rate,
+            contract=contract_dilation,
+            multi_grid=multi_grid,
+            plugins=plugins or (),
+            stage_with_dcn=per_stage('stage_with_dcn', stage_with_dcn, NO_DCN,
+                                     num_stages),
+            dcn=dcn,
             style=style,
             groups=groups,
-            base_width=base_width,
+            base_width=width or 64,
+            expansion=expansion,
             with_cp=with_cp,
             conv_cfg=conv_cfg,
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
             attention_cfg=attention_cfg,
             fuse=fuse)
-        channels = self.stem_channels
-        for i, (count, stride, dilation) in enumerate(
-                zip(counts[:num_stages], strides, dilations, strict=False)):
-            stage = _build_stage(block, channels, self.stem_channels * 2**i,
-                                 count, stride, dilation, shared,
-                                 self.make_shortcut)
-            channels = stage[-1].out_channels
-            self.add_module(f'layer{i + 1}', stage)
-        self.feat_dim = channels
         self._freeze()
 
-    def _add_stem(self, in_channels: int, conv_cfg: Optional[dict],
-                  norm_cfg: dict, act_cfg: dict) -> None:
-        self.conv1 = build_conv_layer(
-            conv_cfg, in_channels, STEM_CHANNELS, 7, 2, padding=3, bias=False)
-        self._norm1, norm = build_norm_layer(
-            norm_cfg, STEM_CHANNELS, postfix=1)
-        self.add_module(self._norm1, norm)
-        self.act1 = build_site_activation(act_cfg, STEM_CHANNELS)
+    def _conv(self, in_channels: int, out_channels: int, size: int,
+              stride: int) -> nn.Module:
+        return build_conv_layer(
+            self.conv_cfg,
+            in_channels,
+            out_channels,
+            size,
+            stride=stride,
+            padding=size // 2,
+            bias=False)
+
+    def _sites(self, in_channels: int,
+               *sites: Tuple[int, int]) -> List[nn.Module]:
+        """Return a 3x3 convolution, norm and unit per (channels, stride)."""
+        layers = []
+        for channels, stride in sites:
+            layers += [
+                self._conv(in_channels, channels, 3, stride),
+                build_norm_layer(self.norm_cfg, channels)[1],
+                build_site_activation(self.act_cfg, channels)
+            ]
+            in_channels = channels
+        return layers
+
+    def _add_stem(self, in_channels: int, channels: int) -> None:
+        if self.deep_stem:
+            half = channels // 2
+            self.stem = nn.Sequential(*self._sites(
+                in_channels, (half, 2), (half, 1), (channels, 1)))
+        else:
+            self._add_flat_stem(self._conv(in_channels, channels, 7, 2))
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
-    @property
-    def stages(self) -> List[nn.Sequential]:
-        """The residual stages, in order."""
-        return [
-            module for name, module in self.named_children()
-            if name.startswith('layer')
-        ]
+    def _add_flat_stem(self, conv: nn.Module) -> None:
+        """Add ``conv1`` with its norm and ``act1``."""
+        self.conv1 = conv
+        self.norm1_name, norm = build_norm_layer(
+            self.norm_cfg, self.stem_channels, postfix=1)
+        self.add_module(self.norm1_name, norm)
+        self.act1 = build_site_activation(self.act_cfg, self.stem_channels)
 
-    def _frozen_modules(self) -> List[nn.Module]:
-        if self.frozen_stages < 0:
-            return []
-        frozen = [self.conv1, getattr(self, self._norm1)]
-        if self.freeze_stem_act:
-            frozen.append(self.act1)
-        return frozen + self.stages[:self.frozen_stages]
-
-    def _freeze(self) -> None:
-        for module in self._frozen_modules():
-            module.eval()
-            module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'APAResNet':
-        """Set the mode; frozen stages and, if asked, norms stay in eval."""
-        super().train(mode)
-        if mode:
-            self._freeze()
-            if self.norm_eval:
-                for module in self.modules():
-                    if isinstance(module, _BatchNorm):
-                        module.eval()
-        return self
-
-    def init_weights(self) -> None:
-        """Initialise by ``init_cfg``; refuse a checkpoint that cannot fit.
-
-        Raises:
-            ValueError: If a ``Pretrained`` checkpoint is no state dict or
-                belongs to another architecture.
-        """
-        check_pretrained(self)
-        super().init_weights()
-        if self.zero_init_residual and not _is_pretrained(self.init_cfg):
-            for stage in self.stages:
-                for block in stage:
-                    constant_init(block.last_norm, 0)
+    def _add_stages(self, drop_path_rate: float, contract: bool,
+                    multi_grid: Optional[Sequence[int]],
+                    plugins: Sequence[dict], dcn: Optional[dict],
+                    stage_with_dcn: Sequence[bool], **shared: Any) -> None:
+        block, counts = self.architectures[self.depth]
+        rates = torch.linspace(
+            0, drop_path_rate, sum(counts), device='cpu').tolist()
+        self.stage_blocks = counts[:self.num_stages]
+        self.res_layers = [f'layer{i + 1}' for i in range(self.num_stages)]
+        channels = self.stem_channels
+        for i, (name, count) in enumerate(
+                zip(self.res_layers, self.stage_blocks, strict=True)):
+            width = self.base_channels * 2**i
+            last = i == len(self.res_layers) - 1
+            dilations = stage_dilations(count, self.dilations[i], contract,
+                                        multi_grid if last else None)
+            settings = dict(
+                shared,
+                dcn=dcn if stage_with_dcn[i] else None,
+                plugins=stage_plugins(plugins, i, self.num_stages))
+            out = width * (shared['expansion'] or block.expansion)
+            shortcut = self.make_shortcut(channels, out, self.strides[i],
+                                          self.conv_cfg, self.norm_cfg,
+                                          self.avg_down)
+            self.add_module(
+                name,
+                nn.Sequential(*(block(
+                    channels if j == 0 else out,
+                    width,
+                    stride=self.strides[i] if j == 0 else 1,
+                    dilation=dilations[j],
+                    downsample=shortcut if j == 0 else None,
+                    drop_path_rate=rates.pop(0),
+                    **settings) for j in range(count))))
+            channels = out
+        self.feat_dim = channels
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         """Return the outputs of the stages in ``out_indices``.
@@ -213,13 +301,7 @@ class APAResNet(BaseModule):
         Returns:
             tuple[Tensor]: Stage i has stride ``4 * 2**i`` by default.
         """
-        x = self.conv1(x)
-        norm = getattr(self, self._norm1)
-        if can_fuse(self.fuse, x, norm, self.act1):
-            x = fused_norm_act(norm, self.act1, x)
-        else:
-            x = self.act1(norm(x))
-        x = self.maxpool(x)
+        x = self.maxpool(self.stem(x) if self.deep_stem else self._stem(x))
         outs = []
         for i, stage in enumerate(self.stages):
             x = stage(x)
@@ -227,52 +309,17 @@ class APAResNet(BaseModule):
                 outs.append(x)
         return tuple(outs)
 
-    def get_layer_depth(self,
-                        param_name: str,
-                        prefix: str = '') -> Tuple[int, int]:
-        """Return the layer id of a parameter for layer-wise decay.
-
-        Args:
-            param_name (str): Name of the parameter.
-            prefix (str): Prefix of this backbone in the name.
-
-        Returns:
-            tuple[int, int]: Layer id (0 for the stem, counted by blocks) and
-            the number of layers.
-        """
-        counts = [len(stage) for stage in self.stages]
-        total = sum(counts) + 2
-        parts = param_name[len(prefix):].split('.')
-        if not param_name.startswith(prefix):
-            return total - 1, total
-        if not parts[0].startswith('layer'):
-            return 0, total
-        stage = int(parts[0][len('layer'):]) - 1
-        return sum(counts[:stage]) + int(parts[1]) + 1, total
+    def _stem(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        norm, act = self.norm1, self.act1
+        if can_fuse(self.fuse, x, (norm, act)):
+            return fused_norm_act(norm, act, x)
+        return act(norm(x))
 
 
-def _build_stage(block: type, in_channels: int, base_channels: int, count: int,
-                 stride: int, dilation: int, shared: Dict[str, object],
-                 make_shortcut: Callable) -> nn.Sequential:
-    out_channels = base_channels * block.expansion
-    shortcut = make_shortcut(in_channels, out_channels, stride,
-                             shared['conv_cfg'], shared['norm_cfg'])
-    blocks = [
-        block(
-            in_channels,
-            base_channels,
-            stride=stride,
-            dilation=dilation,
-            downsample=shortcut,
-            **shared)
-    ]
-    blocks += [
-        block(out_channels, base_channels, dilation=dilation, **shared)
-        for _ in range(1, count)
-    ]
-    return nn.Sequential(*blocks)
-
-
-def _is_pretrained(init_cfg: Optional[Union[dict, List[dict]]]) -> bool:
-    cfgs = init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]
-    return any(cfg.get('type') == 'Pretrained' for cfg in cfgs)
+def _only(**values: Any) -> Any:
+    """Return the one value that is not None; None if there is none."""
+    given = {name: v for name, v in values.items() if v is not None}
+    if len(given) > 1:
+        raise ValueError(f'set only one of {" and ".join(given)}')
+    return next(iter(given.values()), None)

@@ -1,13 +1,14 @@
 """Residual blocks with one activation module per site and attention."""
-from typing import Optional
+from typing import Dict, List, Optional, Sequence
 
 import torch.utils.checkpoint as cp
-from mmcv.cnn import build_conv_layer, build_norm_layer
+from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
+from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from apa_mm.layers import (build_site_activation, can_fuse, fused_block_end,
-                           fused_norm_act)
+from apa_mm.layers import (ChannelAttention, build_site_activation, can_fuse,
+                           fused_block_end, fused_norm_act)
 from apa_mm.registry import MODELS
 
 __all__ = ['BasicBlock', 'Bottleneck']
@@ -17,30 +18,36 @@ NORM_CFG = dict(type='BN', requires_grad=True)
 
 
 class _ResidualBlock(BaseModule):
-    """What both blocks share: shortcut, attention, checkpointing.
+    """Convolutions with norm and unit, attention, shortcut, unit.
 
     Args:
         in_channels (int): Channels of the input.
         base_channels (int): Base width of the stage, 64 to 512.
-        stride (int): Stride of the block, 1 or 2.
-        dilation (int): Dilation of the 3x3 convolution.
+        stride (int): Stride of the block.
+        dilation (int): Dilation of the first 3x3 convolution.
         downsample (nn.Module, optional): Projection of the shortcut.
         style (str): 'pytorch' puts the stride on the 3x3 convolution of a
             bottleneck, 'caffe' on its first 1x1.
         groups (int): Groups of a bottleneck's 3x3 convolution (ResNeXt).
-        base_width (int): Width per group (ResNeXt: 4; ResNet: 64).
+        base_width (float): Width per group (ResNeXt: 4; ResNet: 64).
         with_cp (bool): Trade compute for memory by checkpointing.
         conv_cfg (dict, optional): Convolution type.
         norm_cfg (dict): Norm type.
         act_cfg (dict): Activation, built anew for every site.
         attention_cfg (dict, optional): Attention before the addition, built
             with ``in_channels`` set; None for none.
-        fuse (bool, optional): Whether to join BatchNorm, attention, addition
-            and AGLU, see :func:`apa_mm.layers.can_fuse`.
+        fuse (bool, optional): See :func:`apa_mm.layers.can_fuse`.
+        dcn (dict, optional): Type of a bottleneck's 3x3 convolution.
+        plugins (Sequence[dict]): mmdet's plugins of a bottleneck: ``cfg`` and
+            ``position``, 'after_conv1' to 'after_conv3'.
+        drop_path_rate (float): Probability of dropping the branch.
+        expansion (int, optional): Output channels by ``base_channels``; None
+            is 1 for a basic block and 4 for a bottleneck.
         init_cfg (dict, optional): Initialisation.
     """
 
-    expansion: int = 1
+    expansion: int
+    num_convs: int
     #: For replace_activations: the source fetches them by number.
     called_once = ('act1', 'act2', 'act3')
 
@@ -52,85 +59,167 @@ class _ResidualBlock(BaseModule):
                  downsample: Optional[nn.Module] = None,
                  style: str = 'pytorch',
                  groups: int = 1,
-                 base_width: int = 64,
+                 base_width: float = 64,
                  with_cp: bool = False,
                  conv_cfg: Optional[dict] = None,
                  norm_cfg: dict = NORM_CFG,
                  act_cfg: dict = ACT_CFG,
                  attention_cfg: Optional[dict] = None,
                  fuse: Optional[bool] = None,
+                 dcn: Optional[dict] = None,
+                 plugins: Sequence[dict] = (),
+                 drop_path_rate: float = 0.0,
+                 expansion: Optional[int] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
-        self.fuse = fuse
+        self.fuse, self.with_cp, self.dcn = fuse, with_cp, dcn
         self.conv_cfg, self.norm_cfg = conv_cfg, norm_cfg
         self.act_cfg = act_cfg
-        self.with_cp = with_cp
+        self.stride, self.dilation, self.style = stride, dilation, style
+        self.expansion = expansion or self.expansion
         self.out_channels = base_channels * self.expansion
-        self._build_branch(in_channels, base_channels, stride, dilation, style,
-                           groups, base_width)
+        self._build_branch(in_channels, base_channels, groups, base_width)
         self.downsample = downsample
         self.attention = None
         if attention_cfg is not None:
             self.attention = MODELS.build(
                 dict(attention_cfg, in_channels=self.out_channels))
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else None
+        self._plugins: Dict[int, List[str]] = {}
+        for plugin in plugins:
+            self._add_plugin(**plugin)
 
-    def _add_conv(self, index: int, in_channels: int, out_channels: int,
-                  kernel_size: int, **kwargs) -> None:
-        """Add ``conv<index>`` and its norm layer."""
-        padding = kwargs.get('dilation', 1) * (kernel_size // 2)
+    def _build_branch(self, in_channels: int, base_channels: int, groups: int,
+                      base_width: float) -> None:
+        raise NotImplementedError
+
+    def _add_site(self,
+                  index: int,
+                  in_channels: int,
+                  out_channels: int,
+                  kernel_size: int,
+                  conv_cfg: Optional[dict] = None,
+                  **kwargs) -> None:
+        """Add ``conv<index>``, its norm layer and ``act<index>``."""
         conv = build_conv_layer(
-            self.conv_cfg,
+            conv_cfg or self.conv_cfg,
             in_channels,
             out_channels,
             kernel_size,
-            padding=padding,
+            padding=kwargs.get('dilation', 1) * (kernel_size // 2),
             bias=False,
             **kwargs)
         self.add_module(f'conv{index}', conv)
         name, norm = build_norm_layer(
             self.norm_cfg, out_channels, postfix=index)
         self.add_module(name, norm)
-        setattr(self, f'_norm{index}', name)
-
-    def _add_act(self, index: int, channels: int) -> None:
+        setattr(self, f'norm{index}_name', name)
         self.add_module(f'act{index}',
-                        build_site_activation(self.act_cfg, channels))
+                        build_site_activation(self.act_cfg, out_channels))
 
-    def norm(self, index: int) -> nn.Module:
-        """Return the norm layer after ``conv<index>``."""
-        return getattr(self, getattr(self, f'_norm{index}'))
+    def _add_plugin(self, cfg: dict, position: str) -> None:
+        sites = {f'after_conv{i + 1}': i + 1 for i in range(self.num_convs)}
+        if self.num_convs < 3 or position not in sites:
+            raise ValueError(
+                'plugins need a bottleneck (depth 50 or more) and a position '
+                f"of 'after_conv1' to 'after_conv3', but got {position!r} in "
+                f'{type(self).__name__}')
+        cfg, index = dict(cfg), sites[position]
+        channels = getattr(self, f'conv{index}').out_channels
+        name, layer = build_plugin_layer(
+            cfg, cfg.pop('postfix', ''), in_channels=channels)
+        if name in self._modules:
+            raise ValueError(f'plugin {name!r} is there twice; give each its '
+                             "own 'postfix'")
+        self.add_module(name, layer)
+        self._plugins.setdefault(index, []).append(name)
 
-    def _build_branch(self, in_channels: int, base_channels: int, stride: int,
-                      dilation: int, style: str, groups: int,
-                      base_width: int) -> None:
-        raise NotImplementedError
+    @property
+    def norm1(self) -> nn.Module:
+        """Norm behind ``conv1``."""
+        return getattr(self, self.norm1_name)
 
-    def _branch(self, x: Tensor) -> Tensor:
-        """Return the input of the block's last norm."""
-        raise NotImplementedError
+    @property
+    def norm2(self) -> nn.Module:
+        """Norm behind ``conv2``."""
+        return getattr(self, self.norm2_name)
 
-    def _norm_act(self, index: int, x: Tensor) -> Tensor:
-        norm, act = self.norm(index), getattr(self, f'act{index}')
-        if can_fuse(self.fuse, x, norm, act):
-            return fused_norm_act(norm, act, x)
-        return act(norm(x))
+    @property
+    def last_norm(self) -> nn.Module:
+        """Norm before the attention."""
+        return getattr(self, f'norm{self.num_convs}')
 
-    def _block(self, x: Tensor) -> Tensor:
-        out = self._branch(x)
-        norm, act = self.last_norm, self.last_act
-        projection = self.downsample
-        if not isinstance(projection, nn.Sequential):
-            # No BatchNorm whose output could be computed again.
-            x = x if projection is None else projection(x)
-            projection = None
-        if can_fuse(self.fuse, out, norm, self.attention, act, projection
-                    and projection[-1]):
-            return fused_block_end(norm, self.attention, act, out, x,
-                                   projection)
-        out = norm(out)
+    @property
+    def last_act(self) -> nn.Module:
+        """Activation after the addition."""
+        return getattr(self, f'act{self.num_convs}')
+
+    relu = last_act
+
+    def _end_is_plain(self) -> bool:
+        return (self.drop_path is None and self.num_convs not in self._plugins
+                and type(self.attention) in (type(None), ChannelAttention))
+
+    def _shortcut_norm(self) -> Optional[nn.BatchNorm2d]:
+        """Return the BatchNorm that ends the shortcut, if there is one."""
+        if type(self.downsample) is nn.Sequential:
+            last = self.downsample[-1]
+            return last if type(last) is nn.BatchNorm2d else None
+        return None
+
+    def _fused_modules(self) -> List[Optional[nn.Module]]:
+        """Return the modules that are not called when the block is fused."""
+        modules = []
+        for index in range(1, self.num_convs + 1):
+            modules += [
+                getattr(self, f'norm{index}'),
+                getattr(self, f'act{index}')
+            ]
+        if self._end_is_plain():
+            norm = self._shortcut_norm()
+            modules += [self.attention, norm, norm and self.downsample]
+        return modules
+
+    def _site(self, index: int, x: Tensor, fused: bool) -> Tensor:
+        """Run norm, unit and plugins behind ``conv<index>``."""
+        norm, act = getattr(self, f'norm{index}'), getattr(self, f'act{index}')
+        x = fused_norm_act(norm, act, x) if fused else act(norm(x))
+        return self._run_plugins(index, x)
+
+    def _run_plugins(self, index: int, x: Tensor) -> Tensor:
+        for name in self._plugins.get(index, ()):
+            x = getattr(self, name)(x)
+        return x
+
+    def _fused_end(self, x: Tensor, identity: Tensor) -> Tensor:
+        norm = self._shortcut_norm()
+        if norm is not None:
+            for module in list(self.downsample)[:-1]:
+                identity = module(identity)
+        elif self.downsample is not None:
+            identity = self.downsample(identity)
+        return fused_block_end(self.last_norm, self.attention, self.last_act,
+                               x, identity, norm)
+
+    def _end(self, x: Tensor, identity: Tensor) -> Tensor:
+        out = self._run_plugins(self.num_convs, self.last_norm(x))
         if self.attention is not None:
             out = self.attention(out)
-        return act(out + (x if projection is None else projection(x)))
+        if self.drop_path is not None:
+            out = self.drop_path(out)
+        if self.downsample is not None:
+            identity = self.downsample(identity)
+        return self.last_act(out + identity)
+
+    def _block(self, x: Tensor) -> Tensor:
+        out = self.conv1(x)
+        fused = can_fuse(self.fuse, out, self._fused_modules())
+        for index in range(1, self.num_convs):
+            out = self._site(index, out, fused)
+            out = getattr(self, f'conv{index + 1}')(out)
+        if fused and self._end_is_plain():
+            return self._fused_end(out, x)
+        return self._end(out, x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H', W')."""
@@ -138,102 +227,68 @@ class _ResidualBlock(BaseModule):
             return cp.checkpoint(self._block, x, use_reentrant=False)
         return self._block(x)
 
-    @property
-    def last_norm(self) -> nn.Module:
-        """Norm before the attention."""
-        raise NotImplementedError
-
-    @property
-    def last_act(self) -> nn.Module:
-        """Activation after the addition."""
-        raise NotImplementedError
-
 
 class BasicBlock(_ResidualBlock):
     """Two 3x3 convolutions; the block of ResNet-18 and ResNet-34."""
 
     expansion = 1
+    num_convs = 2
 
-    def _build_branch(self, in_channels: int, base_channels: int, stride: int,
-                      dilation: int, style: str, groups: int,
-                      base_width: int) -> None:
+    def _build_branch(self, in_channels: int, base_channels: int, groups: int,
+                      base_width: float) -> None:
         if groups != 1 or base_width != 64:
             raise ValueError(
                 'BasicBlock (depths 18 and 34) supports groups=1 and '
                 f'base_width=64 only, but got groups={groups} and '
                 f'base_width={base_width}; use depth 50 or more for ResNeXt')
-        self._add_conv(
-            1, in_channels, base_channels, 3, stride=stride, dilation=dilation)
-        self._add_act(1, base_channels)
-        self._add_conv(2, base_channels, base_channels, 3)
-        self._add_act(2, base_channels)
-
-    def _branch(self, x: Tensor) -> Tensor:
-        return self.conv2(self._norm_act(1, self.conv1(x)))
-
-    @property
-    def last_norm(self) -> nn.Module:
-        """Norm before the attention."""
-        return self.norm(2)
-
-    @property
-    def last_act(self) -> nn.Module:
-        """Activation after the addition."""
-        return self.act2
+        if self.dcn is not None:
+            raise ValueError('BasicBlock (depths 18 and 34) has no dcn; use '
+                             'depth 50 or more')
+        self._add_site(
+            1,
+            in_channels,
+            base_channels,
+            3,
+            stride=self.stride,
+            dilation=self.dilation)
+        self._add_site(2, base_channels, self.out_channels, 3)
 
 
 class Bottleneck(_ResidualBlock):
     """1x1, 3x3 and 1x1 convolutions; the block of ResNet-50 and deeper."""
 
     expansion = 4
+    num_convs = 3
 
-    def _build_branch(self, in_channels: int, base_channels: int, stride: int,
-                      dilation: int, style: str, groups: int,
-                      base_width: int) -> None:
+    def _build_branch(self, in_channels: int, base_channels: int, groups: int,
+                      base_width: float) -> None:
         width = int(base_channels * base_width / 64) * groups
-        first, second = (1, stride) if style == 'pytorch' else (stride, 1)
-        self._add_conv(1, in_channels, width, 1, stride=first)
-        self._add_act(1, width)
-        self._add_conv(
+        first, second = 1, self.stride
+        if self.style == 'caffe':
+            first, second = second, first
+        self._add_site(1, in_channels, width, 1, stride=first)
+        dcn = dict(self.dcn or {})
+        if dcn.pop('fallback_on_stride', False) and self.stride != 1:
+            dcn = {}
+        self._add_site(
             2,
             width,
             width,
             3,
+            conv_cfg=dcn,
             stride=second,
-            dilation=dilation,
+            dilation=self.dilation,
             groups=groups)
-        self._add_act(2, width)
-        self._add_conv(3, width, self.out_channels, 1)
-        self._add_act(3, self.out_channels)
-
-    def _branch(self, x: Tensor) -> Tensor:
-        out = self.conv2(self._norm_act(1, self.conv1(x)))
-        return self.conv3(self._norm_act(2, out))
+        self._add_site(3, width, self.out_channels, 1)
 
     @property
-    def last_norm(self) -> nn.Module:
-        """Norm before the attention."""
-        return self.norm(3)
-
-    @property
-    def last_act(self) -> nn.Module:
-        """Activation after the addition."""
-        return self.act3
-
-
-def build_shortcut(in_channels: int, out_channels: int, stride: int,
-                   conv_cfg: Optional[dict],
-                   norm_cfg: dict) -> Optional[nn.Sequential]:
-    """Return the 1x1 projection of a shortcut, or None if it is not needed."""
-    if stride == 1 and in_channels == out_channels:
-        return None
-    conv = build_conv_layer(
-        conv_cfg, in_channels, out_channels, 1, stride=stride, bias=False)
-    return nn.Sequential(conv, build_norm_layer(norm_cfg, out_channels)[1])
+    def norm3(self) -> nn.Module:
+        """Norm behind ``conv3``."""
+        return getattr(self, self.norm3_name)
 
 
 #: depth -> (block class, blocks per stage)
-ARCHITECTURES: dict = {
+ARCHITECTURES: Dict[int, tuple] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
     50: (Bottleneck, (3, 4, 6, 3)),

@@ -1,19 +1,16 @@
 """ResNet for 32 x 32 images with AGLU units and channel attention."""
-from typing import List, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 import torch.nn.functional as F
-from mmcv.cnn import build_conv_layer, build_norm_layer
 from torch import Tensor, nn
 
-from apa_mm.layers import build_site_activation
 from apa_mm.registry import MODELS
 
 from .resnet import APAResNet
-from .resnet_blocks import ACT_CFG, NORM_CFG, BasicBlock
+from .resnet_blocks import ARCHITECTURES, BasicBlock
 
 __all__ = ['APAResNetCIFAR', 'ZeroPadShortcut']
 
-STEM_CHANNELS = 16
 # fan_in, as in nn.init.kaiming_normal_ without arguments; it covers the
 # linear layers of the attention too.
 INIT_CFG = [
@@ -55,8 +52,7 @@ class ZeroPadShortcut(nn.Module):
 
 
 def _make_shortcut(in_channels: int, out_channels: int, stride: int,
-                   conv_cfg: Optional[dict],
-                   norm_cfg: dict) -> Optional[nn.Sequential]:
+                   *_: Any) -> Optional[nn.Sequential]:
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(ZeroPadShortcut(in_channels, out_channels, stride))
@@ -70,26 +66,19 @@ class APAResNetCIFAR(APAResNet):
     strides 1, 2, 2, and shortcuts without parameters: depth = 6n + 2. At
     depth 32 with a 100-way linear head it has 484,656 parameters.
 
+    The depths of :class:`APAResNet` give MMPretrain's ``ResNet_CIFAR``: the
+    same stem with 64 channels, then that depth's four stages.
+
     Args:
-        depth (int): 20, 32, 44, 56 or 110.
+        depth (int): 20, 32, 44, 56 or 110; 18, 34, 50, 101 or 152.
         in_channels (int): Channels of the image.
-        out_indices (Sequence[int]): Stages to return, 0 to 2, in rising
-            order.
-        frozen_stages (int): -1 trains all, 0 freezes the stem, n the stem
-            and the first n stages; 3 freezes the whole backbone.
-        conv_cfg (dict, optional): Convolution type.
-        norm_cfg (dict): Norm type.
-        norm_eval (bool): Keep BatchNorm in eval mode while training.
-        act_cfg (dict): Any registered activation; every site gets its own
-            module.
+        out_indices (Sequence[int], optional): Stages to return, in rising
+            order; None is the last.
         attention_cfg (dict, optional): Attention at the end of every block,
             by default APA* with reduction 4; None for none.
-        with_cp (bool): Checkpoint the blocks to save memory.
-        fuse (bool, optional): See :class:`APAResNet`; the two blocks whose
-            shortcut pads are never joined.
-        zero_init_residual (bool): Start the last norm of every block at 0.
         init_cfg (dict | list[dict], optional): Initialisation, by default
             Kaiming-normal for convolutions and linear layers.
+        **kwargs: Keyword arguments of :class:`APAResNet`.
 
     Raises:
         ValueError: For a depth or index that does not exist.
@@ -104,49 +93,31 @@ class APAResNetCIFAR(APAResNet):
     architectures = {
         depth: (BasicBlock, ((depth - 2) // 6, ) * 3)
         for depth in (20, 32, 44, 56, 110)
-    }
-    stem_channels = STEM_CHANNELS
-    make_shortcut = staticmethod(_make_shortcut)
+    } | ARCHITECTURES
 
     def __init__(self,
                  depth: int,
                  in_channels: int = 3,
-                 out_indices: Sequence[int] = (2, ),
-                 frozen_stages: int = -1,
-                 conv_cfg: Optional[dict] = None,
-                 norm_cfg: dict = NORM_CFG,
-                 norm_eval: bool = False,
-                 act_cfg: dict = ACT_CFG,
+                 out_indices: Optional[Sequence[int]] = None,
                  attention_cfg: Optional[dict] = dict(
                      type='apa_mm.ChannelAttention', reduction=4),
-                 with_cp: bool = False,
-                 fuse: Optional[bool] = None,
-                 zero_init_residual: bool = False,
-                 init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
+                 init_cfg: Optional[Union[dict, List[dict]]] = None,
+                 **kwargs: Any) -> None:
+        if kwargs.get('deep_stem'):
+            raise ValueError('APAResNetCIFAR has a stem of one 3x3 '
+                             'convolution; remove deep_stem')
+        if depth not in ARCHITECTURES:
+            self.make_shortcut = _make_shortcut
+            kwargs = dict(dict(num_stages=3, base_channels=16), **kwargs)
+        stages = kwargs.get('num_stages', 4)
         super().__init__(
             depth,
-            in_channels=in_channels,
-            num_stages=3,
-            strides=(1, 2, 2),
-            dilations=(1, 1, 1),
-            out_indices=out_indices,
-            frozen_stages=frozen_stages,
-            conv_cfg=conv_cfg,
-            norm_cfg=norm_cfg,
-            norm_eval=norm_eval,
-            act_cfg=act_cfg,
+            in_channels,
+            out_indices=(stages - 1, ) if out_indices is None else out_indices,
             attention_cfg=attention_cfg,
-            with_cp=with_cp,
-            fuse=fuse,
-            zero_init_residual=zero_init_residual,
-            init_cfg=INIT_CFG if init_cfg is None else init_cfg)
+            init_cfg=INIT_CFG if init_cfg is None else init_cfg,
+            **kwargs)
 
-    def _add_stem(self, in_channels: int, conv_cfg: Optional[dict],
-                  norm_cfg: dict, act_cfg: dict) -> None:
-        self.conv1 = build_conv_layer(
-            conv_cfg, in_channels, STEM_CHANNELS, 3, padding=1, bias=False)
-        self._norm1, norm = build_norm_layer(
-            norm_cfg, STEM_CHANNELS, postfix=1)
-        self.add_module(self._norm1, norm)
-        self.act1 = build_site_activation(act_cfg, STEM_CHANNELS)
+    def _add_stem(self, in_channels: int, channels: int) -> None:
+        self._add_flat_stem(self._conv(in_channels, channels, 3, 1))
         self.maxpool = nn.Identity()

@@ -1,27 +1,13 @@
 """Stems and shortcuts of other libraries' ResNets, with AGLU units."""
-from typing import Optional
+from typing import Any
 
-from mmcv.cnn import build_conv_layer, build_norm_layer
 from torch import nn
 
-from apa_mm.layers import build_site_activation
 from apa_mm.registry import MODELS
 
-from .resnet import STEM_CHANNELS, APAResNet
+from .resnet import APAResNet
 
 __all__ = ['APAResNetD', 'APAResNetLegacy']
-
-
-def _make_pooled_shortcut(in_channels: int, out_channels: int, stride: int,
-                          conv_cfg: Optional[dict],
-                          norm_cfg: dict) -> Optional[nn.Sequential]:
-    if stride == 1 and in_channels == out_channels:
-        return None
-    pool = nn.Identity() if stride == 1 else nn.AvgPool2d(
-        stride, stride, ceil_mode=True, count_include_pad=False)
-    conv = build_conv_layer(conv_cfg, in_channels, out_channels, 1, bias=False)
-    return nn.Sequential(pool, conv, build_norm_layer(norm_cfg,
-                                                      out_channels)[1])
 
 
 @MODELS.register_module()
@@ -30,10 +16,13 @@ class APAResNetD(APAResNet):
 
     "Bag of Tricks for Image Classification" (CVPR 2019), with an AGLU unit
     after each convolution of the stem. Names are those of timm's ``resnet50d``
-    and ``seresnet50d``: ``conv1.{0,3,6}``, ``downsample.{1,2}``.
+    and ``seresnet50d``: ``conv1.{0,3,6}``, ``downsample.{1,2}``. For mmdet's
+    and mmsegmentation's names of the same network (``stem.0``) set
+    ``deep_stem=True``; with ``avg_down=False`` too it is their ResNetV1c.
 
     Args:
         *args: Positional arguments of :class:`APAResNet`.
+        avg_down (bool): See :class:`APAResNet`.
         **kwargs: Keyword arguments of :class:`APAResNet`.
 
     Example:
@@ -43,30 +32,19 @@ class APAResNetD(APAResNet):
         (1, 512, 1, 1)
     """
 
-    make_shortcut = staticmethod(_make_pooled_shortcut)
+    def __init__(self,
+                 *args: Any,
+                 avg_down: bool = True,
+                 **kwargs: Any) -> None:
+        super().__init__(*args, avg_down=avg_down, **kwargs)
 
-    def _add_stem(self, in_channels: int, conv_cfg: Optional[dict],
-                  norm_cfg: dict, act_cfg: dict) -> None:
-        super()._add_stem(in_channels, conv_cfg, norm_cfg, act_cfg)
-        width = STEM_CHANNELS // 2
-        layers = []
-        for channels, stride in ((in_channels, 2), (width, 1)):
-            layers += [
-                build_conv_layer(
-                    conv_cfg,
-                    channels,
-                    width,
-                    3,
-                    stride,
-                    padding=1,
-                    bias=False),
-                build_norm_layer(norm_cfg, width)[1],
-                build_site_activation(act_cfg, width)
-            ]
-        layers.append(
-            build_conv_layer(
-                conv_cfg, width, STEM_CHANNELS, 3, padding=1, bias=False))
-        self.conv1 = nn.Sequential(*layers)
+    def _add_stem(self, in_channels: int, channels: int) -> None:
+        super()._add_stem(in_channels, channels)
+        if not self.deep_stem:
+            half = channels // 2
+            self.conv1 = nn.Sequential(
+                *self._sites(in_channels, (half, 2), (half, 1)),
+                self._conv(half, channels, 3, 1))
 
 
 @MODELS.register_module()
@@ -86,7 +64,6 @@ class APAResNetLegacy(APAResNet):
         0
     """
 
-    def _add_stem(self, in_channels: int, conv_cfg: Optional[dict],
-                  norm_cfg: dict, act_cfg: dict) -> None:
-        super()._add_stem(in_channels, conv_cfg, norm_cfg, act_cfg)
+    def _add_stem(self, in_channels: int, channels: int) -> None:
+        super()._add_stem(in_channels, channels)
         self.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)

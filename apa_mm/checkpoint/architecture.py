@@ -132,18 +132,7 @@ def shapes_of(model: nn.Module) -> Dict[str, Shape]:
 
 def read_architecture(tensors: Mapping[str, Tensor],
                       backbone_type: str = '') -> Architecture:
-    """Read the architecture off a backbone's tensors under our names.
-
-    Args:
-        tensors (Mapping[str, Tensor]): Tensors without a prefix.
-        backbone_type (str): Our class, where the source decides it.
-
-    Returns:
-        Architecture: The network that the file's names and shapes describe.
-
-    Raises:
-        CheckpointError: If they describe no network that can be built here.
-    """
+    """Read the architecture off a backbone's tensors under our names."""
     stages = _count_blocks(tensors)
     deep_stem = 'conv1.0.weight' in tensors
     stem = tensors.get('conv1.0.weight' if deep_stem else 'conv1.weight')

@@ -64,20 +64,7 @@ def convert_back(
 
 def convert_to_authors(tensors: Mapping[str, Tensor],
                        facts: Facts = Facts()) -> Conversion:
-    """Give a network of ours the names of the authors' code.
-
-    Args:
-        tensors (Mapping[str, Tensor]): Our state dict, with or without the
-            prefix of the backbone.
-        facts (Facts): What else the file says; one that was converted here
-            says which of the authors' codes it came from.
-
-    Returns:
-        Conversion: The weights and the report.
-
-    Raises:
-        CheckpointError: If the authors' code has no such network.
-    """
+    """Give a network of ours the names of the authors' code."""
     source = recognise(tensors)
     if source.table.name != 'apa_mm':
         raise CheckpointError(f'it is of {source.table.title}; only networks '

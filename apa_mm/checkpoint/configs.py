@@ -17,14 +17,6 @@ _HEADS: Dict[str, Dict[str, Any]] = {
 def head_cfg(head: str, num_classes: int, in_channels: int) -> dict:
     """Return the config of MMPretrain's head for a kind of classifier.
 
-    Args:
-        head (str): Kind, as :func:`~apa_mm.checkpoint.convert.convert` says.
-        num_classes (int): K.
-        in_channels (int): Channels of the features.
-
-    Returns:
-        dict: The config.
-
     Example:
         >>> head_cfg('cosine', 10, 64)['type']
         'apa_mm.CosineClsHead'
@@ -44,18 +36,6 @@ def config_text(to: str,
     For 'mmpretrain' they are a whole model; for detectors they are what a
     child of the detector's config has to change, so that its frozen stages
     and norms stay as they are.
-
-    Args:
-        to (str): Target of the conversion.
-        checkpoint (str): The converted file.
-        architecture (Architecture): Its backbone.
-        head (str, optional): Kind of its classifier, for 'mmpretrain'.
-        num_classes (int, optional): Rows of the classifier.
-        cauchy_heads (int): Box heads with the authors' wrapped Cauchy
-            classifier.
-
-    Returns:
-        str: Python source.
 
     Example:
         >>> net = Architecture('apa_mm.APAResNet', 50, (3, 4, 6, 3), True)

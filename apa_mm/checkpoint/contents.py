@@ -65,19 +65,6 @@ def find_weights(content: Dict[str, Any],
                  metadata: Optional[Dict[str, str]] = None) -> Weights:
     """Find the state dict among the entries of a file.
 
-    Args:
-        content (dict): What the file holds.
-        averaged (bool): Take the exponential moving average, if there is one
-            beside the weights.
-        metadata (dict[str, str], optional): Header of a safetensors file.
-
-    Returns:
-        Weights: The tensors and the facts.
-
-    Raises:
-        CheckpointError: If there is no state dict, no average where one is
-            wanted, two names become one, or a value is no plain tensor.
-
     Example:
         >>> found = find_weights({'model': {'module.a': torch.ones(1)}})
         >>> list(found.tensors), found.facts.entry

@@ -25,14 +25,6 @@ def head_shapes(head: str, num_classes: int,
                 feat_dim: int) -> Dict[str, Shape]:
     """Return the tensors of MMPretrain's classifier by our names.
 
-    Args:
-        head (str): 'linear', 'cosine', 'lr_cosine', 'norm' or 'inv'.
-        num_classes (int): K.
-        feat_dim (int): Channels of the features.
-
-    Returns:
-        dict[str, tuple[int]]: Shapes by name.
-
     Example:
         >>> head_shapes('lr_cosine', 10, 64)
         {'head.fc.weight': (10, 64), 'head.fc.temperature': ()}
@@ -51,15 +43,7 @@ def head_shapes(head: str, num_classes: int,
 
 def detector_shapes(tensors: Mapping[str, Tensor],
                     architecture: Architecture) -> Optional[Dict[str, Shape]]:
-    """Return the tensors of the authors' detector that a file describes.
-
-    Args:
-        tensors (Mapping[str, Tensor]): The detector's tensors by our names.
-        architecture (Architecture): Its backbone.
-
-    Returns:
-        dict[str, tuple[int]] | None: Shapes by name; None without mmdet.
-    """
+    """Return the tensors of the authors' detector that a file describes."""
     if not HAS_MMDET:
         return None
     cfg = _detector_cfg(tensors, architecture)
@@ -167,21 +151,7 @@ def _mask_head(tensors: Mapping[str, Tensor], fpn: int) -> dict:
 def compare_with_config(path: str, tensors: Dict[str, Tensor],
                         backbone_only: bool
                         ) -> Tuple[Comparison, Dict[str, Shape]]:
-    """Build a config's model and rehearse loading the tensors.
-
-    Args:
-        path (str): Config file of mmdet or mmpretrain.
-        tensors (dict[str, Tensor]): The result of a conversion.
-        backbone_only (bool): Compare with the model's backbone alone.
-
-    Returns:
-        tuple[Comparison, dict[str, tuple[int]]]: Names that match, are
-        missing, left over or reshaped, and the model's shapes by name.
-
-    Raises:
-        CheckpointError: If there is no such file, or its model cannot be
-            built.
-    """
+    """Build a config's model and rehearse loading the tensors."""
     try:
         cfg = Config.fromfile(path)
     except FileNotFoundError:

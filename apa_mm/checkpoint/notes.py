@@ -37,16 +37,7 @@ _TIES = ('the rank of classes with equal counts depends on an unstable sort '
 
 def class_order(source: Names, facts: Facts,
                 num_classes: Optional[int]) -> Tuple[str, Optional[str]]:
-    """Return the order of a classifier's rows, and a note about it.
-
-    Args:
-        source (Names): Where the file comes from.
-        facts (Facts): What it says.
-        num_classes (int, optional): Rows of the classifier.
-
-    Returns:
-        tuple[str, str | None]: 'native', 'frequency-rank' or 'unknown'.
-    """
+    """Return the order of a classifier's rows, and a note about it."""
     if facts.meta.get('class_order') in ORDERS:  # converted here before
         return facts.meta['class_order'], None
     if facts.classes is not None:
@@ -84,19 +75,7 @@ def units_of(
 def notes_of(source: Names, architecture: Optional[Architecture],
              head: Optional[str], facts: Facts, tensors: Mapping[str, Tensor],
              to: str) -> List[str]:
-    """Collect the notes of a conversion.
-
-    Args:
-        source (Names): Where the file comes from.
-        architecture (Architecture, optional): Its backbone.
-        head (str, optional): Kind of its classifier.
-        facts (Facts): What the file says.
-        tensors (Mapping[str, Tensor]): The result, by our names.
-        to (str): The target.
-
-    Returns:
-        list[str]: One sentence each.
-    """
+    """Collect the notes of a conversion."""
     notes: List[Optional[str]] = []
     if source.table.unit_clamp == 'shifted':
         notes.append(clamp_deviation(units_of(tensors)))

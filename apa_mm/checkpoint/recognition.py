@@ -41,17 +41,6 @@ class Place(NamedTuple):
 def recognise(tensors: Mapping[str, Tensor]) -> Names:
     """Return the source of a state dict, judged by its names alone.
 
-    Args:
-        tensors (Mapping[str, Tensor]): The state dict, without wrappers'
-            prefixes.
-
-    Returns:
-        Names: The first table of :data:`~apa_mm.checkpoint.tables.TABLES`
-        that has a mark in the names.
-
-    Raises:
-        CheckpointError: If no table has.
-
     Example:
         >>> import torch
         >>> recognise({'layer0.conv1.weight': torch.ones(1)}).table.name
@@ -72,16 +61,7 @@ def recognise(tensors: Mapping[str, Tensor]) -> Names:
 
 def translate(name: str, source: Names,
               back: bool = False) -> Optional[Place]:
-    """Return our name for a name of the source, or the other way round.
-
-    Args:
-        name (str): Name in the source's state dict.
-        source (Names): The source.
-        back (bool): ``name`` is ours; return the source's.
-
-    Returns:
-        Place | None: None if no rule of the source has such a name.
-    """
+    """Return our name for a name of the source, or the other way round."""
     inside = name.startswith(BACKBONE)
     if inside or not (source.prefixed or back):
         short = name.removeprefix(BACKBONE)

@@ -23,7 +23,6 @@ class Table(NamedTuple):
         foreign (tuple[str]): Templates that must not occur.
         prefixed (bool, optional): Whether the backbone has its prefix; None
             for either.
-        adaptive (bool): Whether the source can hold kappa and lambda.
         unit_clamp (str): How its units keep lambda positive: 'shifted' for
             max(lambda, 0) + 1e-8, 'floor' for max(lambda, 1e-4).
         backbone_type (str, optional): Our class, if not APAResNet.
@@ -36,7 +35,6 @@ class Table(NamedTuple):
     marks: Tuple[str, ...] = ()
     foreign: Tuple[str, ...] = ()
     prefixed: object = None
-    adaptive: bool = False
     unit_clamp: str = 'floor'
     backbone_type: str = ''
 
@@ -141,7 +139,6 @@ _ENTRIES = (
         marks=('unirect.kappa_param', f'{_B}se.unact.kappa_param',
                f'{_B}cb.SpatialGate.spatial.conv.weight', 'linear.weight'),
         prefixed=False,
-        adaptive=True,
         unit_clamp='shifted',
         backbone_type='apa_mm.APAResNetCIFAR'),
     Table(
@@ -150,8 +147,7 @@ _ENTRIES = (
         _AUTHORS,
         _DETECTOR,
         marks=_AUTHORS_MARKS,
-        prefixed=True,
-        adaptive=True),
+        prefixed=True),
     Table(
         'authors-spatial',
         "the authors' classification code (spatial attention)",
@@ -161,7 +157,6 @@ _ENTRIES = (
         marks=(f'{_B}cbam.SpatialGate.spatial.conv.weight', ),
         foreign=(_CBAM_CHANNEL, ),
         prefixed=False,
-        adaptive=True,
         unit_clamp='shifted'),
     Table(
         'cbam',
@@ -178,7 +173,6 @@ _ENTRIES = (
         _classifier('fc'),
         marks=_AUTHORS_MARKS,
         prefixed=False,
-        adaptive=True,
         unit_clamp='shifted'),
     Table(
         'ultralytics',
@@ -186,16 +180,14 @@ _ENTRIES = (
         (),
         _same('{path}'),
         marks=('model.{i}.{path}.kappa', '{i}.{path}.kappa'),
-        prefixed=False,
-        adaptive=True),
+        prefixed=False),
     Table(
         'apa_mm',
         'apa_mm',
         _OURS,
         _ANYTHING,
         marks=('act1.kappa', f'{_B}act{{j}}.kappa',
-               f'{_B}attention.{{path}}', '{path}.kappa'),
-        adaptive=True),
+               f'{_B}attention.{{path}}', '{path}.kappa')),
     Table(
         'mmpretrain-d',
         "MMPretrain's ResNetV1d",

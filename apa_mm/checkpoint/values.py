@@ -41,20 +41,7 @@ class Start(NamedTuple):
 
 def starting_values(names: Dict[str, Tuple[int, ...]],
                     start: Start) -> Tuple[Dict[str, Tensor], List[str]]:
-    """Make the kappa and lambda that a source lacks.
-
-    Args:
-        names (dict[str, tuple[int]]): Names that end in ``kappa`` or
-            ``lambd`` and their shapes; gates have ``gate`` in the name.
-        start (Start): How.
-
-    Returns:
-        tuple[dict[str, Tensor], list[str]]: The values, float32, and notes
-        for the report.
-
-    Raises:
-        CheckpointError: For an unknown option.
-    """
+    """Make the kappa and lambda that a source lacks."""
     if not 0 < start.relu_kappa < math.inf:
         raise CheckpointError('relu_kappa must be a finite number above 0, '
                               f'but got {start.relu_kappa}')
@@ -102,14 +89,6 @@ def clamp_deviation(pairs: Dict[str, Tuple[Tensor, Tensor]],
     """Say what our clamp of lambda changes in the authors' classifiers.
 
     Their units use max(lambda, 0) + 1e-8, ours max(lambda, ``lambd_min``).
-
-    Args:
-        pairs (dict[str, tuple[Tensor, Tensor]]): kappa and lambda by unit.
-        floor (float): ``lambd_min``.
-
-    Returns:
-        str | None: A sentence with the measured deviation; None if no lambda
-        is below the floor.
     """
     low = {
         name: pair

@@ -66,15 +66,7 @@ def write_checkpoint(path: str,
 
 
 def check_place(path: str) -> None:
-    """Make the folder of a file and check that it can be written to.
-
-    Args:
-        path (str): The file.
-
-    Raises:
-        CheckpointError: If the folder cannot be made or written to, or
-            ``path`` is a folder itself.
-    """
+    """Make the folder of a file and check that it can be written to."""
     folder = os.path.dirname(path) or '.'
     try:
         os.makedirs(folder, exist_ok=True)
@@ -88,15 +80,7 @@ def check_place(path: str) -> None:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Write a file whole or not at all; sweep what a killed run left.
-
-    Args:
-        path (str): Where to; its folder exists.
-        data (bytes): Its content.
-
-    Raises:
-        CheckpointError: If it cannot be written.
-    """
+    """Write a file whole or not at all; sweep what a killed run left."""
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(data)

@@ -251,7 +251,8 @@ def _class_problems(categories: Sequence[Category],
             f'names {len(classes)} classes; set metainfo=dict(classes=...) '
             'to the names of the file, in its order'
         ]
-    lost = [name for name in classes if name not in set(names)]
+    known = set(names)
+    lost = [name for name in classes if name not in known]
     # LVIS datasets go by the place, so that a spelling does no harm there.
     if len(lost) > (len(classes) - 1 if every else 0):
         return [

@@ -22,47 +22,33 @@ __all__ = [
 
 
 class ClassFrequency(NamedTuple):
-    """In how many images each class occurs.
-
-    Attributes:
-        counts (np.ndarray): Images per class, int64, (C,), in the order of
-            the labels.
-        num_images (int): Images that the counts refer to.
-        classes (tuple[str]): Class names, (C,).
-        source (str): Where they come from, for messages.
-    """
+    """In how many images each class occurs, in the order of the labels."""
 
     counts: np.ndarray
+    """Images per class, int64, (C,)."""
     num_images: int
+    """Images that the counts refer to."""
     classes: tuple
+    """Class names, (C,)."""
     source: str
+    """Where they come from, for messages."""
 
 
 def class_frequency(dataset: Any) -> ClassFrequency:
     """Count the images of every class in a training dataset.
 
-    - Datasets of COCO and LVIS files (mmdet's ``CocoDataset`` and what is
-      derived from it) keep an index of the whole file. Every image counts
-      once per class, whatever images the dataset filters out, and
-      ``num_images`` is the number of images that carry an object: 99,388 for
-      LVIS v1's training set, not the 100,170 listed images. What the dataset
-      does not learn from an image (crowds, boxes without area or outside)
-      does not count.
-    - Classification datasets (they have ``get_gt_labels``) count their
-      samples, and ``num_images`` is their length.
-    - Other datasets with ``get_cat_ids`` count their samples, and
-      ``num_images`` is the number of samples with a label.
+    - Datasets of COCO and LVIS files keep an index of the whole file. Every
+      image counts once per class, whatever images the dataset filters out;
+      what it does not learn from an image (crowds, boxes without area or
+      outside) does not count. ``num_images`` are the images with an object:
+      99,388 for LVIS v1's training set, not the 100,170 listed ones.
+    - Classification datasets (they have ``get_gt_labels``) and others with
+      ``get_cat_ids`` count their samples; ``num_images`` is their length,
+      or the number of samples with a label.
 
     Wrappers are looked through, so repeated images count once. The members
     of a concatenation add up; a file that several members read counts once,
     members without any object count as nothing.
-
-    Args:
-        dataset (Dataset): A dataset or a wrapper of mmengine, mmdet or
-            mmpretrain.
-
-    Returns:
-        ClassFrequency: Sum over all members.
 
     Raises:
         TypeError: If a dataset cannot tell the classes of its images.
@@ -117,9 +103,6 @@ def class_frequency_from_file(ann_file: str,
             The order is the file's. None takes every category.
         backend_args (dict, optional): Of mmengine's file backend.
 
-    Returns:
-        ClassFrequency: As for :func:`class_frequency`.
-
     Raises:
         ValueError: If the file is not JSON, lacks a key, or lacks a class.
     """
@@ -134,7 +117,8 @@ def class_frequency_from_file(ann_file: str,
     if problems:
         raise ValueError(f'annotation file {ann_file}: ' + '; '.join(problems))
     names = label_names(content.categories, classes, layout)
-    categories = [item for item in content.categories if item.name in names]
+    wanted = set(names)
+    categories = [c for c in content.categories if c.name in wanted]
     images = {item.id: item for item in content.images}
     shown = {(item.category_id, item.image_id) for item in content.annotations
              if is_learned(item, images[item.image_id])}

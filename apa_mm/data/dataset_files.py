@@ -32,7 +32,7 @@ class DataFile(NamedTuple):
         classes (Sequence[str], optional): Class names, where known.
         lvis_metric (bool): An LVIS metric reads it.
         masks (bool): Instance masks are read from it.
-        labelled (bool): False if nobody needs its annotations: no metric,
+        labelled (bool): False if its annotations are not needed: by no metric,
             or a concatenation of training sets whose reader keeps images
             without objects.
         sort_categories (bool): Labels go by category id, not by file order.
@@ -55,14 +55,8 @@ def find_data_files(cfg: Config,
     """List the local annotation files of a config's datasets and metrics.
 
     Wrapped datasets (repeated, balanced, concatenated, mixed) are looked
-    into. Files behind a file client (``s3://`` and so on) are left out.
-
-    Args:
-        cfg (Config): The config of a job.
-        splits (Sequence[str]): Which of 'train', 'val' and 'test' to look at.
-
-    Returns:
-        list[DataFile]: In the order of ``splits``, datasets before metrics.
+    into. Files behind a file client (``s3://`` and so on) are left out. In
+    the order of ``splits``, datasets before metrics.
     """
     files = []
     for split in splits:

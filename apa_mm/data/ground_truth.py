@@ -45,21 +45,6 @@ class GroundTruth:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no JSON, or keys are missing or unusable.
-
-    Example:
-        >>> import json, tempfile
-        >>> from mmengine.logging import MMLogger
-        >>> logger = MMLogger.get_instance('quiet', log_level='ERROR')
-        >>> box = dict(id=5, image_id=1, category_id=2, bbox=[0, 0, 4, 3],
-        ...            area=12)
-        >>> with tempfile.NamedTemporaryFile('w', suffix='.json') as file:
-        ...     json.dump(dict(images=[dict(id=1, height=8, width=8)],
-        ...                    categories=[dict(id=2, name='cup')],
-        ...                    annotations=[box]), file)
-        ...     file.flush()
-        ...     truth = GroundTruth(file.name)
-        >>> truth.annotations(1)[0]['bbox']
-        [0.0, 0.0, 4.0, 3.0]
     """
 
     def __init__(self,
@@ -133,13 +118,7 @@ class GroundTruth:
     def select(self, classes: Optional[Sequence[str]]) -> List[Category]:
         """Return the categories behind labels 0, 1, ... of a dataset.
 
-        LVIS datasets use every category of the file in file order; COCO
-        datasets those whose name is one of their classes, in file order too.
         Annotations of other categories are no longer served.
-
-        Args:
-            classes (Sequence[str], optional): ``dataset_meta['classes']``;
-                None takes every category.
 
         Raises:
             ValueError: If classes and categories do not match.

@@ -14,12 +14,9 @@ COCO_URL = 'http://images.cocodataset.org/'
 def image_name(image: Image, layout: Optional[str] = 'coco') -> str:
     """Return an image's path below the image folder, as mmdet reads it.
 
-    Args:
-        image (Image): An entry of ``images``.
-        layout (str): 'lvis_v1' takes ``coco_url`` without the server;
-            'lvis_v0.5' takes ``file_name``, cut to the 16 characters of
-            COCO 2017 if it is a name of COCO 2014; 'coco' takes
-            ``file_name``.
+    Layout 'lvis_v1' takes ``coco_url`` without the server; 'lvis_v0.5' takes
+    ``file_name``, cut to the 16 characters of COCO 2017 if it is a name of
+    COCO 2014; 'coco' takes ``file_name``.
     """
     if layout == 'lvis_v1':
         return image.coco_url.replace(COCO_URL, '')

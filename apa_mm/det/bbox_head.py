@@ -18,22 +18,11 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
 
     Arguments, parameters, training and state dict are the parent's; only the
     final NMS differs, see :func:`apa_mm.det.nms.exact_multiclass_nms`. Fits
-    Faster, Mask and Cascade R-CNN (there only the last stage predicts) and
-    test-time augmentation, with
-    :class:`~apa_mm.det.tta.LargeVocabTTAModel` to merge the views.
-
-    Back to mmdet's own NMS::
+    Faster, Mask and Cascade R-CNN and test-time augmentation, with
+    :class:`~apa_mm.det.tta.LargeVocabTTAModel` to merge the views. Back to
+    mmdet's own NMS::
 
         --cfg-options model.test_cfg.rcnn.nms.exact=False
-
-    Args:
-        *args: Positional arguments of ``Shared2FCBBoxHead``.
-        **kwargs: Keyword arguments of ``Shared2FCBBoxHead``.
-
-    Example:
-        >>> head = LargeVocabBBoxHead(in_channels=8, num_classes=1203)
-        >>> head.fc_cls.out_features
-        1204
     """
 
     def _predict_by_feat_single(

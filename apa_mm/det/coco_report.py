@@ -34,13 +34,9 @@ def ap_limits(proposal_nums: Sequence[int], use_mp_eval: bool,
     reads classwise values at the last one, and with its multi-process
     evaluator everything. Where pycocotools has no such limit the last counts.
 
-    Args:
-        proposal_nums (Sequence[int]): Limits, in any order.
-        use_mp_eval (bool): The rule of the multi-process evaluator.
-        max_dets (int, optional): One limit for everything instead.
-
     Returns:
-        tuple[int, int, int]: For mAP, the other five, and classwise values.
+        tuple[int, int, int]: For mAP, the other five, and classwise values;
+        ``max_dets`` for all if it is given.
 
     Raises:
         ValueError: If a limit is not a positive whole number.
@@ -85,18 +81,10 @@ def coco_report(metric: str,
                 items: Optional[Sequence[str]] = None,
                 classwise: Optional[Sequence[Category]] = None
                 ) -> Dict[str, float]:
-    """Return the numbers of one metric and log them as mmdet does.
+    """Return the numbers of one metric, rounded, and log them as mmdet does.
 
-    Args:
-        metric (str): 'bbox' or 'segm'.
-        grid (PrecisionGrid): Accumulated evaluation.
-        limits (tuple[int, int, int]): From :func:`ap_limits`.
-        items (Sequence[str], optional): Defaults to the six precisions.
-        classwise (Sequence[Category], optional): Categories to report one by
-            one, in the order of the labels.
-
-    Returns:
-        dict[str, float]: Rounded to 3 digits.
+    ``limits`` are from :func:`ap_limits`, ``classwise`` the categories to
+    report one by one, in the order of the labels.
     """
     report: Dict[str, float] = OrderedDict()
     logger = MMLogger.get_current_instance()

@@ -50,17 +50,8 @@ def average_precision(grid: PrecisionGrid,
                       missing: float = -1.0) -> float:
     """Average precision over thresholds, recall levels and categories.
 
-    Args:
-        grid (PrecisionGrid): Accumulated evaluation.
-        iou_thr (float, optional): Only this IoU threshold. Defaults to all.
-        area (str): Area range of the objects.
-        max_det (int, optional): Limit on detections. Defaults to the last.
-        columns (Sequence[int], optional): Columns of the categories.
-            Defaults to all.
-        missing (float): Value if there is no ground truth.
-
-    Returns:
-        float: In [0, 1], or ``missing``.
+    At one IoU threshold, limit on detections (the last by default) or some
+    columns of categories if given; ``missing`` if there is no ground truth.
 
     Example:
         >>> import numpy as np

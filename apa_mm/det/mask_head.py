@@ -50,15 +50,9 @@ def classwise_method(conv: nn.Module) -> Optional[Callable]:
         conv (nn.Module): A predictor (N, C, H, W) -> (N, K, H, W).
 
     Returns:
-        Callable | None: A function of features (N, C, H, W) and labels (N,)
-        that gives logits (N, 1, H, W); None if the predictor is none of
-
-        - a module with a method ``forward_classwise``, such as
-          :class:`apa_mm.layers.CosineConv2d`;
-        - a plain 1 x 1 convolution;
-        - mmdet's ``NormedConv2d`` with its fixed temperature;
-        - another 1 x 1 cosine convolution, recognised by a 'temperature' (or
-          'tempearture'); its own forward is run with one row of the weight.
+        Callable | None: From features and labels (N,) to logits
+        (N, 1, H, W); None if the predictor neither has a method
+        ``forward_classwise`` nor is a 1 x 1 convolution, plain or cosine.
 
     Example:
         >>> method = classwise_method(nn.Conv2d(8, 1203, 1))
@@ -107,38 +101,26 @@ def _own_forward(conv: nn.Conv2d, x: Tensor, labels: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class ClasswiseFCNMaskHead(FCNMaskHead):
-    """mmdet's ``FCNMaskHead`` that skips the mask logits nobody reads.
+    """mmdet's ``FCNMaskHead`` that skips the mask logits not read.
 
     Loss and prediction use one channel per RoI: that of the true class in
     training, of the predicted class at test. ``forward`` hands on the
-    features before the last convolution, in place of the logits, and this
-    head finishes that one channel where the label is known. Losses,
-    gradients, masks and state dict are those of the parent; memory does not
-    grow with the number of classes.
+    features before the last convolution, and that one channel is finished
+    where the label is known. Losses, gradients, masks and state dict are
+    those of the parent; memory does not grow with the number of classes.
 
     For RoI heads that pass what ``forward`` returns on to this head as it is
     or index it by rows and labels, as mmdet's ``StandardRoIHead`` and
-    ``MaskScoringRoIHead`` do. Cascades average the masks of their
-    stages before they hand them on; they train with this head and need
-    ``classwise=False`` at test (the checkpoint fits). Back to the parent's
-    way::
+    ``MaskScoringRoIHead`` do. Cascades average the masks of their stages;
+    they train with this head and need ``classwise=False`` at test (the
+    checkpoint fits). Back to the parent's way::
 
         --cfg-options model.roi_head.mask_head.classwise=False
-
-    ``loss_mask`` gets one channel and the label 0 for each RoI, as the parent
-    gives it with ``class_agnostic=True``.
 
     Args:
         *args: Positional arguments of ``FCNMaskHead``.
         classwise (bool): False computes every channel, as the parent does.
         **kwargs: Keyword arguments of ``FCNMaskHead``.
-
-    Example:
-        >>> head = ClasswiseFCNMaskHead(
-        ...     num_convs=1, in_channels=8, conv_out_channels=8,
-        ...     num_classes=1203)
-        >>> head(torch.rand(2, 8, 14, 14)).shape
-        torch.Size([2, 8, 28, 28])
     """
 
     def __init__(self, *args, classwise: bool = True, **kwargs) -> None:

@@ -20,12 +20,8 @@ def encode_masks(masks: Any,
         masks (Tensor | np.ndarray | Sequence[dict]): Binary masks (N, H, W),
             bool or uint8, or N codes that are passed on as they are.
         wanted (np.ndarray, optional): Which masks are read, bool (N, ).
-            Defaults to all.
-        areas (np.ndarray, optional): Area in pixels of every mask, (N, ), for
-            the stand-ins. Defaults to 0.
-
-    Returns:
-        List[dict]: N codes with keys ``size`` (H, W) and ``counts``.
+        areas (np.ndarray, optional): Pixels of every mask, (N, ), for the
+            stand-ins. Defaults to 0.
 
     Example:
         >>> import numpy as np

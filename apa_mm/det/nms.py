@@ -84,9 +84,11 @@ def exact_multiclass_nms(
 ) -> Union[Tuple[Tensor, Tensor], Tuple[Tensor, Tensor, Tensor]]:
     """Suppress per class, exactly, at the cost of the boxes returned.
 
-    A drop-in for mmdet's ``multiclass_nms``. The best candidates of all
-    classes are suppressed per class; if fewer than ``max_num`` survive, more
-    are taken. It differs from mmdet's in three ways:
+    A drop-in for mmdet's ``multiclass_nms`` with its arguments and results:
+    boxes (N, C * D) or, shared by all classes, (N, D), and scores (N, C + 1),
+    the last column the background. The best candidates of all classes are
+    suppressed per class; if fewer than ``max_num`` survive, more are taken.
+    It differs from mmdet's in three ways:
 
     - Boxes of different classes never meet. mmdet moves each class by
       ``label * (max coordinate + 1)`` in float32, which loses whole pixels
@@ -102,22 +104,9 @@ def exact_multiclass_nms(
     ``exact=False``, ``box_dim`` is not 4, or the model is being exported to
     ONNX. ``split_thr`` has no effect otherwise.
 
-    Args:
-        multi_bboxes (Tensor): Boxes xyxy in pixels, (N, C * D) or, shared by
-            all classes, (N, D). No NaN.
-        multi_scores (Tensor): Scores (N, C + 1); the last column, the
-            background, is ignored. NaN never passes the threshold.
-        score_thr (float): Only scores above it count.
-        nms_cfg (dict, optional): Settings of the NMS; None for none.
-        max_num (int): Most boxes to return; 0 or less for all.
-        score_factors (Tensor, optional): Factors (N,) that scores are
-            multiplied by after the threshold.
-        return_inds (bool): Whether to return the flat indices too.
-        box_dim (int): D.
-
     Returns:
-        tuple[Tensor]: Boxes with scores (k, D + 1), labels (k,) and, if asked
-        for, indices ``roi * C + class`` (k,); best score first.
+        tuple[Tensor]: Boxes with scores (k, D + 1), labels (k,) and, with
+        ``return_inds``, indices ``roi * C + class`` (k,); best score first.
 
     Raises:
         ValueError: If shapes do not fit together or ``offset`` is unknown.
@@ -162,12 +151,7 @@ def exact_batched_nms(boxes: Tensor,
                       max_num: int = -1) -> Tuple[Tensor, Tensor]:
     """Suppress inside each group, exactly, as mmcv's ``batched_nms`` means to.
 
-    Args:
-        boxes (Tensor): Boxes xyxy in pixels, (N, 4).
-        scores (Tensor): Scores (N,).
-        idxs (Tensor): Group of each box, integers (N,).
-        nms_cfg (dict, optional): See :func:`exact_multiclass_nms`.
-        max_num (int): Boxes to return at most; 0 or less for all.
+    Arguments are mmcv's: boxes (N, 4), scores (N,), groups ``idxs`` (N,).
 
     Returns:
         tuple[Tensor]: Boxes with scores (k, 5) and their indices (k,), best
@@ -175,13 +159,6 @@ def exact_batched_nms(boxes: Tensor,
 
     Raises:
         ValueError: If ``nms_cfg`` does not describe hard NMS on xyxy boxes.
-
-    Example:
-        >>> import torch
-        >>> boxes = torch.tensor([[0., 0., 9., 9.], [0., 0., 9., 8.]])
-        >>> exact_batched_nms(boxes, torch.tensor([.8, .9]),
-        ...     torch.tensor([3, 3]), dict(type='nms', iou_threshold=.5))[1]
-        tensor([1])
     """
     hard = HardNMS.parse(nms_cfg, boxes.size(-1))
     if hard is None:

@@ -21,14 +21,9 @@ def grouped_nms(boxes: Tensor, groups: Tensor,
                 iou_threshold: float) -> Tensor:
     """Suppress greedily inside each group.
 
-    Args:
-        boxes (Tensor): Boxes xyxy in pixels, best first, float64, (k, 4).
-        groups (Tensor): Group of each box, integers (k,).
-        iou_threshold (float): A box goes if its IoU with a better one of its
-            group is above this.
-
-    Returns:
-        Tensor: Positions of the boxes that stay, ascending.
+    Boxes (k, 4) are float64 and come best first, with a group (k,) each; a
+    box goes if its IoU with a better one of its group is above the threshold.
+    Returns the positions of those that stay, ascending.
 
     Example:
         >>> import torch
@@ -77,12 +72,10 @@ def _share_calls(counts: Tensor,
 def _move_apart(boxes: Tensor, lanes: Tensor) -> Optional[Tensor]:
     """Move boxes of different lanes apart along x, or not at all.
 
-    The step is a power of two above twice any coordinate. Float64 has 29 bits
-    more than the float32 coordinates and takes up the sum exactly; where it
-    does not (tiny coordinates beside large ones), None is returned. The test
-    is strict: a rounded sum minus its larger summand is exact, so moving back
-    shows any rounding. With exact sums the kernel's differences, and so every
-    IoU, are bit for bit those of the boxes in place.
+    The step is a power of two above twice any coordinate; float64 takes up
+    the sum of it and of float32 coordinates exactly, so every IoU is that of
+    the boxes in place, bit for bit. Where moving back shows a rounding (tiny
+    coordinates beside large ones), None is returned.
     """
     bound = float(boxes.abs().max())
     if not math.isfinite(bound):

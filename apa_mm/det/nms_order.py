@@ -107,11 +107,9 @@ class ScoredPairs:
         The scores are cut into blocks, one class and ``BLOCK_ROWS`` RoIs
         each, and the blocks of a class into groups. Let f be the
         ``count``-th largest of the groups' maxima: at least ``count`` scores
-        reach f, so the first ``count`` pairs do, and they lie in blocks
-        whose maximum does. Only those are looked into.
-
-        None is returned where this does not settle it: with factors, with
-        NaN, or if f is not above the threshold.
+        reach f, so the first ``count`` lie in blocks whose maximum does.
+        None where this does not settle it: with factors, with NaN, or if f
+        is not above the threshold.
         """
         if self.factors is not None:
             return None

@@ -39,17 +39,6 @@ class LargeVocabTTAModel(DetTTAModel):
 
     Raises:
         KeyError: If ``tta_cfg`` lacks 'nms' or 'max_per_img'.
-
-    Example:
-        >>> class Detector(torch.nn.Module):
-        ...     def test_step(self, data):
-        ...         return data
-        >>> model = LargeVocabTTAModel(
-        ...     tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.6),
-        ...                  max_per_img=300),
-        ...     module=Detector())
-        >>> model.exact
-        True
     """
 
     def __init__(self, tta_cfg: dict, **kwargs) -> None:

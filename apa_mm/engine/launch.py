@@ -78,6 +78,7 @@ def test(config: str,
          show_dir: Optional[str] = None,
          wait_time: float = 2.0,
          tta: bool = False,
+         merge_views: str = 'mmdet.DetTTAModel',
          cfg_options: Optional[dict] = None,
          launcher: str = 'none',
          skip_checks: bool = False) -> dict:
@@ -95,6 +96,8 @@ def test(config: str,
         wait_time (float): Seconds that a window stays.
         tta (bool): Test-time augmentation by the config's ``tta_model`` and
             ``tta_pipeline``, or by flipping.
+        merge_views (str): Type of a detector's ``tta_model`` where its config
+            has none; ``tools/test.py`` takes the one for large vocabularies.
         cfg_options (dict, optional): As for :func:`train`.
         launcher (str): As for :func:`train`.
         skip_checks (bool): As for :func:`train`.
@@ -115,7 +118,7 @@ def test(config: str,
         folder = '' if options.is_classification(cfg) else cfg.work_dir
         check_writable('--show-dir', osp.join(folder, show_dir))
     if tta:
-        options.set_tta(cfg)
+        options.set_tta(cfg, merge_views)
     prepare_distributed(cfg)
     if not skip_checks:
         _check(cfg, ('test', ))

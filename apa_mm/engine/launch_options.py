@@ -242,7 +242,7 @@ def set_visualization(cfg: Config, show: bool, show_dir: Optional[str],
         cfg.get('default_hooks', {}), visualization=hook)
 
 
-def set_tta(cfg: Config) -> None:
+def set_tta(cfg: Config, merge_views: str) -> None:
     """Test with augmentation: the config's, or flipping where it has none.
 
     Views of a detector's image are merged by the NMS and to the number of
@@ -261,7 +261,7 @@ def set_tta(cfg: Config) -> None:
     if 'tta_model' not in cfg:
         cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA') \
             if classification else dict(
-                type='apa_mm.LargeVocabTTAModel', tta_cfg=_merging(cfg.model))
+                type=merge_views, tta_cfg=_merging(cfg.model))
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset

@@ -7,17 +7,11 @@ __all__ = ['dataset_class_counts', 'dataset_labels']
 
 
 def dataset_labels(dataset: Any) -> np.ndarray:
-    """Return the label of every sample without loading an image.
-
-    Args:
-        dataset (Any): A data set with ``get_gt_labels()`` (MMPretrain's) or
-            ``get_cat_ids(index)`` (also wrapped ones), one label per sample.
-
-    Returns:
-        np.ndarray: Labels, int64, (N,).
+    """Return the label of every sample, int64 (N,), without loading an image.
 
     Raises:
-        TypeError: If the data set offers neither.
+        TypeError: If the data set has neither ``get_gt_labels()``
+            (MMPretrain's) nor ``get_cat_ids(index)`` (also wrapped ones).
         ValueError: If a sample has not exactly one label.
     """
     if hasattr(dataset, 'get_gt_labels'):
@@ -37,14 +31,9 @@ def dataset_labels(dataset: Any) -> np.ndarray:
 
 
 def dataset_class_counts(dataset: Any) -> List[int]:
-    """Count the samples of every class.
+    """Count the samples of each of the C classes.
 
-    Args:
-        dataset (Any): See :func:`dataset_labels`; the number of classes is
-            that of ``metainfo['classes']`` or else the largest label plus 1.
-
-    Returns:
-        list[int]: Samples per class, C entries.
+    C is that of ``metainfo['classes']``, or else the largest label plus 1.
 
     Raises:
         TypeError: As :func:`dataset_labels`.

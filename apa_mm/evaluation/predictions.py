@@ -8,16 +8,12 @@ __all__ = ['read_prediction']
 
 
 def read_prediction(sample: dict) -> Tuple[int, int, Tensor]:
-    """Return the predicted class, the true class and the probabilities.
+    """Return predicted class, true class and probabilities (C,) on the CPU.
 
     Args:
-        sample (dict): A data sample as mmengine's evaluator passes it on,
-            with ``pred_score`` (C,), ``gt_label`` (1,) and, if the predicted
-            class is not the most probable one, ``pred_label`` (1,).
-
-    Returns:
-        tuple[int, int, Tensor]: Predicted class, true class and the
-        probabilities, (C,), on the CPU.
+        sample (dict): With ``pred_score`` (C,), ``gt_label`` (1,) and, if
+            another class than the most probable is predicted,
+            ``pred_label`` (1,).
 
     Raises:
         KeyError: If ``pred_score`` or ``gt_label`` is missing.

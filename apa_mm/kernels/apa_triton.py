@@ -3,26 +3,18 @@ r"""Triton kernels of APA, AGLU and the Gumbel gate for GPUs.
 One pass forward and one pass backward; the formulas are those of
 ``csrc/apa_math.h``. Nothing but the input is kept.
 
-Design note. An element of float32 costs 8 bytes of memory traffic forward
-(read x, write y) and 12 backward (read x and the gradient, write the gradient
-of x); half types cost 4 and 6. A form that keeps eta too, as the paper's code
-does in several passes, moves 12 and 16 at the very least. The arithmetic is
-about 40 operations forward and 70 backward, that is 5 to 6 operations per
-byte in float32, where current cards can do 10 to 20 before arithmetic is the
-limit; of the slow operations there are two exponentials and one or two
-divisions. So the time is that of a device copy, and the only thing to choose
-is how many bytes are on their way at once: latency times bandwidth is about
-10 KB per multiprocessor on an A100 and 18 KB on an H100. A program of 1,024
-elements on 4 warps loads 4 KB forward and 8 KB backward, 32 bytes per thread
-and operand (two accesses of 16 bytes), and few enough registers are in use
-for eight or more programs to be resident: twice what is needed. Larger blocks
-would only leave more of the last one empty.
+Design note. A float32 element costs 8 bytes of memory traffic forward and 12
+backward; half types 4 and 6. The arithmetic is 5 to 6 operations per byte,
+where current cards can do 10 to 20 before it is the limit, so the time is that
+of a device copy, and what is left to choose is how many bytes are on their way
+at once: latency times bandwidth is about 10 KB per multiprocessor on an A100
+and 18 KB on an H100. A program of 1,024 elements on 4 warps loads 4 KB forward
+and 8 KB backward, and eight or more programs are resident.
 
 The gradients of kappa and lambda are summed in float32 within a block, written
-to a buffer of 8 bytes per 1,024 elements (0.07 % of the traffic) and added up
-by ``torch.sum``: the order is fixed, so the result is the same in every run.
-With channels last, a block is 32 channels (128 bytes, one line of the cache)
-times 32 pixels, and the buffer takes 2 % of the traffic.
+to a buffer (0.07 % of the traffic; 2 % with channels last, where a block is 32
+channels, one line of the cache, times 32 pixels) and added up by ``torch.sum``
+in a fixed order: the result is the same in every run.
 
 Three ways to walk a tensor, none of which copies it, in blocks of
 height x width elements:
@@ -33,9 +25,7 @@ rows      one pair per row, row r has those of channel r % channels;
 columns   one pair per column; channels last.
 
 Kernels are compiled per element type, formula, way and power of two of the
-row length (up to 1,024), not per image size. The lengths themselves are
-numbers of the run; Triton only tells apart whether a row length is divisible
-by 16, which lets it load 16 bytes at once.
+row length (up to 1,024), not per image size.
 """
 import contextlib
 from typing import Any, ContextManager, NamedTuple, Tuple
@@ -261,20 +251,7 @@ def _on_device(x: Tensor) -> ContextManager:
 
 def forward(x: Tensor, kappa: Tensor, lambd: Tensor, layout: Layout,
             kind: int) -> Tensor:
-    """Return the activation of ``x``.
-
-    Args:
-        x (Tensor): Input that ``layout`` was found for; float32, bfloat16 or
-            float16.
-        kappa (Tensor): One float32 value, or one per channel, contiguous.
-        lambd (Tensor): The same number of values, positive; not read by the
-            Gumbel gate.
-        layout (Layout): From :func:`apa_mm.kernels.native.find_layout`.
-        kind (int): GATE, UNIT or GUMBEL of ``formulas.py``.
-
-    Returns:
-        Tensor: Shape, dtype and strides of ``x``.
-    """
+    """Return the activation; see :func:`apa_mm.kernels.native.forward`."""
     y = torch.empty_like(x)
     _Plan.of(layout).launch(_forward, (x, y, kappa, lambd), kind=int(kind))
     return y
@@ -283,20 +260,9 @@ def forward(x: Tensor, kappa: Tensor, lambd: Tensor, layout: Layout,
 def backward(x: Tensor, grad: Tensor, kappa: Tensor, lambd: Tensor,
              layout: Layout, kind: int,
              paper: bool) -> Tuple[Tensor, Tensor]:
-    """Return the gradients of the input and of the parameters.
+    """Return the gradient of x and (channels, 2) of kappa and lambda.
 
-    Args:
-        x (Tensor): As in :func:`forward`.
-        grad (Tensor): Gradient of the result, shape of ``x``.
-        kappa (Tensor): As in :func:`forward`.
-        lambd (Tensor): As in :func:`forward`.
-        layout (Layout): As in :func:`forward`.
-        kind (int): As in :func:`forward`.
-        paper (bool): Eq. 8 of the paper for lambda.
-
-    Returns:
-        tuple[Tensor, Tensor]: Gradient of ``x`` with its strides; and a
-        float32 tensor (channels, 2) with the gradients of kappa and lambda.
+    Arguments are those of :func:`apa_mm.kernels.native.backward_parts`.
     """
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
         grad = torch.empty_like(x).copy_(grad)

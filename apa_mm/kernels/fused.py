@@ -9,18 +9,18 @@ gradients are those of the separate layers.
 Shapes: N images, C channels, H x W pixels.
 """
 from ctypes import c_double, c_int64
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 
 from . import native
-from .activation import activate, choose_backend, refuse_second_order, is_plain
+from .activation import activate, choose_backend, is_plain, refuse_second_order
 from .formulas import UNIT
-from .native import flat
 
 __all__ = [
-    'Affine', 'batch_norm_aglu', 'batch_statistics', 'residual_aglu', 'usable'
+    'Affine', 'batch_norm_aglu', 'batch_statistics',
+    'inference_residual_aglu', 'residual_aglu', 'usable'
 ]
 
 REMEDY = "set fuse=False on the backbone or block, or backend='eager'"
@@ -61,10 +61,10 @@ class _BatchNormAGLU(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias, mean, invstd, kappa, lambd)
         ctx.batch_stats, ctx.paper = batch_stats, paper
         affine = Affine.of(x, weight, bias, mean, invstd)
-        ctx.native = usable(x, kappa, lambd)
+        ctx.native = usable(x, parameters=(kappa, lambd))
         if ctx.native:
             return _batch_norm_forward(affine, kappa, lambd)
-        return _aglu_forward(affine.compute(), kappa, lambd)
+        return activate(affine.compute(), kappa, lambd, UNIT)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
@@ -90,48 +90,51 @@ class _BatchNormAGLU(torch.autograd.Function):
 class _ResidualAGLU(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx: Any, h: Optional[Tensor], gate: Tensor, identity: Tensor,
+    def forward(ctx: Any, h: Tensor, gate: Tensor, identity: Tensor,
                 kappa: Tensor, lambd: Tensor, paper: bool,
-                *recipes: Optional[Tensor]) -> Tensor:
-        # Recipes: source, scale, shift of h and of the identity.
-        kept = list(recipes)
-        if kept[3] is None:
-            kept[3] = identity
+                *kept: Tensor) -> Tensor:
         ctx.save_for_backward(gate, kappa, lambd, *kept)
         ctx.paper = paper
-        main, short = Affine(*kept[:3]), Affine(*kept[3:])
-        ctx.native = usable(main.source, kappa, lambd,
-                                         short.source)
+        main, short = _unpack(kept)
+        ctx.native = usable(main.source, _source(short),
+                            parameters=(kappa, lambd))
         if ctx.native:
-            return _block_end_forward(main, short, gate, kappa,
-                                                  lambd)
-        if h is None:
-            h = main.compute()
-            identity = identity if short.scale is None else short.compute()
+            return _block_end_forward(main, short, gate, kappa, lambd)
         z = h * gate[:, :, None, None] + identity
-        return _aglu_forward(z, kappa, lambd)
+        return activate(z, kappa, lambd, UNIT)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
         refuse_second_order(REMEDY)
         gate, kappa, lambd, *kept = ctx.saved_tensors
-        main, short = Affine(*kept[:3]), Affine(*kept[3:])
+        main, short = _unpack(kept)
         if ctx.native:
-            grads = _block_end_backward(main, short, grad, gate,
-                                                    kappa, lambd, ctx.paper)
+            grads = _block_end_backward(main, short, grad, gate, kappa, lambd,
+                                        ctx.paper)
         else:
-            h = main.compute()
-            wide_gate = gate[:, :, None, None]
-            identity = short.source if short.scale is None else short.compute()
-            grad_z, *rest = _aglu_backward(h * wide_gate + identity, grad,
-                                           kappa, lambd, ctx.paper)
+            h, wide_gate = main.compute(), gate[:, :, None, None]
+            grad_z, *rest = _aglu_backward(h * wide_gate + _value(short),
+                                           grad, kappa, lambd, ctx.paper)
             grads = (grad_z * wide_gate, (grad_z * h).sum(
                 (2, 3)).to(gate.dtype), grad_z, *rest)
-        return (*grads, None, *([None] * 6))
+        return (*grads, None, *([None] * len(kept)))
 
 
-def _aglu_forward(z: Tensor, kappa: Tensor, lambd: Tensor) -> Tensor:
-    return activate(z, kappa, lambd, UNIT)
+#: The shortcut: a tensor, or the output of a norm as a map of its input.
+Shortcut = Union[Tensor, Affine]
+
+
+def _unpack(kept: Sequence[Tensor]) -> Tuple[Affine, Shortcut]:
+    """Undo ``(*main, *short)`` or, for a plain tensor, ``(*main, short)``."""
+    return Affine(*kept[:3]), Affine(*kept[3:]) if kept[4:] else kept[3]
+
+
+def _source(short: Shortcut) -> Tensor:
+    return short.source if isinstance(short, Affine) else short
+
+
+def _value(short: Shortcut) -> Tensor:
+    return short.compute() if isinstance(short, Affine) else short
 
 
 def _aglu_backward(z: Tensor, grad: Tensor, kappa: Tensor, lambd: Tensor,
@@ -174,7 +177,7 @@ def batch_norm_aglu(x: Tensor,
                                 batch_stats, lambda_grad == 'paper')
 
 
-def residual_aglu(h: Optional[Tensor],
+def residual_aglu(h: Tensor,
                   gate: Tensor,
                   identity: Tensor,
                   h_recipe: Affine,
@@ -186,9 +189,7 @@ def residual_aglu(h: Optional[Tensor],
     """Return ``aglu(h * gate + identity)`` without keeping h or the sum.
 
     Args:
-        h (Tensor, optional): (N, C, H, W), output of the block's last
-            BatchNorm. None without gradients, where the recipes say it all;
-            ``identity`` is the source of its recipe then.
+        h (Tensor): (N, C, H, W), output of the block's last BatchNorm.
         gate (Tensor): (N, C), channel attention.
         identity (Tensor): (N, C, H, W), shortcut.
         h_recipe (Affine): ``h`` as a map of its BatchNorm's input.
@@ -202,23 +203,39 @@ def residual_aglu(h: Optional[Tensor],
     Returns:
         Tensor: (N, C, H, W), dtype of the source of ``h``.
     """
-    recipes = (t.detach() for t in (*h_recipe, *(identity_recipe or ())))
-    missing = [None] * (0 if identity_recipe else 3)
+    kept = (t.detach() for t in (*h_recipe, *(identity_recipe or
+                                              (identity, ))))
     return _ResidualAGLU.apply(h, gate, identity, kappa, lambd,
-                               lambda_grad == 'paper', *recipes, *missing)
+                               lambda_grad == 'paper', *kept)
 
 
-def usable(x: Tensor,
-           kappa: Tensor,
-           lambd: Tensor,
-           other: Optional[Tensor] = None) -> bool:
-    """Return whether these tensors can be walked: float32, NCHW, CPU."""
-    tensors = [x] if other is None else [x, other]
-    return (is_plain(*tensors, kappa, lambd)
-            and choose_backend(x) == 'native' and x.dim() == 4
-            and x.numel() > 0 and kappa.numel() == lambd.numel()
-            and all(t.dtype == torch.float32 and t.is_contiguous()
-                    for t in tensors))
+def inference_residual_aglu(main: Affine, gate: Tensor, short: Shortcut, *,
+                            kappa: Tensor, lambd: Tensor) -> Tensor:
+    """Return ``aglu(main * gate + short)`` in one pass, without gradients.
+
+    Args:
+        main (Affine): The last norm's output as a map of its input.
+        gate (Tensor): (N, C), channel attention.
+        short (Tensor | Affine): (N, C, H, W), the shortcut.
+        kappa (Tensor): One value, or (C, 1, 1).
+        lambd (Tensor): Like ``kappa``, positive.
+
+    Returns:
+        Tensor: (N, C, H, W), dtype of the source of ``main``.
+    """
+    if usable(main.source, _source(short), parameters=(kappa, lambd)):
+        return _block_end_forward(main, short, gate, kappa, lambd)
+    z = main.compute() * gate[:, :, None, None] + _value(short)
+    return activate(z, kappa, lambd, UNIT)
+
+
+def usable(*maps: Tensor, parameters: Sequence[Tensor] = ()) -> bool:
+    """Return whether the compiled form takes these: float32, NCHW, CPU."""
+    return (is_plain(*maps, *parameters)
+            and choose_backend(maps[0]) == 'native'
+            and all(x.dtype == torch.float32 and x.dim() == 4 and x.numel()
+                    and x.is_contiguous() for x in maps)
+            and len({p.numel() for p in parameters}) < 2)
 
 
 def batch_statistics(x: Tensor, running_mean: Tensor, running_var: Tensor,
@@ -245,47 +262,49 @@ def batch_statistics(x: Tensor, running_mean: Tensor, running_var: Tensor,
 
 
 def _batch_norm_forward(affine: Affine, kappa: Tensor,
-                       lambd: Tensor) -> Tensor:
+                        lambd: Tensor) -> Tensor:
     """Return ``aglu(scale * x + shift)``."""
-    return native.forward(affine.source, flat(kappa), flat(lambd),
+    return native.forward(affine.source,
+                          native.flat(kappa), native.flat(lambd),
                           _layout(affine.source), UNIT,
-                          (flat(affine.scale), flat(affine.shift)))
+                          (native.flat(affine.scale),
+                           native.flat(affine.shift)))
 
 
 def _batch_norm_backward(affine: Affine, grad: Tensor, weight: Tensor,
-                        mean: Tensor, invstd: Tensor, kappa: Tensor,
-                        lambd: Tensor, batch_stats: bool,
-                        paper: bool) -> tuple:
+                         mean: Tensor, invstd: Tensor, kappa: Tensor,
+                         lambd: Tensor, batch_stats: bool,
+                         paper: bool) -> tuple:
     """Return the gradients for x, weight, bias, kappa and lambda."""
-    x, mean = affine.source, flat(mean)
+    x, mean = affine.source, native.flat(mean)
     grad_x, sums = native.backward_parts(
-        x, grad, flat(kappa), flat(lambd), _layout(x), UNIT, paper,
-        (flat(affine.scale), flat(affine.shift)), mean)
+        x, grad, native.flat(kappa), native.flat(lambd), _layout(x), UNIT,
+        paper, (native.flat(affine.scale), native.flat(affine.shift)), mean)
     n, c, h, w = x.shape
     norm_grads, grads = x.new_empty(2, c), x.new_empty(2, kappa.numel())
     native.library().batch_norm_aglu_grads(
-        *map(native.pointer, (grad_x, x, sums, flat(weight), mean,
-                              flat(invstd), norm_grads, grads)),
+        *map(native.pointer, (grad_x, x, sums, native.flat(weight), mean,
+                              native.flat(invstd), norm_grads, grads)),
         int(batch_stats), c_int64(n), c_int64(h * w), c_int64(c),
         c_int64(int(kappa.numel() > 1)), native.threads(x))
     return (grad_x, *norm_grads.unbind(),
             *_parameter_grads(grads, kappa, lambd))
 
 
-def _block_end_forward(main: Affine, short: Affine, gate: Tensor,
-                      kappa: Tensor, lambd: Tensor) -> Tensor:
+def _block_end_forward(main: Affine, short: Shortcut, gate: Tensor,
+                       kappa: Tensor, lambd: Tensor) -> Tensor:
     """Return ``aglu(gate * h + identity)``."""
     y = torch.empty_like(main.source)
     native.library().block_end_forward(
-        *map(native.pointer, (main.source, short.source, y)),
+        *map(native.pointer, (main.source, _source(short), y)),
         *_folded(main, short, gate), *_sizes(main.source, kappa, lambd),
         native.threads(y))
     return y
 
 
-def _block_end_backward(main: Affine, short: Affine, grad: Tensor,
-                       gate: Tensor, kappa: Tensor, lambd: Tensor,
-                       paper: bool) -> tuple:
+def _block_end_backward(main: Affine, short: Shortcut, grad: Tensor,
+                        gate: Tensor, kappa: Tensor, lambd: Tensor,
+                        paper: bool) -> tuple:
     """Return the gradients for h, gate, identity, kappa and lambda."""
     x = main.source
     grad = grad.contiguous()
@@ -295,7 +314,7 @@ def _block_end_backward(main: Affine, short: Affine, grad: Tensor,
     sums = x.new_empty((n, c, 2), dtype=torch.float64)
     grads = x.new_empty(2, kappa.numel())
     native.library().block_end_backward(
-        *map(native.pointer, (x, short.source, grad, grad_z, grad_h,
+        *map(native.pointer, (x, _source(short), grad, grad_z, grad_h,
                               grad_gate, sums, grads)),
         *_folded(main, short, gate), *_sizes(x, kappa, lambd), int(paper),
         native.threads(x))
@@ -308,18 +327,21 @@ def _layout(x: Tensor) -> native.Layout:
     return native.Layout(n * c, h * w, c, False)
 
 
-def _folded(main: Affine, short: Affine, gate: Tensor) -> tuple:
+def _folded(main: Affine, short: Shortcut, gate: Tensor) -> tuple:
     """Return pointers to scale and shift of both norms and to the gate."""
-    tensors = [flat(main.scale), flat(main.shift), flat(gate), None, None]
-    if short.scale is not None:
-        tensors[3:] = flat(short.scale), flat(short.shift)
-    return tuple(map(native.pointer, tensors))
+    tensors = [main.scale, main.shift, gate]
+    folded = isinstance(short, Affine)
+    if folded:
+        tensors += [short.scale, short.shift]
+    pointers = [native.pointer(native.flat(t)) for t in tensors]
+    return (*pointers, *([] if folded else [native.pointer(None)] * 2))
 
 
 def _sizes(x: Tensor, kappa: Tensor, lambd: Tensor) -> tuple:
     n, c, h, w = x.shape
     return (c_int64(n * c), c_int64(h * w), c_int64(c),
-            native.pointer(flat(kappa)), native.pointer(flat(lambd)),
+            native.pointer(native.flat(kappa)),
+            native.pointer(native.flat(lambd)),
             c_int64(int(kappa.numel() > 1)))
 
 

@@ -41,21 +41,7 @@ def _along_channels(parameter: Tensor, x: Tensor, count: int,
 
 
 class _Parametric(nn.Module):
-    """Base of the modules with one value, or one per channel, to learn.
-
-    Args:
-        num_parameters (int): 1, shared by all channels, or the number of
-            channels C (Table 13 of the paper).
-        channel_dim (int): Axis of the channels in the input; used only if
-            ``num_parameters > 1``. -1 suits (N, L, C) tokens.
-        kappa_init (float | Sequence[float]): A constant, or low and high of
-            the uniform distribution that ``kappa`` is drawn from.
-        inplace (bool): Has no effect. mmcv's ConvModule sets it on every
-            activation whose name it does not know; timm may give it in the
-            place of ``num_parameters``.
-        device (torch.device, optional): Where the parameters are made.
-        dtype (torch.dtype, optional): Their type.
-    """
+    """Base of the modules with one value, or one per channel, to learn."""
 
     def __init__(self,
                  num_parameters: int = 1,
@@ -154,9 +140,9 @@ class APA(_Adaptive):
         lambd_init (float | Sequence[float]): The same for lambda.
         lambd_min (float): Floor of lambda, positive.
         channel_dim (int): Axis of the channels if ``num_parameters > 1``.
-        inplace (bool): Has no effect; accepted because mmcv sets it.
-        device (torch.device, optional): As torch's own modules take it.
-        dtype (torch.dtype, optional): Likewise.
+        inplace (bool): Has no effect; accepted because mmcv and timm set it.
+        device (torch.device, optional): As in torch's own modules, and dtype.
+        dtype (torch.dtype, optional): Of the parameters.
 
     Raises:
         ValueError: For a bad argument, or an input whose channel count is
@@ -199,9 +185,9 @@ class AGLU(_Adaptive):
         lambda_grad (str): 'exact', or 'paper' for Eq. 8 as printed; see
             :func:`apa_mm.functional.aglu`.
         channel_dim (int): Axis of the channels if ``num_parameters > 1``.
-        inplace (bool): Has no effect; accepted because mmcv sets it.
-        device (torch.device, optional): As torch's own modules take it.
-        dtype (torch.dtype, optional): Likewise.
+        inplace (bool): Has no effect; accepted because mmcv and timm set it.
+        device (torch.device, optional): As in torch's own modules, and dtype.
+        dtype (torch.dtype, optional): Of the parameters.
 
     Raises:
         ValueError: See :class:`APA`.
@@ -271,9 +257,9 @@ class TemperedSigmoid(_Parametric):
         kappa_init (float | Sequence[float]): Initial constant or uniform
             range.
         channel_dim (int): Axis of the channels if ``num_parameters > 1``.
-        inplace (bool): Has no effect; accepted because mmcv sets it.
-        device (torch.device, optional): As torch's own modules take it.
-        dtype (torch.dtype, optional): Likewise.
+        inplace (bool): Has no effect; accepted because mmcv and timm set it.
+        device (torch.device, optional): As in torch's own modules, and dtype.
+        dtype (torch.dtype, optional): Of the parameters.
     """
 
     def __init__(self,

@@ -23,17 +23,11 @@ _GATE_CLASSES = ('Sigmoid', 'Hardsigmoid', 'HSigmoid', 'APA')
 
 
 def find_gates(model: nn.Module) -> Dict[str, nn.Module]:
-    """List the gates of a model in module order.
+    """List the gates of a model by name, in module order, each once.
 
     These are the gates of our SE, CBAM and spatial attention whatever their
     type, every :class:`~apa_mm.layers.APA`, and the sigmoids inside of SE
     layers of mmdet, mmpretrain, torchvision and timm.
-
-    Args:
-        model (nn.Module): Any model.
-
-    Returns:
-        dict[str, nn.Module]: Gates by name, each module once.
 
     Example:
         >>> model = nn.Sequential(ChannelAttention(32), SpatialAttention())
@@ -77,9 +71,6 @@ def record_gates(
         gates (dict[str, nn.Module], optional): Which gates; None for those
             of :func:`find_gates`.
 
-    Yields:
-        dict[str, nn.Module]: The gates by name.
-
     Example:
         >>> layer = ChannelAttention(32)
         >>> with record_gates(layer, lambda name, out: print(out.shape)):
@@ -102,12 +93,8 @@ def _call(name: str, listen: Callable, module: nn.Module, inputs: tuple,
 class GateSums:
     """Sums from which the statistics of any number of images follow.
 
-    Memory does not grow with the number of images: 4 + C float64 numbers for
-    each layer of C channels and each group.
-
-    Args:
-        num_groups (int): G. An image may be in several groups or in none;
-            statistics of all images are kept beside those of the groups.
+    They are 4 + C float64 numbers for each layer of C channels, for all
+    images and for each of ``num_groups`` groups of them, which may overlap.
 
     Example:
         >>> sums = GateSums()

@@ -3,7 +3,7 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 __all__ = ['class_order_problem', 'label_order_problems']
 
-#: A config line with more class names than these would help nobody.
+#: A config line with more class names than these is of no help.
 LINE_NAMES = 100
 
 #: How a converted file names the order of its classifier's rows, and what the
@@ -15,24 +15,21 @@ def class_order_problem(meta: Mapping[str, Any],
                         metainfo: Mapping[str, Any]) -> Optional[str]:
     """Compare the class order of a checkpoint with that of a data set.
 
-    Only two findings count: the same class names in another order, and a
-    ``label_order`` ('native' or 'frequency') that differs. Other classes, or
-    another number of them, are what fine-tuning is for.
+    Only two findings count: the same names in another order, and another
+    ``label_order`` ('native' or 'frequency'). Other classes are what
+    fine-tuning is for.
 
     Args:
         meta (Mapping): ``meta`` of the checkpoint; mmengine keeps the meta
             information of the training set there as ``dataset_meta``, a
             conversion the row order as ``class_order``.
-        metainfo (Mapping): Meta information of the data set. One that has no
-            ``label_order`` counts its classes in native order.
+        metainfo (Mapping): Meta information of the data set; without
+            ``label_order`` its classes are in native order.
 
     Returns:
-        str | None: What is wrong and how to mend it; None if all is well or
-        nothing is known.
+        str | None: What is wrong and how to mend it, if anything.
 
     Example:
-        >>> class_order_problem(
-        ...     dict(class_order='native'), dict(label_order='native'))
         >>> trained = dict(dataset_meta=dict(classes=('cat', 'dog')))
         >>> 'another order' in class_order_problem(
         ...     trained, dict(classes=('dog', 'cat')))
@@ -84,15 +81,8 @@ def label_order_problems(
             the same sorted by category id.
 
     Returns:
-        list[str]: One sentence per reader whose order differs: from the
-        first reader, or from its own config. A class that only one of both
-        has is no matter of order.
-
-    Example:
-        >>> label_order_problems([('a.json', ('x', 'y'), ('y', 'x'), ())])
-        ["a.json: class 0 is 'x' in the dataset's metainfo, but labels follow \
-the file, where it is 'y': names and numbers would not belong together; set \
-metainfo=dict(classes=('y', 'x'))"]
+        list[str]: One sentence per difference from the first reader, or from
+        the own config. A class that only one side has is no matter of order.
     """
     problems = []
     for where, classes, labels, by_id in readers:

@@ -63,17 +63,10 @@ class CallSites(NamedTuple):
 
 
 def find_call_sites(block: nn.Module, name: str) -> CallSites:
-    """Find the uses of the attribute ``name`` in a block's forward pass.
+    """Find the uses of ``self.<name>`` in a block's forward pass.
 
     Follows methods and properties of the class and functions inside them.
     Handing the module to a function counts as one call.
-
-    Args:
-        block (nn.Module): The block.
-        name (str): Name of the module in it, without a dot.
-
-    Returns:
-        CallSites: Number of the uses, and how to tell them apart.
 
     Example:
         >>> from torchvision.models import resnet50

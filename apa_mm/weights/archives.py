@@ -27,19 +27,7 @@ _DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, OSError,
 
 
 def load_archive(stream: IO[bytes], num_bytes: int, place: Place) -> Any:
-    """Return the object in a zip archive of the form that torch.save writes.
-
-    Args:
-        stream (IO[bytes]): The file.
-        num_bytes (int): Its size.
-        place (Callable, optional): Moves the bytes of a storage.
-
-    Returns:
-        Any: The object.
-
-    Raises:
-        CheckpointError: If it has another form or is damaged.
-    """
+    """Return what a zip archive of the form of torch.save holds."""
     return _Archive(stream, num_bytes, place).load()
 
 

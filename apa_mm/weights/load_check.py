@@ -46,17 +46,7 @@ def _count(names: List[str]) -> str:
 
 
 def state_dict_of(checkpoint: Any) -> Dict[str, Tensor]:
-    """Return the tensors that mmengine would load, without ``module.``.
-
-    Args:
-        checkpoint (Any): Content of a file.
-
-    Returns:
-        dict[str, Tensor]: Tensors by name.
-
-    Raises:
-        CheckpointError: If mmengine would find none.
-    """
+    """Return the tensors that mmengine would load, without ``module.``."""
     known = isinstance(checkpoint, dict)
     tensors = checkpoint.get('state_dict', checkpoint) if known else None
     if not isinstance(tensors, dict) or not all(
@@ -80,33 +70,33 @@ def find_gaps(found: Comparison, whole: bool = False) -> List[str]:
     have at all may be. What it has must be complete in kappa, lambda and
     blocks, and a backbone in everything.
 
-    Args:
-        found (Comparison): Of a whole model, or of one backbone.
-        whole (bool): The model is a backbone itself.
-
-    Returns:
-        list[str]: Names of the model that are missing or reshaped.
-
     Example:
         >>> names = ['backbone.act1.kappa', 'head.fc.weight']
         >>> find_gaps(Comparison(['backbone.conv1.weight'], names, [], []))
         ['backbone.act1.kappa']
     """
-    present = {name.split('.')[0] for name in found.matched}
-    blocks = {_block(name) for name in found.matched}
+    present = {_part(name) for name in found.matched}
+    blocks = {_block(name) for name in found.matched} | {''}
 
     def matters(name: str) -> bool:
-        part = name.split('.')[0]
-        if whole or part == 'backbone':
+        if whole or name.startswith('backbone.'):
             return True
         learned = name.endswith(('.kappa', '.lambd'))
-        return part in present and (learned or _block(name) not in blocks)
+        return _part(name) in present and (
+            learned or _block(name) not in blocks)
 
     lacking = [name for name in found.missing if matters(name)]
     return lacking + [
         name for name in found.reshaped
         if whole or name.startswith('backbone.')
     ]
+
+
+def _part(name: str) -> str:
+    """Return the innermost head that a name belongs to, or its first part."""
+    parts = name.split('.')
+    heads = [i for i, part in enumerate(parts) if part.endswith('head')]
+    return '.'.join(parts[:max(heads, default=0) + 1])
 
 
 def _block(name: str) -> str:
@@ -118,16 +108,7 @@ def _block(name: str) -> str:
 
 def find_broken(model: nn.Module, state_dict: Dict[str, Tensor],
                 names: List[str]) -> List[str]:
-    """Return which tensors hold NaN or infinity where the model's do not.
-
-    Args:
-        model (nn.Module): The model; masks with infinity are part of some.
-        state_dict (dict[str, Tensor]): What the file holds.
-        names (list[str]): Which of its tensors will be loaded.
-
-    Returns:
-        list[str]: Their names.
-    """
+    """Return which tensors hold NaN or infinity where the model's do not."""
     broken = [n for n in names if n in state_dict and not _finite(
         state_dict[n])]
     own = model.state_dict() if broken else {}

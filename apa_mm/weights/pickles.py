@@ -67,12 +67,7 @@ class WeightsUnpickler(pickle._Unpickler):
         self._callable = {id(value) for value in self._answers.values()}
 
     def load(self) -> Any:
-        """Return the object.
-
-        Raises:
-            CheckpointError: If it is no whole pickle, or wants more than
-                weights and plain values.
-        """
+        """Return the object."""
         try:
             return super().load()
         except CheckpointError:
@@ -224,15 +219,7 @@ MAX_VALUES = 20_000_000
 
 
 def check_nesting(content: Any) -> None:
-    """Refuse what is nested so that walking through it would not end.
-
-    Args:
-        content (Any): What a file holds.
-
-    Raises:
-        CheckpointError: If it holds itself, is over 100 levels deep, or
-            shares parts so that it unfolds to over 20 million values.
-    """
+    """Refuse what is nested so that walking through it would not end."""
     sizes: Dict[int, Tuple[int, int]] = {}  # id -> (values, depth)
     stack: List[Tuple[Any, bool]] = [(content, False)]
     open_ids = set()

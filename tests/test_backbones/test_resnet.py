@@ -1,7 +1,10 @@
 """Tests of APAResNet: counts, formulas, freezing, fit with the libraries."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmdet.models import ResNet as DetResNet
+from mmpretrain.models import ResNet as ClsResNet
 
 from apa_mm.backbones import APAResNet
 from apa_mm.layers import AGLU, APA, ChannelAttention
@@ -200,13 +203,23 @@ def test_init_is_kaiming_for_convolutions():
     assert torch.equal(model.act1.kappa, kappa)
 
 
-def test_layer_depth_counts_blocks():
-    model = APAResNet(depth=18)
-    depth = model.get_layer_depth('backbone.conv1.weight', 'backbone.')
-    assert depth == (0, 10)
-    depth = model.get_layer_depth('backbone.layer4.1.act1.kappa', 'backbone.')
-    assert depth == (8, 10)
-    assert model.get_layer_depth('head.fc.weight', 'backbone.') == (9, 10)
+NAMES = ('conv1.weight', 'layer1.0.conv1.weight', 'layer1.2.bn1.bias',
+         'layer2.0.conv1.weight', 'layer2.3.conv3.weight',
+         'layer3.0.conv1.weight', 'layer3.5.bn2.weight',
+         'layer4.0.downsample.0.weight', 'layer4.2.conv3.weight')
+
+
+@pytest.mark.parametrize('depth', [34, 50, 101, 152])
+def test_layer_depth_is_that_of_mmpretrain(depth):
+    with torch.device('meta'):
+        ours = APAResNet(depth)
+    theirs = SimpleNamespace(stage_blocks=ClsResNet.arch_settings[depth][1])
+    for name in [f'backbone.{name}' for name in NAMES] + ['head.fc.weight']:
+        want = ClsResNet.get_layer_depth(theirs, name, 'backbone.')
+        assert ours.get_layer_depth(name, 'backbone.') == want, name
+    if depth == 50:
+        assert ours.get_layer_depth('conv1.weight') == (0, 8)
+        assert ours.get_layer_depth('layer3.5.act1.kappa') == (5, 8)
 
 
 # --- pretrained weights ---

@@ -166,8 +166,8 @@ def test_classifier_of_mmpretrain():
 
 
 @pytest.mark.parametrize('kwargs, match', [
-    (dict(depth=50), r'depth must be one of \(20, 32, 44, 56, 110\), but '
-     'got 50'),
+    (dict(depth=38), r'depth must be one of \(20, 32, 44, .* but got 38'),
+    (dict(depth=18, deep_stem=True), 'remove deep_stem'),
     (dict(depth=20, out_indices=(3, )), 'out_indices must be one of.*got 3'),
 ])
 def test_bad_arguments(kwargs, match):

@@ -6,6 +6,7 @@ from support.long_tail_sets import image_list, write_list, write_listed_images
 from apa_mm.cls.heads import CosineClsHead
 from apa_mm.engine import launch
 from apa_mm.preflight.job import InputError
+from apa_mm.weights import read_checkpoint
 
 # By falling count: class 2, 1, 3, 0.
 COUNTS = (2, 4, 7, 3)
@@ -57,13 +58,13 @@ def job(tmp_path, monkeypatch):
 
 def rewrite(**changes):
     """Change entries of the checkpoint."""
-    content = torch.load('run/epoch_1.pth', weights_only=True)
+    content = read_checkpoint('run/epoch_1.pth').content
     torch.save(dict(content, **changes), 'other.pth')
     return 'other.pth'
 
 
 def without_counts():
-    state = torch.load('run/epoch_1.pth', weights_only=True)['state_dict']
+    state = read_checkpoint('run/epoch_1.pth').content['state_dict']
     assert state['head.class_counts'].tolist() == list(COUNTS)
     return {k: v for k, v in state.items() if k != 'head.class_counts'}
 

@@ -13,6 +13,7 @@ from support.tiny_classifier import classifier, runner
 from apa_mm.cls.heads import (CosineClsHead, LongTailLinearClsHead,
                               NormalizedLinearClsHead)
 from apa_mm.functional.long_tail import LOGIT_OFFSETS
+from apa_mm.weights import read_checkpoint
 
 COUNTS = (100, 10, 5)
 HEADS = (LongTailLinearClsHead, CosineClsHead, NormalizedLinearClsHead)
@@ -268,7 +269,7 @@ def test_the_hook_gives_the_counts_and_the_checkpoint_keeps_them(tmp_path):
             dict(type='mmengine.EMAHook')
         ])
     job.train()
-    saved = torch.load(tmp_path / 'epoch_1.pth')['state_dict']
+    saved = read_checkpoint(tmp_path / 'epoch_1.pth').content['state_dict']
     for name in ('head.class_counts', 'head.loss_module.class_counts'):
         assert saved[name].tolist() == list(TINY_COUNTS)
     model = build_classifier(head)

@@ -1,5 +1,8 @@
 """Our metrics under every evaluator that mmdet's run under."""
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -129,3 +132,50 @@ def test_a_foreign_evaluator_is_told(tmp_path):
     metric.process(None, case.samples())
     with pytest.raises(RuntimeError, match='was called without evaluate'):
         metric.compute_metrics(metric.results)
+
+
+RANK_SCRIPT = """
+import pickle, sys
+import torch.distributed as dist
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group('gloo', init_method=f'file://{folder}/store',
+                        rank=rank, world_size=2)
+from mmdet.evaluation import MultiDatasetsEvaluator
+from apa_mm.det.coco_metric import CocoMetric
+with open(f'{folder}/job.pkl', 'rb') as file:
+    paths, meta, samples = pickle.load(file)
+evaluator = MultiDatasetsEvaluator(
+    [CocoMetric(path, metric=['bbox', 'segm']) for path in paths], ['a', 'b'])
+evaluator.dataset_meta = meta
+padded = samples + samples[:len(samples) % 2]  # as DefaultSampler pads
+for sample in padded[rank::2]:
+    evaluator.process([sample])
+with open(f'{folder}/rank{rank}.pkl', 'wb') as file:
+    pickle.dump(evaluator.evaluate(len(samples)), file)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_validation_sets_on_two_ranks(two_sets, tmp_path):
+    cases, paths = two_sets
+    samples = cases[0].samples() + cases[1].samples()[:5]
+    meta = dict(cases[0].meta, cumulative_sizes=[6, 11])
+    metrics = [CocoMetric(path, metric=['bbox', 'segm']) for path in paths]
+    want = numbers_of(
+        MultiDatasetsEvaluator(metrics, ['a', 'b']), meta, samples)
+    (tmp_path / 'job.pkl').write_bytes(pickle.dumps((paths, meta, samples)))
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, '-c', RANK_SCRIPT, str(rank), str(tmp_path)],
+            env=dict(
+                os.environ,
+                PYTHONPATH=os.pathsep.join(map(os.path.abspath, sys.path))),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE) for rank in (0, 1)
+    ]
+    for rank, process in enumerate(ranks):
+        _, errors = process.communicate(timeout=150)
+        assert process.returncode == 0, errors.decode()[-2000:]
+        got = pickle.loads((tmp_path / f'rank{rank}.pkl').read_bytes())
+        assert got == want and len(got) == 24

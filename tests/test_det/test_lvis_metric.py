@@ -209,6 +209,8 @@ def test_outfile_prefix_writes_and_evaluates(tmp_path):
     (dict(segm_area='area'), ValueError, "segm_area must be one of"),
     (dict(format_only=True), ValueError, 'needs outfile_prefix'),
     (dict(ann_file='no/where.json'), FileNotFoundError, 'no/where.json'),
+    (dict(max_dets=100), TypeError, 'LVISMetric takes none of'),
+    (dict(backend='lvis'), TypeError, 'backend'),
 ])
 def test_bad_arguments(tmp_path, kwargs, error, text):
     path, _ = one_image(tmp_path, [CUP])

@@ -1,10 +1,13 @@
 """Gates are measured during validation and left alone otherwise."""
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from support.two_processes import run_two
 
 from apa_mm.engine.hooks import AttentionStatsHook
+from apa_mm.layers import ChannelAttention
 from apa_mm.registry import HOOKS
 from apa_mm.utils.imports import HAS_MMPRETRAIN
 
@@ -116,3 +119,28 @@ def test_a_model_without_gates_costs_one_line(tmp_path):
 def test_bad_interval():
     with pytest.raises(ValueError, match='1 batch or more, but got 0'):
         HOOKS.build(dict(type='apa_mm.AttentionStatsHook', interval=0))
+
+
+def one_rank(rank, folder):
+    """Validate four images on rank 0 and none on rank 1."""
+    torch.manual_seed(0)
+    model = ChannelAttention(8)
+    said, scalars = [], []
+    runner = SimpleNamespace(
+        model=model, iter=3, logger=SimpleNamespace(info=said.append),
+        visualizer=SimpleNamespace(
+            add_scalars=lambda values, step: scalars.append(values)))
+    hook = AttentionStatsHook(interval=1)
+    hook._before_epoch(runner, 'val')
+    if rank == 0:
+        hook._before_iter(runner, 0, None, 'val')
+        model(torch.rand(4, 8, 2, 2))
+        hook._after_iter(runner, 0, None, None, 'val')
+    hook._after_epoch(runner, 'val')
+    assert said[0].startswith('attention (val): 1 gates on 4 images')
+    assert set(scalars[0]) == {
+        f'attention/gate/{m}' for m in ('entropy', 'variance', 'mean')}
+
+
+def test_a_rank_without_images_knows_what_the_others_saw(tmp_path):
+    run_two(one_rank, tmp_path)

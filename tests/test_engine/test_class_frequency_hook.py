@@ -126,7 +126,8 @@ def train(dataset, work_dir, hooks, **kwargs):
 def test_training_resuming_and_forgetting(tmp_path):
     dataset = build('LVISV1Dataset', write(tmp_path / 'ann.json'))
     hook = dict(type='apa_mm.ClassFrequencyHook')
-    with pytest.raises(RuntimeError, match='add custom_hooks.*ClassFrequencyHook'):
+    with pytest.raises(
+            RuntimeError, match='add custom_hooks.*ClassFrequencyHook'):
         train(dataset, tmp_path / 'without', [])
     model = train(dataset, tmp_path / 'with', [hook])
     assert model.loss_cls.class_counts.tolist() == COUNTS

@@ -1,4 +1,5 @@
 """Tests of the lower bound that keeps a parameter alive."""
+import pytest
 import torch
 
 from apa_mm.functional import lower_bound
@@ -25,3 +26,15 @@ def test_a_parameter_below_the_bound_returns():
         (lower_bound(x, 1e-4) - 1).square().backward()
         optimizer.step()
     assert x.item() > 0.5
+
+
+def test_several_values_are_told_apart_in_second_derivatives():
+    x = torch.tensor([-1., 3.], requires_grad=True)
+    with pytest.raises(RuntimeError, match='value below its lower bound 0.2'):
+        torch.autograd.grad(
+            lower_bound(x, 0.2).square().sum(), x, create_graph=True)
+    y = torch.tensor([1., 3.], requires_grad=True)
+    first, = torch.autograd.grad(
+        lower_bound(y, 0.2).pow(3).sum(), y, create_graph=True)
+    second, = torch.autograd.grad(first.sum(), y)
+    assert second.tolist() == [6., 18.]

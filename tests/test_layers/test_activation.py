@@ -142,3 +142,26 @@ def test_channel_mismatch_says_how_to_mend():
             match='num_parameters must be 1 or the channel count 3 .* but got '
             '5; set num_parameters=3'):
         AGLU(num_parameters=5)(X)
+
+
+@pytest.mark.parametrize('cls', ADAPTIVE + [TemperedSigmoid, TemperedGumbel])
+def test_device_and_dtype_are_taken_as_by_torchs_modules(cls):
+    module = cls(3, device='meta', dtype=torch.float64)
+    assert all(p.is_meta and p.dtype == torch.float64 and p.shape == (3, )
+               for p in module.parameters())
+    Gumbel(device='meta', dtype=torch.float64)
+
+
+@pytest.mark.parametrize('inplace', [False, True])
+def test_timm_may_give_inplace_by_position(inplace):
+    for cls in ADAPTIVE + [Gumbel, TemperedSigmoid, TemperedGumbel]:
+        module = cls(inplace)
+        assert getattr(module, 'num_parameters', 1) == 1
+        assert 'num_parameters=True' not in repr(module)
+        assert module(X).shape == X.shape
+
+
+@pytest.mark.parametrize('cls', ADAPTIVE + [TemperedSigmoid, TemperedGumbel])
+def test_a_single_number_keeps_its_shape(cls):
+    assert cls()(torch.tensor(0.3)).shape == ()
+    assert cls()(torch.tensor(0.3).double()).shape == ()

@@ -84,7 +84,10 @@ def test_block_end(dtype, training, attention, project):
 
     def fused(m, x, identity):
         norm, attention, act, shortcut = parts(m)
-        return fused_block_end(norm, attention, act, x, identity, shortcut)
+        if shortcut:
+            return fused_block_end(norm, attention, act, x,
+                                   shortcut[0](identity), shortcut[1])
+        return fused_block_end(norm, attention, act, x, identity)
 
     def separate(m, x, identity):
         norm, attention, act, shortcut = parts(m)
@@ -186,26 +189,72 @@ def test_norm_act_keeps_its_input_alone():
 def test_what_is_not_joined():
     x = torch.rand(2, 16, 4, 4)
     norm, act, attention = nn.BatchNorm2d(16), AGLU(), ChannelAttention(16)
-    assert can_fuse(True, x, norm, attention, act, None)
-    assert not can_fuse(False, x, norm, act)
-    assert not can_fuse(True, x, nn.SyncBatchNorm(16), act)
-    assert not can_fuse(True, x, nn.BatchNorm2d(16, affine=False), act)
-    assert not can_fuse(True, x, norm, nn.ReLU())
-    assert not can_fuse(True, x, norm, AGLU(4, channel_dim=-1))
+    assert can_fuse(True, x, (norm, attention, act, None))
+    assert not can_fuse(False, x, (norm, act))
+    assert not can_fuse(True, x, (nn.SyncBatchNorm(16), act))
+    assert not can_fuse(True, x, (nn.BatchNorm2d(16, affine=False), act))
+    assert not can_fuse(True, x, (norm, nn.ReLU()))
+    assert not can_fuse(True, x, (norm, AGLU(4, channel_dim=-1)))
     handle = act.register_forward_hook(lambda *a: None)
-    assert not can_fuse(True, x, norm, act)
+    assert not can_fuse(True, x, (norm, act))
     handle.remove()
-    assert can_fuse(True, x, norm, act)
+    assert can_fuse(True, x, (norm, act))
+
+
+@pytest.mark.parametrize('kind', ['each', 'global'])
+@pytest.mark.parametrize('train', [True, False])
+def test_every_hook_runs(kind, train):
+    """Modules that kernels stand in for are called while a hook looks."""
+    model = APAResNet(50, fuse=True).train(train)
+    called = {}
+
+    def note(module, *_):
+        called[module] = called.get(module, 0) + 1
+
+    if kind == 'global':
+        handles = [nn.modules.module.register_module_forward_hook(note)]
+    else:
+        handles = [m.register_forward_hook(note) for m in model.modules()]
+    x = torch.rand(2, 3, 32, 32)
+    model(x)
+    for handle in handles:
+        handle.remove()
+    assert {m: 1 for m in model.modules()} == called
+    called.clear()
+    model(x)
+    assert not called
+
+
+def test_a_hook_on_the_projection_runs():
+    model = APAResNet(18, fuse=True)
+    called = []
+    model.layer2[0].downsample.register_forward_hook(
+        lambda *_: called.append(1))
+    model(torch.rand(2, 3, 32, 32))
+    assert called == [1]
+
+
+def test_a_block_asks_once(monkeypatch):
+    asked = []
+
+    def count(*args):
+        asked.append(can_fuse(*args))
+        return asked[-1]
+
+    for module in ('resnet', 'resnet_blocks'):
+        monkeypatch.setattr(f'apa_mm.backbones.{module}.can_fuse', count)
+    APAResNet(18, fuse=True)(torch.rand(2, 3, 32, 32))
+    assert asked == [True] * 9  # the stem and 8 blocks
 
 
 @needs_compiler
 def test_default_is_the_compiled_form_on_the_cpu():
     norm, act = nn.BatchNorm2d(4), AGLU()
     x = torch.rand(2, 4, 4, 4)
-    assert can_fuse(None, x, norm, act)
-    assert not can_fuse(None, x.double(), norm, act)
-    assert not can_fuse(None, x.to(memory_format=torch.channels_last), norm,
-                        act)
+    assert can_fuse(None, x, (norm, act))
+    assert not can_fuse(None, x.double(), (norm, act))
+    assert not can_fuse(None, x.to(memory_format=torch.channels_last),
+                        (norm, act))
 
 
 @needs_compiler

@@ -2,7 +2,8 @@ import torch
 from mmengine.model import BaseModel, BaseTTAModel
 from torch import nn
 
-from apa_mm.weights.load_check import rehearse_loading, unwrap
+from apa_mm.weights.load_check import (Comparison, find_broken, find_gaps,
+                                       rehearse_loading, unwrap)
 
 
 class Renaming(nn.Module):
@@ -106,3 +107,28 @@ def test_unwrap_reaches_the_model_itself():
     inner = Plain()
     assert unwrap(Flip(module=inner)) is inner
     assert unwrap(inner) is inner
+
+
+def test_what_must_not_stay_random():
+    matched = ['backbone.conv1.weight', 'head.0.weight', 'neck.0.weight',
+               'roi_head.bbox_head.fc_cls.weight']
+    missing = [
+        'backbone.layer1.0.bn1.bias',  # all of a backbone
+        'head.0.act.kappa', 'head.0.act.lambd',  # what is learned
+        'neck.1.conv.weight', 'neck.1.conv.bias',  # a block
+        # These may be new:
+        'head.fc.bias', 'head.0.bias', 'mask_head.act.kappa',
+        'roi_head.mask_head.convs.0.weight',
+    ]
+    found = Comparison(matched, missing, ['fc.weight'], [
+        'head.fc.weight', 'backbone.bn1.weight'])
+    assert find_gaps(found) == missing[:5] + ['backbone.bn1.weight']
+    assert find_gaps(found, whole=True) == missing + found.reshaped
+
+
+def test_infinity_counts_only_where_the_model_has_none():
+    model = nn.Linear(2, 1)
+    model.register_buffer('mask', torch.tensor([-torch.inf]))
+    state = dict(weight=torch.tensor([[1, torch.nan]]), bias=torch.zeros(1),
+                 mask=torch.tensor([-torch.inf]))
+    assert find_broken(model, state, list(state)) == ['weight']

@@ -216,7 +216,8 @@ FLOATS = b'cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R'
     (b'(ccollections\nOrderedDict\nq\x00](' + b'NN\x86' * 20000 +
      b'eq\x01' +
      b'h\x00h\x01\x85R' * 2000 + b't', 'again and again'),
-    (b'ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsNsb', 'cannot have'),
+    (b'ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsNsb',
+     'cannot have'),
     (b'cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81}(X\x0a\x00\x00\x00'
      b'max_lengthK\x05X\x0c\x00\x00\x00_log_history]X\x0e\x00\x00\x00'
      b'_count_history]ub', 'other values than scalars'),

@@ -123,7 +123,7 @@ class ImageListDataset(BaseDataset):
             backend.join_path(self.img_prefix, path) for path in samples.paths
         ]
         if self.check_images:
-            check_images(samples, paths, self.img_prefix)
+            check_images(samples, self.img_prefix)
         labels = self._order_classes(samples)
         return [
             dict(img_path=path, gt_label=label)

@@ -7,6 +7,8 @@ import mmengine
 import numpy as np
 from mmengine.fileio import LocalBackend, get_file_backend
 
+from apa_mm.data.image_files import missing_files
+
 __all__ = ['ListFile', 'check_images', 'folder_names', 'read_list_file']
 
 
@@ -73,15 +75,11 @@ def read_list_file(path: str, num_classes: int) -> ListFile:
     return ListFile(str(path), paths, np.array(labels, dtype=np.int64), lines)
 
 
-def check_images(samples: ListFile, image_paths: Sequence[str],
-                 root: str) -> None:
-    """Make sure that every image exists, with one look per folder.
-
-    Images that do not lie on a local disk are not checked.
+def check_images(samples: ListFile, root: str) -> None:
+    """Make sure that every image exists; only a local disk is looked at.
 
     Args:
-        samples (ListFile): The samples, for the message.
-        image_paths (Sequence[str]): Full path of every sample.
+        samples (ListFile): The samples.
         root (str): Folder of the images.
 
     Raises:
@@ -89,23 +87,14 @@ def check_images(samples: ListFile, image_paths: Sequence[str],
     """
     if not isinstance(get_file_backend(root), LocalBackend):
         return
-    backend = LocalBackend()
-    folders: Dict[str, Set[str]] = defaultdict(set)
-    for folder in {osp.dirname(path) for path in image_paths}:
-        if osp.isdir(folder):
-            folders[folder].update(
-                backend.list_dir_or_file(folder, list_dir=False))
-    missing = [
-        i for i, path in enumerate(image_paths)
-        if osp.basename(path) not in folders[osp.dirname(path)]
-    ]
+    missing = missing_files(root, samples.paths)
     if missing:
-        first = missing[0]
+        line = samples.lines[samples.paths.index(missing[0])]
         raise ValueError(
-            f'{len(missing)} of {len(image_paths)} images in {samples.name} '
-            f'do not exist; the first is {image_paths[first]} (line '
-            f'{samples.lines[first]}); set data_root and data_prefix so that '
-            'they lead to the folder that the paths start from')
+            f'{len(missing)} of {len(samples.paths)} images in {samples.name} '
+            f'do not exist; the first is {osp.join(root, missing[0])} (line '
+            f'{line}); set data_root and data_prefix so that they lead to the '
+            'folder that the paths start from')
 
 
 def folder_names(paths: Sequence[str], labels: np.ndarray,

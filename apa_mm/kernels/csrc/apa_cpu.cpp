@@ -14,6 +14,8 @@
 
 #include <omp.h>
 
+#include <type_traits>
+
 namespace {
 
 using namespace apa_mm;
@@ -210,58 +212,25 @@ void backward_channels(const Problem& problem, const T* x, const T* grad,
     }
 }
 
-template <typename T, Kind kKind>
-void forward_layout(const Problem& problem, const void* x, void* y,
-                    bool channels_last, int threads) {
-  const T* in = static_cast<const T*>(x);
-  T* out = static_cast<T*>(y);
-  if (channels_last)
-    forward_channels<T, kKind>(problem, in, out, threads);
+// Calls f with a value of the element type, and with the kind as a constant.
+template <typename F>
+void by_type(int dtype, F f) {
+  if (dtype == 0)
+    f(float{});
+  else if (dtype == 1)
+    f(BFloat16{});
   else
-    forward_rows<T, kKind>(problem, in, out, threads);
+    f(_Float16{});
 }
 
-template <typename T>
-void forward(const Problem& problem, const void* x, void* y, int kind,
-             bool channels_last, int threads) {
+template <typename F>
+void by_kind(int kind, F f) {
   if (kind == kUnit)
-    forward_layout<T, kUnit>(problem, x, y, channels_last, threads);
+    f(std::integral_constant<Kind, kUnit>{});
   else if (kind == kGate)
-    forward_layout<T, kGate>(problem, x, y, channels_last, threads);
+    f(std::integral_constant<Kind, kGate>{});
   else
-    forward_layout<T, kGumbel>(problem, x, y, channels_last, threads);
-}
-
-template <typename T, Kind kKind, bool kPaper>
-void backward_layout(const Problem& problem, const void* x, const void* grad,
-                     void* grad_z, double* sums, bool channels_last,
-                     int threads) {
-  const T* in = static_cast<const T*>(x);
-  const T* gin = static_cast<const T*>(grad);
-  T* out = static_cast<T*>(grad_z);
-  if (channels_last)
-    backward_channels<T, kKind, kPaper>(problem, in, gin, out, sums,
-                                           threads);
-  else
-    backward_rows<T, kKind, kPaper>(problem, in, gin, out, sums, threads);
-}
-
-template <typename T>
-void backward(const Problem& problem, const void* x, const void* grad,
-              void* grad_z, double* sums, int kind, bool paper,
-              bool channels_last, int threads) {
-  if (kind == kGumbel)
-    backward_layout<T, kGumbel, false>(problem, x, grad, grad_z, sums,
-                                       channels_last, threads);
-  else if (kind == kGate)
-    backward_layout<T, kGate, false>(problem, x, grad, grad_z, sums,
-                                     channels_last, threads);
-  else if (paper)
-    backward_layout<T, kUnit, true>(problem, x, grad, grad_z, sums,
-                                    channels_last, threads);
-  else
-    backward_layout<T, kUnit, false>(problem, x, grad, grad_z, sums,
-                                     channels_last, threads);
+    f(std::integral_constant<Kind, kGumbel>{});
 }
 
 }  // namespace
@@ -276,12 +245,15 @@ extern "C" void apa_forward(const void* x, void* y, int dtype, int64_t rows,
                             int channels_last, int threads) {
   const Problem problem{rows,  inner, channels, kappa,  lambda,
                         scale, shift, nullptr,  parameter_stride};
-  if (dtype == 0)
-    forward<float>(problem, x, y, kind, channels_last, threads);
-  else if (dtype == 1)
-    forward<BFloat16>(problem, x, y, kind, channels_last, threads);
-  else
-    forward<_Float16>(problem, x, y, kind, channels_last, threads);
+  by_type(dtype, [&](auto element) {
+    by_kind(kind, [&](auto constant) {
+      using T = decltype(element);
+      constexpr Kind kKind = decltype(constant)::value;
+      const auto walk =
+          channels_last ? forward_channels<T, kKind> : forward_rows<T, kKind>;
+      walk(problem, static_cast<const T*>(x), static_cast<T*>(y), threads);
+    });
+  });
 }
 
 // sums: (rows, 4), or (channels, 4) for channels_last: the sums of the
@@ -296,13 +268,18 @@ extern "C" void apa_backward(const void* x, const void* grad, void* grad_z,
                              int threads) {
   const Problem problem{rows,  inner, channels, kappa,  lambda,
                         scale, shift, center,   parameter_stride};
-  if (dtype == 0)
-    backward<float>(problem, x, grad, grad_z, sums, kind, paper,
-                    channels_last, threads);
-  else if (dtype == 1)
-    backward<BFloat16>(problem, x, grad, grad_z, sums, kind, paper,
-                       channels_last, threads);
-  else
-    backward<_Float16>(problem, x, grad, grad_z, sums, kind, paper,
-                       channels_last, threads);
+  by_type(dtype, [&](auto element) {
+    by_kind(kind, [&](auto constant) {
+      using T = decltype(element);
+      constexpr Kind kKind = decltype(constant)::value;
+      constexpr bool kPaper = kKind == kUnit;  // it has no other gradient
+      const auto exact = channels_last ? backward_channels<T, kKind, false>
+                                       : backward_rows<T, kKind, false>;
+      const auto printed = channels_last ? backward_channels<T, kKind, kPaper>
+                                         : backward_rows<T, kKind, kPaper>;
+      (paper ? printed : exact)(
+          problem, static_cast<const T*>(x), static_cast<const T*>(grad),
+          static_cast<T*>(grad_z), sums, threads);
+    });
+  });
 }

@@ -1,0 +1,94 @@
+"""What differs from stage to stage of a ResNet."""
+import math
+from typing import List, Optional, Sequence, Tuple
+
+from mmcv.cnn import build_conv_layer, build_norm_layer
+from torch import nn
+
+__all__ = [
+    'blocks_per_layer', 'build_shortcut', 'per_stage', 'stage_dilations',
+    'stage_plugins'
+]
+
+
+def per_stage(name: str, values: Sequence, default: Sequence,
+              num_stages: int) -> tuple:
+    """Return one value per stage; a default is cut to their number."""
+    values = tuple(values)
+    if values == default:
+        values = values[:num_stages]
+    if len(values) != num_stages:
+        raise ValueError(f'{name} must have {num_stages} entries, one for '
+                         f'each of num_stages, but got {values}')
+    return values
+
+
+def stage_plugins(plugins: Sequence[dict], stage: int,
+                  num_stages: int) -> List[dict]:
+    """Return the plugins of one stage, without their ``stages``."""
+    chosen = []
+    for plugin in map(dict, plugins):
+        stages = plugin.pop('stages', None) or (True, ) * num_stages
+        if per_stage("a plugin's stages", stages, (), num_stages)[stage]:
+            chosen.append(plugin)
+    return chosen
+
+
+def blocks_per_layer(counts: Sequence[int]) -> Tuple[List[int], List[int]]:
+    """Return the blocks that make one layer in each stage, and the layers.
+
+    As in MMPretrain: the first and last stage are one layer, two or three
+    blocks of the others (four at depth 152) are one.
+    """
+    sizes = list(counts)
+    for i, few in ((1, 2), (2, 3)):
+        if i < len(sizes):
+            sizes[i] = 4 if counts[1] > 4 else few
+    return sizes, [
+        math.ceil(n / size) for n, size in zip(counts, sizes, strict=True)
+    ]
+
+
+def build_shortcut(in_channels: int,
+                   out_channels: int,
+                   stride: int,
+                   conv_cfg: Optional[dict],
+                   norm_cfg: dict,
+                   avg_down: bool = False) -> Optional[nn.Sequential]:
+    """Return the projection of a shortcut, or None if it is not needed.
+
+    With ``avg_down`` a pooling takes the stride; where the stride is 1 an
+    identity stands in its place, so that the names stay those of mmdet.
+    """
+    if stride == 1 and in_channels == out_channels:
+        return None
+    pool: List[nn.Module] = []
+    if avg_down:
+        pool = [
+            nn.Identity() if stride == 1 else nn.AvgPool2d(
+                stride, stride, ceil_mode=True, count_include_pad=False)
+        ]
+        stride = 1
+    conv = build_conv_layer(
+        conv_cfg, in_channels, out_channels, 1, stride=stride, bias=False)
+    return nn.Sequential(*pool, conv,
+                         build_norm_layer(norm_cfg, out_channels)[1])
+
+
+def stage_dilations(count: int, dilation: int, contract: bool,
+                    multi_grid: Optional[Sequence[int]]) -> Sequence[int]:
+    """Return the dilation of each block, as mmsegmentation sets it.
+
+    Args:
+        count (int): Blocks of the stage.
+        dilation (int): Dilation of the stage.
+        contract (bool): Whether the first block has half of it.
+        multi_grid (Sequence[int], optional): The dilations themselves.
+    """
+    if multi_grid is not None:
+        if len(multi_grid) < count:
+            raise ValueError(f'multi_grid must have {count} entries, one for '
+                             f'each block, but got {multi_grid}')
+        return multi_grid[:count]
+    first = dilation // 2 if contract and dilation > 1 else dilation
+    return [first] + [dilation] * (count - 1)

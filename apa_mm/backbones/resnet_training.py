@@ -1,0 +1,112 @@
+"""Freezing, initialisation and layer ids of a ResNet."""
+from typing import List, Optional, Sequence, Tuple, Union
+
+from mmengine.model import BaseModule, constant_init
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from torch import nn
+
+from apa_mm.weights.pretrained import check_pretrained
+
+from .resnet_stages import blocks_per_layer
+
+__all__ = ['TrainedBackbone']
+
+
+class TrainedBackbone(BaseModule):
+    """What training asks of a ResNet; the child builds its modules."""
+
+    deep_stem: bool
+    frozen_stages: int
+    freeze_stem_act: bool
+    norm_eval: bool
+    norm1_name: str
+    res_layers: List[str]
+    stage_blocks: Sequence[int]
+    zero_init_residual: bool
+
+    @property
+    def norm1(self) -> nn.Module:
+        """Norm of the stem, unless the stem is deep."""
+        return getattr(self, self.norm1_name)
+
+    @property
+    def relu(self) -> nn.Module:
+        """Activation of the stem, under mmdet's and MMPretrain's name."""
+        return self.stem[-1] if self.deep_stem else self.act1
+
+    @property
+    def stages(self) -> List[nn.Sequential]:
+        """The residual stages, in order."""
+        return [getattr(self, name) for name in self.res_layers]
+
+    def _frozen_modules(self) -> List[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        if self.deep_stem:
+            frozen = [self.stem] if self.freeze_stem_act else [*self.stem]
+        else:
+            frozen = [self.conv1, self.norm1, self.act1]
+        if not self.freeze_stem_act:
+            frozen.pop()
+        return frozen + self.stages[:self.frozen_stages]
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'APAResNet':
+        """Set the mode; frozen stages and, if asked, norms stay in eval."""
+        super().train(mode)
+        if mode:
+            self._freeze()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise by ``init_cfg``; refuse a checkpoint that cannot fit.
+
+        Raises:
+            ValueError: If a ``Pretrained`` checkpoint is no state dict or
+                belongs to another architecture.
+        """
+        check_pretrained(self)
+        super().init_weights()
+        if self.zero_init_residual and not _is_pretrained(self.init_cfg):
+            for stage in self.stages:
+                for block in stage:
+                    constant_init(block.last_norm, 0)
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> Tuple[int, int]:
+        """Return the layer id of a parameter for layer-wise decay.
+
+        As in MMPretrain: the first and last stage are one layer each, two or
+        three blocks of the others (four of depth 152) are one.
+
+        Args:
+            param_name (str): Name of the parameter.
+            prefix (str): Prefix of this backbone in the name.
+
+        Returns:
+            tuple[int, int]: Layer id (0 for the stem) and the number of
+            layers, 8 at depth 50.
+        """
+        sizes, layers = blocks_per_layer(self.stage_blocks)
+        total = sum(layers) + 2
+        if not param_name.startswith(prefix):
+            return total - 1, total
+        name, *rest = param_name[len(prefix):].split('.')
+        if name not in self.res_layers:
+            return 0, total
+        stage = self.res_layers.index(name)
+        return 1 + sum(layers[:stage]) + int(rest[0]) // sizes[stage], total
+
+
+def _is_pretrained(init_cfg: Optional[Union[dict, List[dict]]]) -> bool:
+    cfgs = init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]
+    return any(cfg.get('type') == 'Pretrained' for cfg in cfgs)
