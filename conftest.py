@@ -72,3 +72,16 @@ def no_leftovers():
     yield
     for manager in managers():
         manager._instance_dict.clear()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def plain_configs():
+    """Let configs be written into logs and folders unformatted.
+
+    yapf takes seconds for a detector's, several times in each run.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for owner in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
+            patch.setattr(f'{owner}.FormatCode', lambda text, **kwargs:
+                          (text, False), raising=False)
+        yield

@@ -230,9 +230,6 @@ def length(epochs, cfg):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_recipe(name, data, monkeypatch):
     monkeypatch.chdir(data)
-    # Configs are written into logs and folders without a formatter's work.
-    monkeypatch.setattr('mmengine.config.config.FormatCode',
-                        lambda text, **kwargs: (text, False))
     path = str(ROOT / name)
     cfg = Config.fromfile(path)
     shared = options(name, cfg)
