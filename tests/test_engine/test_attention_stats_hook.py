@@ -124,7 +124,7 @@ def test_bad_interval():
 def one_rank(rank, folder):
     """Validate four images on rank 0 and none on rank 1."""
     torch.manual_seed(0)
-    model = ChannelAttention(8)
+    model = ChannelAttention(32)
     said, scalars = [], []
     runner = SimpleNamespace(
         model=model, iter=3, logger=SimpleNamespace(info=said.append),
@@ -134,7 +134,7 @@ def one_rank(rank, folder):
     hook._before_epoch(runner, 'val')
     if rank == 0:
         hook._before_iter(runner, 0, None, 'val')
-        model(torch.rand(4, 8, 2, 2))
+        model(torch.rand(4, 32, 2, 2))
         hook._after_iter(runner, 0, None, None, 'val')
     hook._after_epoch(runner, 'val')
     assert said[0].startswith('attention (val): 1 gates on 4 images')

@@ -284,7 +284,10 @@ def test_a_module_that_is_handed_on_is_called_after_the_arguments():
     torch.testing.assert_close(block(x), out, rtol=1e-10, atol=0)
 
 
-def test_whole_models_are_saved_and_loaded(tmp_path):
+def test_whole_models_are_saved_and_loaded(tmp_path, monkeypatch):
+    # Both processes number their hooks from 0.
+    handle = 'torch.utils.hooks.RemovableHandle.next_id'
+    monkeypatch.setattr(handle, 0)
     block = SharedBlock()
     replace_activations(block)
     set_units(block, VALUES)
@@ -292,10 +295,10 @@ def test_whole_models_are_saved_and_loaded(tmp_path):
     expected = block(x)
     torch.save(block, tmp_path / 'whole.pth')
     script = (
-        'import sys, torch\n'
+        f'import sys, torch, test_replace\n{handle} = 0\n'
         'block, x, expected = (torch.load(p, weights_only=False)'
         ' for p in sys.argv[1:])\n'
-        'for layer in (block.fc1, block.fc2, block):\n'
+        'for layer in (block.fc2, block.fc1, block):\n'
         '    for _ in range(9):\n'  # new hooks must not push ours out
         '        layer.register_forward_hook(lambda *a: None)\n'
         'torch.testing.assert_close(block(x), expected)\n')
