@@ -55,7 +55,7 @@ class TrainedBackbone(BaseModule):
             module.eval()
             module.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> 'APAResNet':
+    def train(self, mode: bool = True) -> 'TrainedBackbone':
         """Set the mode; frozen stages and, if asked, norms stay in eval."""
         super().train(mode)
         if mode:

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from support.checkpoint_checks import (RELU_TOLERANCE, assert_round_trip, assert_same,
-                               backbone_of, calibrate)
+from support.checkpoint_checks import (RELU_TOLERANCE, assert_round_trip,
+                                       assert_same, backbone_of, calibrate)
 
 from apa_mm.checkpoint import CheckpointError, Start, convert, convert_back
 from apa_mm.layers import AGLU, APA

@@ -9,7 +9,8 @@ from support import checkpoint_layouts as layouts
 from support import checkpoint_networks as networks
 import pytest
 import torch
-from support.checkpoint_checks import assert_round_trip, assert_same, backbone_of
+from support.checkpoint_checks import (assert_round_trip, assert_same,
+                                       backbone_of)
 
 from apa_mm.checkpoint import CheckpointError, convert
 

@@ -4,7 +4,7 @@ from support import checkpoint_layouts as layouts
 import pytest
 import torch
 
-from apa_mm.checkpoint import CheckpointError, convert, inspect_file
+from apa_mm.checkpoint import convert, inspect_file
 from apa_mm.layers.pairs import Pair, parameter_pairs
 from apa_mm.checkpoint.writing import write_checkpoint
 
