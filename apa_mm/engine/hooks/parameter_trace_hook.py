@@ -23,7 +23,8 @@ class ParameterTraceHook(Hook):
     Every ``interval`` iterations, and before the first and after the last
     one, each site's ``apa/<site>/kappa`` and ``apa/<site>/lambd`` go to the
     backends of mmengine's visualizer: ``vis_data/scalars.json``, TensorBoard
-    or wandb, whichever the config names. Of values per channel that is the mean.
+    or wandb, whichever the config names. Of values per channel that is the
+    mean.
     Lambda is shown as used, that is not below its floor.
     ``tools/analyze.py parameters --traces WORK_DIR`` draws the history.
 
