@@ -6,4 +6,5 @@ loss_cls = dict(
 model = dict(
     roi_head=dict(
         bbox_head=dict(loss_cls=loss_cls, init_cfg=_base_.gol_init)))
-custom_hooks = _base_.gol_hooks + [dict(type='apa_mm.ParameterTraceHook')]
+trace = dict(type='apa_mm.ParameterTraceHook', interval=100)
+custom_hooks = [*_base_.gol_hooks, trace]

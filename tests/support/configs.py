@@ -28,8 +28,8 @@ HELPERS = {
     'attention_cfg', 'box_head', 'ffn_cfgs', 'gate_cfg', 'gol_hooks',
     'gol_init', 'image_scale', 'image_size', 'imbalance_factor', 'init_cfg',
     'loss_cls', 'released_backbone', 'released_classifier',
-    'released_optim_wrapper', 'released_unit', 'seresnet', 'train_list',
-    'width'
+    'released_optim_wrapper', 'released_unit', 'seresnet', 'trace',
+    'train_list', 'width'
 }
 
 
