@@ -126,7 +126,8 @@ def test_ways_to_name_a_higher_room_are_seen(house, text):
 
 @pytest.mark.parametrize('text', [
     '"""See house.Roof."""', 'import os', "raise E('no house.Roof here')",
-    'from house import __version__', 'from . import other',
+    'from house import __version__', "__all__ = ['Roof']\nRoof = int",
+    'from . import other',
 ])
 def test_words_and_lower_rooms_are_no_arrows(house, text):
     assert not upward(house(text), dict(low=0, high=1))

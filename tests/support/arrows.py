@@ -34,7 +34,7 @@ class Package:
     def arrows(self, module: str) -> Iterator[Arrow]:
         """Yield each module of the package that this one names, and where."""
         path, tree = self.trees[module]
-        texts = docstrings(tree)
+        texts = words(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 targets = [self._module(a.name) for a in node.names]
@@ -80,12 +80,16 @@ class Package:
             self.owners.get(text, ())) == 1 else []
 
 
-def docstrings(tree: ast.AST) -> set:
-    """Return the ids of the strings that are statements."""
-    return {
-        id(node.value)
-        for node in ast.walk(tree) if isinstance(node, ast.Expr)
-    }
+def words(tree: ast.AST) -> set:
+    """Return the ids of the strings in docstrings and in ``__all__``."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):
+            found.add(id(node.value))
+        elif isinstance(node, ast.Assign) and '__all__' in {
+                getattr(target, 'id', None) for target in node.targets}:
+            found |= {id(part) for part in ast.walk(node.value)}
+    return found
 
 
 def circles(edges: Dict[str, Set[str]]) -> list:

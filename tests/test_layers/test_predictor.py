@@ -1,4 +1,5 @@
 """Tests of the cosine predictors and of logits for one class per sample."""
+import inspect
 import math
 
 import pytest
@@ -229,12 +230,15 @@ def test_mistakes(kwargs):
 
 def test_equals_mmdets_layers():
     layers = pytest.importorskip('mmdet.models.layers')
-    theirs = layers.NormedConv2d(6, 5, 1, tempearture=13.0, power=0.7)
+    # mmdet's own spelling, which the OneDL fork corrected.
+    names = inspect.signature(layers.NormedConv2d).parameters
+    given = {next(n for n in names if n.startswith('temp')): 13.0}
+    theirs = layers.NormedConv2d(6, 5, 1, power=0.7, **given)
     ours = CosineConv2d(6, 5, 1, temperature=13.0, power=0.7)
     ours.load_state_dict(theirs.state_dict())
     x = torch.rand(2, 6, 3, 3)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
-    linear = layers.NormedLinear(6, 5, tempearture=13.0)
+    linear = layers.NormedLinear(6, 5, **given)
     ours = CosineLinear(6, 5, temperature=13.0)
     ours.load_state_dict(linear.state_dict())
     torch.testing.assert_close(
