@@ -54,9 +54,7 @@ class Run:
         return osp.join(self.folder, 'output.txt')
 
 
-def plan_runs(configs: Sequence[str],
-              num_seeds: int,
-              work_dir: str,
+def plan_runs(configs: Sequence[str], num_seeds: int, work_dir: str,
               cfg_options: Optional[dict] = None) -> List[Run]:
     """Check every config and list the runs, all variants of a seed together.
 
@@ -92,10 +90,7 @@ def plan_runs(configs: Sequence[str],
                                  'every config and then tests it')
         check_config(cfg)
     return [
-        Run(
-            str(cfg.filename),
-            name,
-            seed,
+        Run(str(cfg.filename), name, seed,
             folder=osp.join(work_dir, name, f'seed_{seed}'),
             digest=_digest(cfg, seed)) for seed in range(num_seeds)
         for name, cfg in variants.items()
@@ -158,20 +153,15 @@ def train_and_test(run: Run, cfg_options: Optional[dict] = None) -> dict:
                 f'{run.variant} with seed {run.seed} failed: '
                 f'{type(error).__name__}: {error}; its output is in '
                 f'{run.log_file}') from None
-    result = dict(
-        digest=run.digest,
-        config=run.config,
-        seed=run.seed,
-        seconds=time.perf_counter() - begin,
-        metrics={k: float(v) for k, v in metrics.items()})
+    result = dict(digest=run.digest, config=run.config, seed=run.seed,
+                  seconds=time.perf_counter() - begin,
+                  metrics={k: float(v) for k, v in metrics.items()})
     with replacing(run.result_file) as part:
         part.write_text(json.dumps(result, indent=2), encoding='utf-8')
     return result
 
 
-def run_all(runs: Sequence[Run],
-            *,
-            workers: int = 1,
+def run_all(runs: Sequence[Run], *, workers: int = 1,
             cfg_options: Optional[dict] = None,
             report: Callable[[str], None] = lambda line: None) -> List[dict]:
     """Do every run that is not finished and return all results.
@@ -227,10 +217,8 @@ def _results(task: Callable[[Run], dict], runs: Sequence[Run],
         return
     # Forked processes would share the locks of libraries that use threads.
     with ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context('spawn'),
-            initializer=_share_cores,
-            initargs=(workers, )) as pool:
+        workers, mp_context=multiprocessing.get_context('spawn'),
+        initializer=_share_cores, initargs=(workers, )) as pool:
         futures = {pool.submit(task, run): run for run in runs}
         try:
             for future in as_completed(futures):

@@ -153,12 +153,9 @@ def plot_bars(summary: Summary, columns: Sequence[str], path: str) -> None:
             _scaled(summary[name][metric], metric)
             if metric in summary[name] else None for name in variants
         ]
-        axes.barh(
-            places, [math.nan if c is None else c.mean for c in cells],
-            xerr=[0. if c is None else c.std or 0. for c in cells],
-            color='#9db8d2',
-            ecolor='#34506b',
-            capsize=3)
+        axes.barh(places, [math.nan if c is None else c.mean for c in cells],
+                  xerr=[0. if c is None else c.std or 0. for c in cells],
+                  color='#9db8d2', ecolor='#34506b', capsize=3)
         values = []
         for place, cell in zip(places, cells, strict=True):
             if cell is not None:

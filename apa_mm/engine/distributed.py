@@ -67,8 +67,7 @@ def prepare_distributed(cfg: Config) -> None:
     settings['backend'] = 'gloo'
     cfg.env_cfg = dict(env_cfg, dist_cfg=settings)
     wrapper = cfg.get('model_wrapper_cfg') or dict(
-        type='MMDistributedDataParallel',
-        broadcast_buffers=False,
+        type='MMDistributedDataParallel', broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False))
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper

@@ -22,14 +22,9 @@ from .work_dir import check_writable, occupied
 __all__ = ['test', 'train']
 
 
-def train(config: str,
-          *,
-          work_dir: Optional[str] = None,
-          amp: bool = False,
-          auto_scale_lr: bool = False,
-          resume: Optional[str] = None,
-          cfg_options: Optional[dict] = None,
-          launcher: str = 'none',
+def train(config: str, *, work_dir: Optional[str] = None, amp: bool = False,
+          auto_scale_lr: bool = False, resume: Optional[str] = None,
+          cfg_options: Optional[dict] = None, launcher: str = 'none',
           skip_checks: bool = False) -> torch.nn.Module:
     """Train by a config.
 
@@ -69,18 +64,11 @@ def train(config: str,
         return _build_runner(cfg).train()
 
 
-def test(config: str,
-         checkpoint: str,
-         *,
-         work_dir: Optional[str] = None,
-         out: Optional[str] = None,
-         show: bool = False,
-         show_dir: Optional[str] = None,
-         wait_time: float = 2.0,
-         tta: bool = False,
-         merge_views: str = 'mmdet.DetTTAModel',
-         cfg_options: Optional[dict] = None,
-         launcher: str = 'none',
+def test(config: str, checkpoint: str, *, work_dir: Optional[str] = None,
+         out: Optional[str] = None, show: bool = False,
+         show_dir: Optional[str] = None, wait_time: float = 2.0,
+         tta: bool = False, merge_views: str = 'mmdet.DetTTAModel',
+         cfg_options: Optional[dict] = None, launcher: str = 'none',
          skip_checks: bool = False) -> dict:
     """Evaluate a checkpoint by a config.
 

@@ -79,8 +79,7 @@ class _LocalRank(argparse.Action):
         os.environ.setdefault('LOCAL_RANK', str(values))
 
 
-def load_config(path: str,
-                work_dir: Optional[str] = None,
+def load_config(path: str, work_dir: Optional[str] = None,
                 cfg_options: Optional[dict] = None,
                 launcher: str = 'none') -> Config:
     """Read a config file and apply the common options.

@@ -18,10 +18,9 @@ def random_state() -> Dict[str, Any]:
         tensors alone, so that torch reads it with ``weights_only=True``.
     """
     kind, keys, *rest = np.random.get_state()
-    state = dict(
-        python=random.getstate(),
-        numpy=(kind, torch.from_numpy(keys.astype(np.int64)), *rest),
-        torch=torch.get_rng_state())
+    state = dict(python=random.getstate(),
+                 numpy=(kind, torch.from_numpy(keys.astype(np.int64)), *rest),
+                 torch=torch.get_rng_state())
     if torch.cuda.is_available():
         state['cuda'] = torch.cuda.get_rng_state()
     return state

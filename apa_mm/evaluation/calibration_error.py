@@ -5,9 +5,8 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import dump
 
-from apa_mm.functional.calibration import (calibration_bins,
-                                           expected_calibration_error,
-                                           maximum_calibration_error)
+from apa_mm.functional.calibration import (
+    calibration_bins, expected_calibration_error, maximum_calibration_error)
 from apa_mm.registry import METRICS
 
 from .predictions import read_prediction
@@ -49,9 +48,7 @@ class CalibrationError(BaseMetric):
 
     default_prefix = 'calibration'
 
-    def __init__(self,
-                 num_bins: int = 10,
-                 out_file: Optional[str] = None,
+    def __init__(self, num_bins: int = 10, out_file: Optional[str] = None,
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

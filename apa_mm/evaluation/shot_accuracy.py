@@ -60,12 +60,9 @@ class ShotAccuracy(BaseMetric):
 
     default_prefix = 'shot'
 
-    def __init__(self,
-                 class_counts: Optional[Sequence[int]] = None,
-                 train_dataset: Optional[dict] = None,
-                 many: int = MANY_SHOT,
-                 few: int = FEW_SHOT,
-                 collect_device: str = 'cpu',
+    def __init__(self, class_counts: Optional[Sequence[int]] = None,
+                 train_dataset: Optional[dict] = None, many: int = MANY_SHOT,
+                 few: int = FEW_SHOT, collect_device: str = 'cpu',
                  prefix: Optional[str] = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if class_counts is not None and train_dataset is not None:

@@ -47,14 +47,11 @@ class ChannelAttention(nn.Module):
         torch.Size([2, 64, 7, 7])
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 reduction: int = 16,
+    def __init__(self, in_channels: int, reduction: int = 16,
                  gate_cfg: dict = dict(type='apa_mm.APA'),
                  act_cfg: dict = dict(type='ReLU', inplace=True),
                  norm_cfg: Optional[dict] = dict(type='LN'),
-                 dropout: float = 0.1,
-                 bias: bool = False) -> None:
+                 dropout: float = 0.1, bias: bool = False) -> None:
         super().__init__()
         if in_channels < 1 or reduction < 1 or in_channels % reduction:
             raise ValueError(
@@ -64,8 +61,8 @@ class ChannelAttention(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f'dropout must be in [0, 1), but got {dropout}')
         hidden = in_channels // reduction
-        self.norm = (None if norm_cfg is None else build_norm_layer(
-            norm_cfg, in_channels)[1])
+        self.norm = None if norm_cfg is None else build_norm_layer(
+            norm_cfg, in_channels)[1]
         self.fc1 = nn.Linear(in_channels, hidden, bias=bias)
         self.act = build_site_activation(act_cfg, hidden)
         self.fc2 = nn.Linear(hidden, in_channels, bias=bias)

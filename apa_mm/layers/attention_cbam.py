@@ -32,24 +32,16 @@ class SpatialAttention(nn.Module):
         in_channels (int, optional): Has no effect; accepted because backbones
             and plugin slots set it for every kind of attention.
         kernel_size (int): Odd size of the convolution, which has no bias.
-        gate_cfg (dict): The gate, any registered activation.
-        norm_cfg (dict, optional): Norm of the one-channel map; None for none.
+        gate_cfg (dict): Any registered activation.
+        norm_cfg (dict, optional): Norm of the one-channel map.
 
     Raises:
         ValueError: If ``kernel_size`` is not odd and positive.
         KeyError: If the gate is not registered.
-
-    Example:
-        >>> import torch
-        >>> layer = SpatialAttention()
-        >>> layer(torch.rand(2, 64, 7, 7)).shape
-        torch.Size([2, 64, 7, 7])
     """
 
-    def __init__(self,
-                 in_channels: Optional[int] = None,
-                 kernel_size: int = 7,
-                 gate_cfg: dict = GATE_CFG,
+    def __init__(self, in_channels: Optional[int] = None,
+                 kernel_size: int = 7, gate_cfg: dict = GATE_CFG,
                  norm_cfg: Optional[dict] = SPATIAL_NORM_CFG) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
@@ -57,15 +49,14 @@ class SpatialAttention(nn.Module):
                              f'the map keeps its size, but got {kernel_size}')
         self.conv = nn.Conv2d(
             2, 1, kernel_size, padding=kernel_size // 2, bias=False)
-        self.bn = (None if norm_cfg is None else build_norm_layer(norm_cfg,
-                                                                  1)[1])
+        self.bn = None if norm_cfg is None else build_norm_layer(
+            norm_cfg, 1)[1]
         self.gate = build_site_activation(gate_cfg, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale each place of ``x`` (N, C, H, W) by its gate."""
         pooled = torch.cat(
-            [x.amax(1, keepdim=True),
-             x.mean(1, keepdim=True)], dim=1)  # (N, 2, H, W)
+            [x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
         excitation = self.conv(pooled)  # (N, 1, H, W)
         if self.bn is not None:
             excitation = self.bn(excitation)
@@ -95,18 +86,12 @@ class CBAM(nn.Module):
     and dropout too.
 
     Args:
-        in_channels (int): C, channels of the input.
-        reduction (int): Ratio of C to the hidden width; 16 in the ImageNet
-            networks, 4 in the CIFAR ones.
+        in_channels, reduction, act_cfg, norm_cfg, dropout, bias: See
+            :class:`~apa_mm.layers.attention.ChannelAttention`.
         gate_cfg (dict): Gate of the channels, any registered activation.
         spatial_gate_cfg (dict, optional): Gate of the places; None for
             ``gate_cfg``.
-        act_cfg (dict): Activation between the two linear layers.
-        norm_cfg (dict, optional): Norm of the pooled vectors; None for none.
-        dropout (float): Probability in [0, 1), before the channel gate.
-        bias (bool): Whether the linear layers have biases.
-        kernel_size (int): Odd size of the spatial convolution.
-        spatial_norm_cfg (dict, optional): Norm of the spatial map.
+        kernel_size, spatial_norm_cfg: Of :class:`SpatialAttention`.
 
     Raises:
         ValueError: For an argument that the two parts do not take.
@@ -122,29 +107,18 @@ class CBAM(nn.Module):
     # mmcv would name a plugin layer "c_b_a_m".
     _abbr_: str = 'cbam'
 
-    def __init__(self,
-                 in_channels: int,
-                 reduction: int = 16,
+    def __init__(self, in_channels: int, reduction: int = 16,
                  gate_cfg: dict = GATE_CFG,
                  spatial_gate_cfg: Optional[dict] = None,
                  act_cfg: dict = dict(type='ReLU', inplace=True),
                  norm_cfg: Optional[dict] = dict(type='LN'),
-                 dropout: float = 0.1,
-                 bias: bool = True,
-                 kernel_size: int = 7,
+                 dropout: float = 0.1, bias: bool = True, kernel_size: int = 7,
                  spatial_norm_cfg: Optional[dict] = SPATIAL_NORM_CFG) -> None:
         super().__init__()
-        self.channel = _DualPoolAttention(
-            in_channels,
-            reduction=reduction,
-            gate_cfg=gate_cfg,
-            act_cfg=act_cfg,
-            norm_cfg=norm_cfg,
-            dropout=dropout,
-            bias=bias)
+        self.channel = _DualPoolAttention(in_channels, reduction, gate_cfg,
+                                          act_cfg, norm_cfg, dropout, bias)
         self.spatial = SpatialAttention(
-            kernel_size=kernel_size,
-            gate_cfg=spatial_gate_cfg or gate_cfg,
+            kernel_size=kernel_size, gate_cfg=spatial_gate_cfg or gate_cfg,
             norm_cfg=spatial_norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,14 +24,11 @@ class CosineClassifier(CosineLinear):
     vector gives small logits, and a zero vector gives zeros. Weights start
     from U(-d, d) with d = C^-1/2; there is no bias.
 
-    A learnable S is stored as the parameter ``temperature``, a scalar theta
-    with S = theta^2.
-
     Args:
         in_features (int): C.
         out_features (int): K.
-        temperature (float, optional): S, or S at the start if it is learned.
-            None: 16 if fixed, 25 (theta = 5) if learned.
+        temperature (float, optional): S, or S at the start if it is learned
+            (as theta, S = theta^2). None: 16 if fixed, 25 if learned.
         learnable_temperature (bool): Whether S is learned.
         eps (float): Keeps zero weights finite.
 
@@ -45,9 +42,7 @@ class CosineClassifier(CosineLinear):
         (tensor(0., grad_fn=<MaxBackward1>), 16.0)
     """
 
-    def __init__(self,
-                 in_features: int,
-                 out_features: int,
+    def __init__(self, in_features: int, out_features: int,
                  temperature: Optional[float] = None,
                  learnable_temperature: bool = False,
                  eps: float = 1e-6) -> None:
@@ -55,12 +50,8 @@ class CosineClassifier(CosineLinear):
             temperature = (
                 LEARNABLE_SCALE if learnable_temperature else FIXED_SCALE)
         super().__init__(
-            in_features,
-            out_features,
-            bias=False,
-            temperature=temperature,
-            learnable_temperature=learnable_temperature,
-            eps=eps)
+            in_features, out_features, bias=False, temperature=temperature,
+            learnable_temperature=learnable_temperature, eps=eps)
         bound = in_features**-0.5
         nn.init.uniform_(self.weight, -bound, bound)
 

@@ -53,27 +53,9 @@ def cosine_classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
                             power: float, eps: float) -> Tensor:
     """Compute one output channel per sample of a 1 x 1 cosine convolution.
 
-    See :class:`CosineConv2d` for the formula and :func:`classwise_conv2d` for
-    the shapes. No normalised copy of ``x`` is made.
-
-    Args:
-        x (Tensor): Input (N, C, H, W).
-        weight (Tensor): Weight (K, C, 1, 1).
-        bias (Tensor, optional): Bias (K,).
-        labels (Tensor): Channel wanted of each sample, integers (N,).
-        scale (Tensor | float): T.
-        power (float): p.
-        eps (float): Added to the norms.
-
-    Returns:
-        Tensor: Logits (N, 1, H, W).
-
-    Example:
-        >>> import torch
-        >>> x, weight = torch.ones(1, 4, 1, 1), torch.ones(2, 4, 1, 1)
-        >>> cosine_classwise_conv2d(x, weight, None, torch.tensor([0]),
-        ...     scale=20.0, power=1.0, eps=0.0).flatten()
-        tensor([20.])
+    See :class:`CosineConv2d` for the formula with T = ``scale``, p =
+    ``power`` and ``eps``, and :func:`classwise_conv2d` for the rest. No
+    normalised copy of ``x`` is made.
     """
     rows = weight[labels]  # (N, C, 1, 1)
     rows = (rows / _divisor(rows, power, eps)).to(x.dtype)
@@ -126,8 +108,8 @@ class _Temperature(nn.Module):
     @property
     def scale(self) -> Union[Tensor, float]:
         """Tensor | float: T, what the cosine is multiplied by."""
-        if self.learnable_temperature:
-            return self.temperature.square()
+        return self.temperature.square() if self.learnable_temperature \
+            else self.temperature
         return self.temperature
 
     def _unit(self, x: Tensor) -> Tensor:
@@ -183,16 +165,10 @@ class CosineLinear(_Temperature, nn.Linear):
         (torch.Size([2, 3]), 20.25)
     """
 
-    def __init__(self,
-                 in_features: int,
-                 out_features: int,
-                 bias: bool = True,
-                 *,
-                 temperature: Optional[float] = None,
-                 learnable_temperature: bool = False,
-                 power: float = 1.0,
-                 eps: float = 1e-6,
-                 **kwargs) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True,
+                 *, temperature: Optional[float] = None,
+                 learnable_temperature: bool = False, power: float = 1.0,
+                 eps: float = 1e-6, **kwargs) -> None:
         super().__init__(in_features, out_features, bias, **kwargs)
         self._set_temperature(temperature, learnable_temperature, power, eps)
         nn.init.normal_(self.weight, std=0.01)
@@ -215,10 +191,8 @@ class CosineConv2d(_Temperature, nn.Conv2d):
 
     Args:
         *args: Positional arguments of ``nn.Conv2d``.
-        temperature (float, optional): See :class:`CosineLinear`.
-        learnable_temperature (bool): See :class:`CosineLinear`.
-        power (float): p.
-        eps (float): Keeps zero vectors finite.
+        temperature, learnable_temperature, power, eps: See
+            :class:`CosineLinear`.
         **kwargs: Keyword arguments of ``nn.Conv2d``.
 
     Raises:
@@ -233,13 +207,9 @@ class CosineConv2d(_Temperature, nn.Conv2d):
         True
     """
 
-    def __init__(self,
-                 *args,
-                 temperature: Optional[float] = None,
-                 learnable_temperature: bool = False,
-                 power: float = 1.0,
-                 eps: float = 1e-6,
-                 **kwargs) -> None:
+    def __init__(self, *args, temperature: Optional[float] = None,
+                 learnable_temperature: bool = False, power: float = 1.0,
+                 eps: float = 1e-6, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._set_temperature(temperature, learnable_temperature, power, eps)
 
@@ -249,14 +219,7 @@ class CosineConv2d(_Temperature, nn.Conv2d):
             self._scaled_unit(x), self._unit(self.weight), self.bias)
 
     def forward_classwise(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Return the logits of one class per sample.
-
-        Args:
-            x (Tensor): Input (N, C, H, W).
-            labels (Tensor): Class of each sample, (N,).
-
-        Returns:
-            Tensor: Logits (N, 1, H, W).
+        """Return the logits (N, 1, H, W) of class ``labels`` (N,) of each.
 
         Raises:
             ValueError: If the kernel is larger than 1 x 1, or the layer has
@@ -268,10 +231,5 @@ class CosineConv2d(_Temperature, nn.Conv2d):
                 'forward_classwise needs a plain 1 x 1 convolution, but got '
                 f'{self}; use forward and pick the channels')
         return cosine_classwise_conv2d(
-            x,
-            self.weight,
-            self.bias,
-            labels,
-            scale=self.scale,
-            power=self.power,
-            eps=self.eps)
+            x, self.weight, self.bias, labels,
+            scale=self.scale, power=self.power, eps=self.eps)

@@ -51,14 +51,9 @@ class WrappedCauchyLinear(nn.Module):
         torch.Size([2, 5])
     """
 
-    def __init__(self,
-                 in_features: int,
-                 out_features: int,
-                 bias: bool = True,
-                 scale: Optional[float] = 300.0,
-                 form: str = 'exact',
-                 power: float = 1.0,
-                 eps: float = 1e-6) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True,
+                 scale: Optional[float] = 300.0, form: str = 'exact',
+                 power: float = 1.0, eps: float = 1e-6) -> None:
         super().__init__()
         check_choice('form', form, ('exact', 'released'))
         if scale is not None and not scale > 0:
@@ -83,27 +78,22 @@ class WrappedCauchyLinear(nn.Module):
             nn.init.constant_(self.scale, LEARNABLE_SCALE_INIT)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits.
+        """Return the logits (N, C) of features (N, D).
 
-        Args:
-            x (Tensor): Features, (N, D). Half types are computed in float32,
-                since the logit rises steeply near the pole.
-
-        Returns:
-            Tensor: Logits, (N, C), float32, or float64 for such an input.
+        Half types are computed in float32, since the logit rises steeply near
+        the pole.
         """
         if x.dtype != torch.float64:
             x = x.float()
         with torch.autocast(x.device.type, enabled=False):
             cosine = F.linear(
-                self._normalize(x),
-                self._normalize(self.weight.to(x.dtype)))  # (N, C)
+                self._normalize(x), self._normalize(self.weight.to(x.dtype)))
             released = self.form == 'released'
             if released and self.bias is not None:
                 cosine = cosine + self.bias
             gamma = self.g.to(x.dtype).sigmoid()
-            density = (1 - gamma.square()) / (1 + gamma.square() -
-                                              2 * gamma * cosine)
+            density = (1 - gamma.square()) / (
+                1 + gamma.square() - 2 * gamma * cosine)
             scale = self.fixed_scale if self.scale is None else self.scale
             logits = density * (scale / (2 * (3.14 if released else math.pi)))
             if not released and self.bias is not None:

@@ -33,11 +33,8 @@ class ClassCountLoss(ClassCounts, nn.Module):
         ValueError: For an argument out of its range.
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 label_smoothing: float = 0.0,
-                 reduction: str = 'mean',
-                 loss_weight: float = 1.0) -> None:
+    def __init__(self, num_classes: int, label_smoothing: float = 0.0,
+                 reduction: str = 'mean', loss_weight: float = 1.0) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError('label_smoothing must be in [0, 1), but got '
@@ -54,9 +51,7 @@ class ClassCountLoss(ClassCounts, nn.Module):
         """Return whether a config of this loss needs class counts."""
         return True
 
-    def forward(self,
-                cls_score: Tensor,
-                label: Tensor,
+    def forward(self, cls_score: Tensor, label: Tensor,
                 weight: Optional[Tensor] = None,
                 avg_factor: Optional[Union[int, Tensor]] = None,
                 reduction_override: Optional[str] = None) -> Tensor:
@@ -97,16 +92,11 @@ class ClassCountLoss(ClassCounts, nn.Module):
         """Return the loss of each sample (N,)."""
         raise NotImplementedError
 
-    def _cross_entropy(self,
-                       logits: Tensor,
-                       target: Tensor,
+    def _cross_entropy(self, logits: Tensor, target: Tensor,
                        class_weight: Optional[Tensor] = None) -> Tensor:
-        return F.cross_entropy(
-            logits,
-            target,
-            weight=class_weight,
-            reduction='none',
-            label_smoothing=self.label_smoothing)
+        return F.cross_entropy(logits, target, weight=class_weight,
+                               reduction='none',
+                               label_smoothing=self.label_smoothing)
 
     def extra_repr(self) -> str:
         """Return the settings for ``print(module)``."""

@@ -54,11 +54,8 @@ class DeferredReweightedLoss(ClassCountLoss):
         tensor([0.2627, 0.5639])
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 weighting: str = 'effective',
-                 beta: float = 0.9999,
-                 normalize: bool = True,
+    def __init__(self, num_classes: int, weighting: str = 'effective',
+                 beta: float = 0.9999, normalize: bool = True,
                  **kwargs: Any) -> None:
         super().__init__(num_classes, **kwargs)
         check_choice('weighting', weighting, WEIGHTINGS)

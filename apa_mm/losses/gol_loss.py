@@ -65,15 +65,11 @@ class GOLLoss(ClassCounts, nn.Module):
 
     one_label_per_image = False
 
-    def __init__(self,
-                 num_classes: int,
-                 rare_threshold: float = 0.0011,
+    def __init__(self, num_classes: int, rare_threshold: float = 0.0011,
                  activation: str = 'gumbel',
                  clamp: Optional[Tuple[float, float]] = None,
-                 ignore_index: int = -100,
-                 avg_non_ignore: bool = False,
-                 reduction: str = 'mean',
-                 loss_weight: float = 1.0) -> None:
+                 ignore_index: int = -100, avg_non_ignore: bool = False,
+                 reduction: str = 'mean', loss_weight: float = 1.0) -> None:
         super().__init__()
         if not 0 <= rare_threshold <= 1:
             raise ValueError('rare_threshold must be an image frequency in '
@@ -103,9 +99,7 @@ class GOLLoss(ClassCounts, nn.Module):
         """Return whether a config of this loss drops anything by counts."""
         return cfg.get('rare_threshold') != 0
 
-    def forward(self,
-                cls_score: Tensor,
-                labels: Tensor,
+    def forward(self, cls_score: Tensor, labels: Tensor,
                 weight: Optional[Tensor] = None,
                 avg_factor: Optional[Union[float, Tensor]] = None,
                 reduction_override: Optional[str] = None) -> Tensor:
@@ -136,13 +130,10 @@ class GOLLoss(ClassCounts, nn.Module):
         # Without rare classes nothing is dropped and nothing need be known.
         if self.training and self.rare_threshold > 0:
             self.require_class_counts()
-        losses = gol_loss(
-            cls_score,
-            labels,
-            rare=self.rare if self._any_rare else None,
-            activation=self.activation,
-            clamp=self.clamp,
-            ignore_index=self.ignore_index)
+        losses = gol_loss(cls_score, labels,
+                          rare=self.rare if self._any_rare else None,
+                          activation=self.activation, clamp=self.clamp,
+                          ignore_index=self.ignore_index)
         if avg_factor is None and reduction == 'mean' and self.avg_non_ignore:
             avg_factor = (labels != self.ignore_index).sum()
         return self.loss_weight * weight_reduce_loss(losses, weight, reduction,

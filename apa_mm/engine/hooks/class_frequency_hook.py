@@ -6,9 +6,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from apa_mm.data.class_frequency import (ClassFrequency, class_frequency,
-                                         class_frequency_from_file,
-                                         plain_datasets)
+from apa_mm.data.class_frequency import (
+    ClassFrequency, class_frequency, class_frequency_from_file, plain_datasets)
 from apa_mm.preflight.job import InputError
 from apa_mm.registry import DATASETS, HOOKS
 from apa_mm.weights.load_check import unwrap
@@ -52,8 +51,7 @@ class ClassFrequencyHook(Hook):
 
     gives_class_counts = True
 
-    def __init__(self,
-                 ann_file: Optional[str] = None,
+    def __init__(self, ann_file: Optional[str] = None,
                  allow_empty: bool = False) -> None:
         self.ann_file = ann_file
         self.allow_empty = allow_empty
@@ -135,8 +133,7 @@ class ClassFrequencyHook(Hook):
             first = None if dataset is None else next(plain_datasets(dataset))
             metainfo = getattr(first, 'metainfo', None) or {}
             found = class_frequency_from_file(
-                self.ann_file,
-                metainfo.get('classes'),
+                self.ann_file, metainfo.get('classes'),
                 backend_args=getattr(first, 'backend_args', None))
         empty = np.flatnonzero(found.counts == 0)
         if len(empty) and not self.allow_empty:

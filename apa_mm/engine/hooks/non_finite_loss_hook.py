@@ -33,9 +33,7 @@ class NonFiniteLossHook(Hook):
         self.patience = patience
         self._in_a_row = 0
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
+    def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
         """Look at the losses, by name in ``outputs``, of an iteration.

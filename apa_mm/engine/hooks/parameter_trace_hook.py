@@ -65,9 +65,7 @@ class ParameterTraceHook(Hook):
             return
         self._enter(runner, runner.iter)
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
+    def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Optional[Any] = None,
                          outputs: Optional[dict] = None) -> None:
         """Make an entry if it is time to.

@@ -159,16 +159,11 @@ class SafeCheckpointHook(CheckpointHook):
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         self._states = [state['random'] for state in states]
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args)
+        runner.save_checkpoint(self.out_dir, name, self.file_client_args,
+                               save_optimizer=self.save_optimizer,
+                               save_param_scheduler=self.save_param_scheduler,
+                               meta=meta, by_epoch=self.by_epoch,
+                               backend_args=self.backend_args, **self.args)
         self._states = None
         if is_main_process():
             with replacing(Path(runner.work_dir, 'last_checkpoint')) as mark:

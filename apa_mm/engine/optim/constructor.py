@@ -45,8 +45,7 @@ class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         [0.0001, 0.0, 0.0]
     """
 
-    def __init__(self,
-                 optim_wrapper_cfg: dict,
+    def __init__(self, optim_wrapper_cfg: dict,
                  paramwise_cfg: Optional[dict] = None) -> None:
         # Without any rule mmengine makes a single group, in which a shared
         # parameter occurs once; this rule keeps that so for many groups.

@@ -40,8 +40,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
         torch.bfloat16
     """
 
-    def __init__(self,
-                 modules: Optional[Sequence[str]] = None,
+    def __init__(self, modules: Optional[Sequence[str]] = None,
                  **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.modules = modules
