@@ -26,12 +26,11 @@ class CalibrationError(BaseMetric):
     dropped as in :class:`~apa_mm.evaluation.ShotAccuracy`.
 
     Args:
-        num_bins (int): K, bins of equal width. Defaults to 10.
+        num_bins (int): K, bins of equal width.
         out_file (str, optional): File (``.json``, ``.yml`` or ``.pkl``) for
             what a reliability diagram shows: borders, counts, accuracy and
             confidence of the bins.
-        collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
-        prefix (str, optional): Replaces the prefix 'calibration'.
+        collect_device, prefix: Of :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
         ValueError: If ``num_bins`` is below 1 or ``out_file`` has another

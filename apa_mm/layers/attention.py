@@ -24,27 +24,21 @@ class ChannelAttention(nn.Module):
     + LayerNorm, which is APA* and the default.
 
     Args:
-        in_channels (int): C, channels of the input.
+        in_channels (int): C.
         reduction (int): Ratio of C to the hidden width; 16 in the ImageNet
             networks, 4 in the CIFAR ones.
-        gate_cfg (dict): The gate, any registered activation;
+        gate_cfg (dict): Any registered activation;
             ``num_parameters='channels'`` gives every channel its own values.
         act_cfg (dict): Activation between the two linear layers.
-        norm_cfg (dict, optional): Norm of the pooled vector; None for none.
+        norm_cfg (dict, optional): Norm of the pooled vector.
         dropout (float): Probability in [0, 1). Dropout comes before the gate,
             so that a dropped channel gets the gate's value at 0.
-        bias (bool): Whether the linear layers have biases.
+        bias (bool): Of both linear layers.
 
     Raises:
         ValueError: If ``in_channels`` is not a positive multiple of
             ``reduction`` or ``dropout`` is out of range.
         KeyError: If the gate is not registered.
-
-    Example:
-        >>> import torch
-        >>> layer = ChannelAttention(64)
-        >>> layer(torch.rand(2, 64, 7, 7)).shape
-        torch.Size([2, 64, 7, 7])
     """
 
     def __init__(self, in_channels: int, reduction: int = 16,

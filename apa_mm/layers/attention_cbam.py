@@ -1,8 +1,4 @@
-"""Spatial attention, and CBAM, which puts channel attention before it.
-
-"CBAM: Convolutional Block Attention Module" (ECCV 2018), with the gates, the
-LayerNorm and the dropout of the Adaptive Parametric Activation paper.
-"""
+"""CBAM and its spatial attention."""
 from typing import Optional
 
 import torch
@@ -75,6 +71,9 @@ class _DualPoolAttention(ChannelAttention):
 @MODELS.register_module()
 class CBAM(nn.Module):
     r"""Channel attention, then spatial attention.
+
+    "CBAM: Convolutional Block Attention Module" (ECCV 2018), with the gates,
+    LayerNorm and dropout of the Adaptive Parametric Activation paper.
 
     .. math::
         f(v) = \mathrm{dropout}(W_2\,\mathrm{relu}(W_1\,\mathrm{LN}(v) + b_1)

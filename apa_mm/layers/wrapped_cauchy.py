@@ -33,22 +33,16 @@ class WrappedCauchyLinear(nn.Module):
     Pass it to MMDetection as ``cls_predictor_cfg``.
 
     Args:
-        in_features (int): D, features of the input.
-        out_features (int): C, classes, with background if the loss has one.
+        in_features (int): D.
+        out_features (int): C, with background if the loss has one.
         bias (bool): Whether to learn ``b``.
         scale (float, optional): Fixed ``s``; None learns it, from 50.
-        form (str): 'exact' or 'released', see above.
+        form (str): 'exact' or 'released'.
         power (float): Exponent of the norms that divide.
         eps (float): Added to the norms, so that a zero input is safe.
 
     Raises:
         ValueError: For an unknown form or a scale that is not positive.
-
-    Example:
-        >>> import torch
-        >>> layer = WrappedCauchyLinear(8, 5)
-        >>> layer(torch.rand(2, 8)).shape
-        torch.Size([2, 5])
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True,

@@ -61,14 +61,13 @@ class ClassCountLoss(ClassCounts, nn.Module):
             cls_score (Tensor): Logits (N, C).
             label (Tensor): Labels (N,), integers in [0, C), or target
                 probabilities (N, C) of any dtype.
-            weight (Tensor, optional): Weight per sample (N,).
+            weight (Tensor, optional): Per sample (N,).
             avg_factor (int | Tensor, optional): Divisor of the sum for
                 reduction 'mean'; N if not given.
             reduction_override (str, optional): Replaces ``reduction``.
 
         Returns:
-            Tensor: (N,) for reduction 'none', otherwise 0-d; float32 for
-            half inputs.
+            Tensor: (N,) for 'none', otherwise 0-d; float32 for half inputs.
 
         Raises:
             RuntimeError: If the class counts were never given.

@@ -47,8 +47,8 @@ class GOLLoss(ClassCounts, nn.Module):
             loss, with zero gradient outside. None: (-10, 10) for 'gumbel', no
             limit for 'sigmoid'. Test scores are not clamped.
         ignore_index (int): RoIs with this label do not count.
-        avg_non_ignore (bool): Without an ``avg_factor``, let 'mean' divide
-            by the number of RoIs that are not ignored instead of N.
+        avg_non_ignore (bool): Without ``avg_factor``, 'mean' divides by the
+            number of RoIs that are not ignored instead of N.
         reduction (str): 'none' for one loss per RoI, 'mean' or 'sum'.
         loss_weight (float): Factor of the result.
 
@@ -90,8 +90,7 @@ class GOLLoss(ClassCounts, nn.Module):
         self.custom_accuracy = True
         self.init_class_counts(num_classes)
         self.register_buffer(
-            'rare',
-            torch.zeros(num_classes, dtype=torch.bool),
+            'rare', torch.zeros(num_classes, dtype=torch.bool),
             persistent=False)
 
     @staticmethod
@@ -106,17 +105,17 @@ class GOLLoss(ClassCounts, nn.Module):
         """Compute the loss.
 
         Args:
-            cls_score (Tensor): Scores without background column, (N, C).
-            labels (Tensor): int64 in [0, C], C for background, or
-                ``ignore_index``, (N,).
-            weight (Tensor, optional): Weight per RoI, (N,).
+            cls_score (Tensor): Scores (N, C), without background column.
+            labels (Tensor): int64 (N,) in [0, C], C for background, or
+                ``ignore_index``.
+            weight (Tensor, optional): Per RoI (N,).
             avg_factor (float | Tensor, optional): Divisor of the sum for
                 reduction 'mean'; N if not given.
             reduction_override (str, optional): Replaces ``reduction``.
 
         Returns:
-            Tensor: (N,) for reduction 'none', otherwise 0-d; float32, or
-            float64 for float64 scores. Finite for N = 0.
+            Tensor: (N,) for 'none', otherwise 0-d; float32, or float64 for
+            float64 scores. Finite for N = 0.
 
         Raises:
             RuntimeError: If the frequencies are not known in training.
@@ -153,11 +152,9 @@ class GOLLoss(ClassCounts, nn.Module):
         return num_classes
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Turn scores (..., C) into probabilities; nothing is clamped here.
+        """Turn scores (..., C) into probabilities (..., C + 1), unclamped.
 
-        Returns:
-            Tensor: (..., C + 1); the last column, background, is 0 and is
-            ignored by mmdet's NMS.
+        The last column, background, is 0 and ignored by mmdet's NMS.
         """
         self._check_columns(cls_score)
         activate = gumbel if self.activation == 'gumbel' else torch.sigmoid
@@ -166,12 +163,7 @@ class GOLLoss(ClassCounts, nn.Module):
 
     def get_accuracy(self, cls_score: Tensor,
                      labels: Tensor) -> Dict[str, Tensor]:
-        """Return the top-1 accuracy over foreground RoIs.
-
-        Returns:
-            dict[str, Tensor]: ``acc_classes`` in percent, 0-d; 0 without
-            foreground.
-        """
+        """Return ``acc_classes``, in percent, over foreground RoIs (or 0)."""
         foreground = (labels != self.num_classes) & (
             labels != self.ignore_index)
         correct = (cls_score.detach().argmax(1) == labels) & foreground

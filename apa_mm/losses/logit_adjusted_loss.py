@@ -35,8 +35,8 @@ class LogitAdjustedLoss(ClassCountLoss):
         tensor(1.3863)
     """
 
-    def __init__(self, num_classes: int, tau: float = 1.0,
-                 **kwargs: Any) -> None:
+    def __init__(
+            self, num_classes: int, tau: float = 1.0, **kwargs: Any) -> None:
         super().__init__(num_classes, **kwargs)
         self.tau = tau
 

@@ -19,12 +19,12 @@ def weight_reduce_loss(
     """Weight the losses of samples and reduce them.
 
     Args:
-        loss (Tensor): Loss per sample, (N,).
-        weight (Tensor, optional): Weight per sample, (N,).
+        loss (Tensor): Loss per sample (N,).
+        weight (Tensor, optional): Weight per sample (N,).
         reduction (str): 'none', 'mean' or 'sum'.
         avg_factor (float | Tensor, optional): Divisor of the sum for 'mean';
-            N if not given. 'none' has no use for it, as in mmdet, whose box
-            heads always pass one.
+            N if not given. Ignored by 'none': mmdet's box heads always pass
+            one.
 
     Returns:
         Tensor: (N,) for 'none', otherwise 0-d. Without samples, or with an
@@ -33,11 +33,6 @@ def weight_reduce_loss(
     Raises:
         ValueError: If ``reduction`` is unknown, ``weight`` has another shape,
             or 'sum' comes with an ``avg_factor``.
-
-    Example:
-        >>> import torch
-        >>> weight_reduce_loss(torch.tensor([1., 3.]), avg_factor=8)
-        tensor(0.5000)
     """
     check_choice('reduction', reduction, REDUCTIONS)
     if weight is not None:
