@@ -22,12 +22,8 @@ def prepare_distributed(cfg: Config) -> None:
     """Start the group of a distributed job, on GPUs or on CPUs.
 
     mmengine's Runner starts it too, but later, and takes a GPU per process
-    for granted: its start-up selects one and its wrapper names one. Without
-    any, the group talks by gloo and the wrapper is told to use no device.
-
-    Args:
-        cfg (Config): The config of a job; ``env_cfg`` and
-            ``model_wrapper_cfg`` are changed if there is no GPU.
+    for granted. Without any, the group talks by gloo and the config's
+    ``env_cfg`` and ``model_wrapper_cfg`` are told so.
 
     Raises:
         InputError: If the launcher did not say which process this is, or
@@ -39,10 +35,8 @@ def prepare_distributed(cfg: Config) -> None:
     if launcher == 'none' or distributed.is_initialized():
         return
     if launcher == 'pytorch':
-        missing = [
-            name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR',
-                              'MASTER_PORT') if name not in os.environ
-        ]
+        missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR',
+                                     'MASTER_PORT') if name not in os.environ]
         if missing:
             raise InputError(
                 '--launcher pytorch needs the environment of torchrun, but '
@@ -62,8 +56,7 @@ def prepare_distributed(cfg: Config) -> None:
     if asked != 'gloo' and is_rank_0(cfg):
         print_log(
             f'no CUDA device: communicating by gloo instead of {asked}',
-            logger='current',
-            level=logging.WARNING)
+            logger='current', level=logging.WARNING)
     settings['backend'] = 'gloo'
     cfg.env_cfg = dict(env_cfg, dist_cfg=settings)
     wrapper = cfg.get('model_wrapper_cfg') or dict(
@@ -78,9 +71,6 @@ def prepare_distributed(cfg: Config) -> None:
 
 def on_rank_0(function: Callable[[], T]) -> T:
     """Call a function in the first process; if it fails, all of them end.
-
-    Args:
-        function (Callable): Called without arguments.
 
     Returns:
         Any: What it returned, on every rank.

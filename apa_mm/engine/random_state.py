@@ -13,9 +13,8 @@ __all__ = ['go_on_in_data', 'random_state', 'set_random_state']
 def random_state() -> Dict[str, Any]:
     """Return the state of all generators of this process.
 
-    Returns:
-        dict: 'python', 'numpy', 'torch' and, on a GPU, 'cuda'; numbers and
-        tensors alone, so that torch reads it with ``weights_only=True``.
+    Numbers and tensors alone, so that torch reads it with
+    ``weights_only=True``.
     """
     kind, keys, *rest = np.random.get_state()
     state = dict(python=random.getstate(),
@@ -27,11 +26,7 @@ def random_state() -> Dict[str, Any]:
 
 
 def set_random_state(state: Dict[str, Any]) -> None:
-    """Put all generators of this process where they were.
-
-    Args:
-        state (dict): See :func:`random_state`.
-    """
+    """Put all generators where :func:`random_state` found them."""
     random.setstate(state['python'])
     kind, keys, *rest = state['numpy']
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
@@ -49,8 +44,8 @@ def go_on_in_data(loop: Any, restore: Callable[[], None]) -> None:
 
     Args:
         loop (BaseLoop): Training loop of mmengine, resumed.
-        restore (Callable): Called in front of the next batch; puts the
-            generators where they were.
+        restore (Callable): Puts the generators where they were; called in
+            front of the next batch.
     """
     if not isinstance(loop, EpochBasedTrainLoop):
         # The loop itself drops the first ``loop.iter`` batches.

@@ -110,7 +110,6 @@ class _Temperature(nn.Module):
         """Tensor | float: T, what the cosine is multiplied by."""
         return self.temperature.square() if self.learnable_temperature \
             else self.temperature
-        return self.temperature
 
     def _unit(self, x: Tensor) -> Tensor:
         return (x / _divisor(x, self.power, self.eps)).to(x.dtype)

@@ -18,9 +18,7 @@ __all__ = ['CheckpointCheckHook']
 class CheckpointCheckHook(Hook):
     """Compare a checkpoint with the model before its weights are applied.
 
-    mmengine loads with ``strict=False``: whatever does not fit is left out
-    with a warning, and a model that took nothing at all is trained or
-    evaluated all the same. With this hook
+    With this hook, where mmengine leaves out what does not fit and goes on,
 
     - testing, validating and resuming need every tensor of the model, in its
       shape;
@@ -32,9 +30,8 @@ class CheckpointCheckHook(Hook):
       the data sets, as far as the file says
       (:mod:`apa_mm.preflight.class_order`).
 
-    Tensors that only the file has are counted in the log line and never an
-    error. ``tools/train.py`` and ``tools/test.py`` add the hook by
-    themselves unless ``--skip-checks`` is given.
+    Tensors that only the file has are no error. ``tools/train.py`` and
+    ``tools/test.py`` add the hook unless ``--skip-checks`` is given.
     """
 
     # Before the EMA hook exchanges weights, so that names are the file's.
@@ -42,10 +39,6 @@ class CheckpointCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the file that was read but not applied yet.
-
-        Args:
-            runner (Runner): The runner that loads.
-            checkpoint (dict): Content of the file.
 
         Raises:
             InputError: If the file has no state dict, does not fit, or has
@@ -74,10 +67,13 @@ class CheckpointCheckHook(Hook):
             _check_resumable(checkpoint)
         if found.missing or found.reshaped:
             what = 'resume' if training else 'evaluate'
+            loss = (' (the classifier of another loss differs by a row: '
+                    'softmax has one more than apa_mm.GOLLoss, the background)'
+                    ) if any('.fc_cls' in k for k in found.reshaped) else ''
             raise InputError(
                 f'the checkpoint is not of this model: {found}; {what} with '
-                'the config that it was trained with, or name another file' +
-                _hint(found))
+                f'the config that it was trained with, or name another file'
+                f'{loss}')
         _check_class_order(runner, checkpoint, found)
         runner.logger.info(f'checkpoint: {found}')
 
@@ -93,21 +89,13 @@ def _check_structure(found: Comparison) -> None:
             f'architecture, or convert it with {CONVERT}')
 
 
-def _hint(found: Comparison) -> str:
-    if not any('.fc_cls' in name for name in found.reshaped):
-        return ''
-    return (' (the classifier of another loss differs by a row: softmax has '
-            'one more than apa_mm.GOLLoss, the background)')
-
-
 def _check_class_order(runner: Runner, checkpoint: dict,
                        found: Comparison) -> None:
     """Compare the classes of the file with those of the built loops."""
     tensors = state_dict_of(checkpoint)
     # Class counts match without the file: it need not hold them.
-    if not any(
-            name in tensors and name.split('.')[0].endswith('head')
-            for name in found.matched):
+    if not any(name in tensors and name.split('.')[0].endswith('head')
+               for name in found.matched):
         return
     # The public properties would build the loops that do not run.
     for loop in (runner._train_loop, runner._val_loop, runner._test_loop):

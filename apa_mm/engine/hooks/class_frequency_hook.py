@@ -14,21 +14,16 @@ from apa_mm.weights.load_check import unwrap
 
 __all__ = ['ClassFrequencyHook']
 
-# How many class names a message lists.
-NAMES_SHOWN = 5
-
 
 @HOOKS.register_module()
 class ClassFrequencyHook(Hook):
     """Count the training images of every class before training.
 
     Every module of the model that has ``set_class_frequency(counts,
-    num_images)``, such as :class:`apa_mm.losses.GOLLoss`, gets them; see
+    num_images)``, such as :class:`apa_mm.losses.GOLLoss`, gets them, after a
+    checkpoint was loaded or resumed; see
     :func:`apa_mm.data.class_frequency.class_frequency` for what is counted.
-    Annotations are read once per process, from the index that the dataset
-    has made anyway. This happens after a checkpoint was loaded or resumed, so
-    that the frequencies are those of the set that is trained on. Ranks read
-    the same files and need not talk.
+    Annotations are read from the index that the dataset has made anyway.
 
     A head that corrects its predictions for the counts, such as
     :class:`apa_mm.CosineClsHead` with ``logit_offset``, finds them in the
@@ -42,11 +37,6 @@ class ClassFrequencyHook(Hook):
             the training dataset, for datasets that cannot tell, or to
             train on a part of a set with the frequencies of the whole.
         allow_empty (bool): Accept classes without any training image.
-
-    Example:
-        >>> hook = ClassFrequencyHook(allow_empty=True)
-        >>> hook.allow_empty
-        True
     """
 
     gives_class_counts = True
@@ -137,9 +127,8 @@ class ClassFrequencyHook(Hook):
                 backend_args=getattr(first, 'backend_args', None))
         empty = np.flatnonzero(found.counts == 0)
         if len(empty) and not self.allow_empty:
-            names = ', '.join(
-                str(found.classes[i]) for i in empty[:NAMES_SHOWN])
-            more = ', ...' if len(empty) > NAMES_SHOWN else ''
+            names = ', '.join(map(str, (found.classes[i] for i in empty[:5])))
+            more = ', ...' if len(empty) > 5 else ''
             raise ValueError(
                 f'{len(empty)} of {len(found.counts)} classes have no '
                 f'training image in {found.source}: {names}{more}; remove '

@@ -16,8 +16,8 @@ class DeferredReweightingHook(Hook):
 
     Calls ``set_reweighting(active)`` of every module of the model that has
     it, such as :class:`apa_mm.losses.DeferredReweightedLoss`, at the start of
-    every epoch, so that a resumed run is in the right state too. The log
-    gets a line at the switch and the scalar ``train/reweighting`` (0 or 1).
+    every epoch, also of a resumed run. The log gets a line at the switch and
+    the scalar ``train/reweighting`` (0 or 1).
 
     Args:
         start_epoch (int): Epochs to train without weights. LDAM-DRW uses 160
@@ -25,10 +25,6 @@ class DeferredReweightingHook(Hook):
 
     Raises:
         ValueError: If ``start_epoch`` is negative.
-
-    Example:
-        >>> DeferredReweightingHook(start_epoch=160).start_epoch
-        160
     """
 
     def __init__(self, start_epoch: int) -> None:

@@ -12,7 +12,6 @@ from apa_mm.weights.load_check import unwrap
 
 __all__ = ['TRACE_PREFIX', 'ParameterTraceHook']
 
-#: What the names of the scalars begin with.
 TRACE_PREFIX = 'apa/'
 
 
@@ -24,22 +23,11 @@ class ParameterTraceHook(Hook):
     one, each site's ``apa/<site>/kappa`` and ``apa/<site>/lambd`` go to the
     backends of mmengine's visualizer: ``vis_data/scalars.json``, TensorBoard
     or wandb, whichever the config names. Of values per channel that is the
-    mean.
-    Lambda is shown as used, that is not below its floor.
+    mean; lambda is shown as used, not below its floor.
     ``tools/analyze.py parameters --traces WORK_DIR`` draws the history.
-
-    All values come from the device in one copy. At the default interval the
-    cost was measured below 1 % of an iteration.
-
-    Args:
-        interval (int): Iterations between two entries.
 
     Raises:
         ValueError: If ``interval`` is below 1.
-
-    Example:
-        >>> ParameterTraceHook(interval=100).interval
-        100
     """
 
     priority = 'LOW'
@@ -53,11 +41,7 @@ class ParameterTraceHook(Hook):
         self._last = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Look for units and gates, and note where they start.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Look for units and gates, and note where they start."""
         self._sites = units_and_gates(unwrap(runner.model))
         if not self._sites:
             runner.logger.info('ParameterTraceHook: the model has no APA and '
@@ -68,24 +52,13 @@ class ParameterTraceHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Optional[Any] = None,
                          outputs: Optional[dict] = None) -> None:
-        """Make an entry if it is time to.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Not used; iterations count over epochs.
-            data_batch (Any, optional): Not used.
-            outputs (dict, optional): Not used.
-        """
+        """Make an entry if it is time to; iterations count over epochs."""
         step = runner.iter + 1
         if self._sites and step % self.interval == 0:
             self._enter(runner, step)
 
     def after_train(self, runner: Runner) -> None:
-        """Make the last entry.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Make the last entry."""
         if self._sites and runner.iter != self._last:
             self._enter(runner, runner.iter)
 

@@ -22,8 +22,7 @@ from apa_mm.weights.load_check import unwrap
 
 __all__ = ['SafeCheckpointHook']
 
-_BACKEND = 'apa_mm.whole_files'
-_STATES = 'random_states'
+_BACKEND, _STATES = 'apa_mm.whole_files', 'random_states'
 
 
 class _WholeFiles(LocalBackend):
@@ -62,8 +61,7 @@ register_backend(_BACKEND, _WholeFiles, force=True)
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's checkpoint hook that cannot lose a run.
 
-    ``default_hooks=dict(checkpoint=dict(type='apa_mm.SafeCheckpointHook',
-    ...))``; the launchers of this package put it there.
+    The launchers of this package put it in place of mmengine's.
 
     - A checkpoint, and ``last_checkpoint``, is written under a temporary
       name, synced and moved; the oldest goes only after that.
@@ -184,8 +182,8 @@ class SafeCheckpointHook(CheckpointHook):
         runner.message_hub.update_info('keep_ckpt_ids',
                                        list(self.keep_ckpt_ids))
         return [
-            self.file_backend.join_path(self.out_dir,
-                                        self.filename_tmpl.format(old))
+            self.file_backend.join_path(
+                self.out_dir, self.filename_tmpl.format(old))
             for old in beyond
         ]
 
@@ -208,10 +206,7 @@ def _not_finite(model: nn.Module) -> List[str]:
     state = dict(model.named_parameters())
     state.update((name, buffer) for name, buffer in model.named_buffers()
                  if '.running_' in name)
-    return [
-        name for name, value in state.items()
-        if not torch.isfinite(value).all()
-    ]
+    return [n for n, value in state.items() if not torch.isfinite(value).all()]
 
 
 def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
@@ -224,10 +219,8 @@ def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
     groups = runner.optim_wrapper.optimizer.param_groups
     own = [len(group['params']) for group in groups]
     try:
-        saved = [
-            len(group['params'])
-            for group in checkpoint['optimizer']['param_groups']
-        ]
+        saved = [len(group['params'])
+                 for group in checkpoint['optimizer']['param_groups']]
     except (KeyError, TypeError):
         saved = []
     if saved != own:

@@ -52,8 +52,6 @@ def _decaying(model: nn.Module,
         for group in one.optimizer.param_groups
         if group.get('weight_decay') for parameter in group['params']
     }
-    return [
-        name for name, parameter in model.named_parameters()
-        if parameter.requires_grad and parameter in decaying
-        and name.rpartition('.')[2] in UNDECAYED
-    ]
+    return [name for name, parameter in model.named_parameters()
+            if parameter.requires_grad and parameter in decaying
+            and name.rpartition('.')[2] in UNDECAYED]

@@ -8,7 +8,6 @@ from apa_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 __all__ = ['APAOptimWrapperConstructor', 'UNDECAYED']
 
-#: Last words of the names of the parameters that do not decay.
 UNDECAYED = ('kappa', 'lambd')
 
 
@@ -32,8 +31,7 @@ class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Args:
         optim_wrapper_cfg (dict): Config of the wrapper and its optimizer.
-        paramwise_cfg (dict, optional): Rules for single parameters, see
-            :class:`mmengine.optim.DefaultOptimWrapperConstructor`.
+        paramwise_cfg (dict, optional): mmengine's rules for parameters.
 
     Example:
         >>> from apa_mm.layers import AGLU
