@@ -62,7 +62,7 @@ def plan_runs(configs: Sequence[str], num_seeds: int, work_dir: str,
         configs (Sequence[str]): Config files, whose names are the variants.
         num_seeds (int): Trains with the seeds 0 to ``num_seeds - 1``.
         work_dir (str): Folder for all runs.
-        cfg_options (dict, optional): Settings to override in every config.
+        cfg_options (dict, optional): Settings to override.
 
     Raises:
         ValueError: If there is no config or seed, two configs have the same

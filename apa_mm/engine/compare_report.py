@@ -33,16 +33,10 @@ Summary = Dict[str, Dict[str, Cell]]
 
 
 def summarize(variants: Sequence[str], results: Sequence[dict]) -> Summary:
-    """Average the metrics of every variant.
+    """Average 'metrics' of the result of every variant, by variant and name.
 
-    Args:
-        variants (Sequence[str]): Variant of every result.
-        results (Sequence[dict]): Results with 'metrics' by name.
-
-    Returns:
-        dict[str, dict[str, Cell]]: Cells by metric, by variant, variants in
-        the order of their first result; a metric that a seed lacks is left
-        out.
+    Variants come in the order of their first result; a metric that a seed
+    lacks is left out.
     """
     grouped: Dict[str, List[Dict[str, float]]] = {}
     for variant, result in zip(variants, results, strict=True):

@@ -38,14 +38,9 @@ def set_random_state(state: Dict[str, Any]) -> None:
 def go_on_in_data(loop: Any, restore: Callable[[], None]) -> None:
     """Let a resumed loop go on with the batch that comes next.
 
-    Batches that were trained on are read once more and dropped, since their
-    transforms move the generators of the workers. Call it before the loop
-    runs.
-
-    Args:
-        loop (BaseLoop): Training loop of mmengine, resumed.
-        restore (Callable): Puts the generators where they were; called in
-            front of the next batch.
+    ``restore`` puts the generators where they were, in front of that batch.
+    Those trained on are read once more and dropped, since their transforms
+    move the generators of the workers. Call it before the loop runs.
     """
     if not isinstance(loop, EpochBasedTrainLoop):
         # The loop itself drops the first ``loop.iter`` batches.

@@ -13,7 +13,7 @@ from .predictions import read_prediction
 
 __all__ = ['CalibrationError']
 
-#: Softmax in float32 may miss 1 by its rounding error.
+# Softmax in float32 may miss 1 by its rounding error.
 ROUNDING = 1e-5
 
 
@@ -21,9 +21,7 @@ ROUNDING = 1e-5
 class CalibrationError(BaseMetric):
     """Expected and maximum calibration error of the predicted class.
 
-    See :mod:`apa_mm.functional.calibration` for the bins and the formulas.
-    The samples with which a distributed sampler pads the last round are
-    dropped as in :class:`~apa_mm.evaluation.ShotAccuracy`.
+    See :mod:`apa_mm.functional.calibration` for bins and formulas.
 
     Args:
         num_bins (int): K, bins of equal width.
@@ -35,14 +33,6 @@ class CalibrationError(BaseMetric):
     Raises:
         ValueError: If ``num_bins`` is below 1 or ``out_file`` has another
             ending.
-
-    Example:
-        >>> metric = CalibrationError()
-        >>> metric.process(None, [
-        ...     dict(pred_score=torch.tensor([0.9, 0.1]), gt_label=[label])
-        ...     for label in (0, 1)])
-        >>> {k: round(v, 4) for k, v in metric.evaluate(2).items()}
-        {'calibration/ece': 0.4, 'calibration/mce': 0.4}
     """
 
     default_prefix = 'calibration'
@@ -82,6 +72,5 @@ class CalibrationError(BaseMetric):
         if self.out_file is not None:
             dump({name: value.tolist()
                   for name, value in bins._asdict().items()}, self.out_file)
-        return dict(
-            ece=float(expected_calibration_error(bins)),
-            mce=float(maximum_calibration_error(bins)))
+        return dict(ece=float(expected_calibration_error(bins)),
+                    mce=float(maximum_calibration_error(bins)))

@@ -37,7 +37,7 @@ def dataset_class_counts(dataset: Any) -> List[int]:
 
     Raises:
         TypeError: As :func:`dataset_labels`.
-        ValueError: If the data set is empty or a label is out of range.
+        ValueError: If there is no sample, or a label out of range.
     """
     labels = dataset_labels(dataset)
     if not len(labels):

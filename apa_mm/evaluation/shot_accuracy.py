@@ -42,15 +42,6 @@ class ShotAccuracy(BaseMetric):
     Raises:
         ValueError: If both sources of counts are given, none is found, or
             the number of counts is not the number of classes.
-
-    Example:
-        >>> metric = ShotAccuracy(class_counts=[120, 50, 3])
-        >>> scores = torch.eye(3)
-        >>> metric.process(None, [
-        ...     dict(pred_score=scores[i], gt_label=[label])
-        ...     for i, label in ((0, 0), (1, 1), (1, 2))])
-        >>> metric.evaluate(3)
-        {'shot/many': 100.0, 'shot/medium': 100.0, 'shot/few': 0.0}
     """
 
     default_prefix = 'shot'

@@ -18,10 +18,9 @@ class ChannelAttention(nn.Module):
         g = \eta(\mathrm{dropout}(W_2\,\mathrm{relu}(W_1\,
         \mathrm{LN}(\mathrm{mean}_{hw} X)))), \quad Y = X \cdot g
 
-    The four rows of Table 4e are settings of this one class: SE baseline
-    (``gate_cfg=dict(type='Sigmoid'), norm_cfg=None, dropout=0``), + APA
-    (``norm_cfg=None, dropout=0``), + dropout (``norm_cfg=None``), and
-    + LayerNorm, which is APA* and the default.
+    The rows of Table 4e are the SE baseline (``gate_cfg=dict(type='Sigmoid'),
+    norm_cfg=None, dropout=0``), + APA (``norm_cfg=None, dropout=0``),
+    + dropout (``norm_cfg=None``), and APA*, the default.
 
     Args:
         in_channels (int): C.

@@ -33,7 +33,6 @@ class SpatialAttention(nn.Module):
 
     Raises:
         ValueError: If ``kernel_size`` is not odd and positive.
-        KeyError: If the gate is not registered.
     """
 
     def __init__(self, in_channels: Optional[int] = None,
@@ -91,16 +90,6 @@ class CBAM(nn.Module):
         spatial_gate_cfg (dict, optional): Gate of the places; None for
             ``gate_cfg``.
         kernel_size, spatial_norm_cfg: Of :class:`SpatialAttention`.
-
-    Raises:
-        ValueError: For an argument that the two parts do not take.
-        KeyError: If a gate is not registered.
-
-    Example:
-        >>> import torch
-        >>> layer = CBAM(64)
-        >>> layer(torch.rand(2, 64, 7, 7)).shape
-        torch.Size([2, 64, 7, 7])
     """
 
     # mmcv would name a plugin layer "c_b_a_m".

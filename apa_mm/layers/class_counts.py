@@ -53,9 +53,8 @@ class ClassCounts:
                 where an image may have several labels.
 
         Raises:
-            ValueError: If the number of classes or of images does not fit, a
-                class has no images and needs some, or a checkpoint brought
-                the same counts in another order of classes.
+            ValueError: If the counts do not fit the module, or a checkpoint
+                brought the same ones in another order of classes.
         """
         counts = torch.as_tensor(counts).to(torch.int64).cpu()
         if counts.shape != self.class_counts.shape:
@@ -68,8 +67,14 @@ class ClassCounts:
             self._check_single_labels(counts, num_images)
         else:
             self._check_image_counts(counts, num_images)
-        if self.has_class_counts and self._source != 'hook':
-            self._note_other_counts(counts)
+        if self.has_class_counts and self._source != 'hook' and not \
+                torch.equal(self.class_counts.cpu(), counts):
+            self.refuse_other_order(counts)
+            print_log(
+                f'{self._name()}: the class counts of the checkpoint are '
+                'replaced by those of another training set: '
+                f'{self._difference(counts)}',
+                logger='current', level=logging.WARNING)
         self.class_counts.copy_(counts)
         if not self.one_label_per_image:
             self.num_images.fill_(num_images)
@@ -101,15 +106,6 @@ class ClassCounts:
                 f'{num_images}], but they range from {low} to {high}; count '
                 'every image once per class, not every instance')
 
-    def _note_other_counts(self, counts: Tensor) -> None:
-        if not torch.equal(self.class_counts.cpu(), counts):
-            self.refuse_other_order(counts)
-            print_log(
-                f'{self._name()}: the class counts of the checkpoint are '
-                'replaced by those of another training set: '
-                f'{self._difference(counts)}',
-                logger='current', level=logging.WARNING)
-
     def _difference(self, counts: Tensor) -> str:
         old = self.class_counts.cpu()
         differing = (old != counts).nonzero().flatten().tolist()
@@ -117,8 +113,7 @@ class ClassCounts:
         return (f'{len(differing)} of {len(counts)} classes differ, class '
                 f'{first} had {old[first]} images and now has {counts[first]}')
 
-    def refuse_other_order(
-            self, counts: Union[Tensor, Sequence[int]]) -> None:
+    def refuse_other_order(self, counts: Union[Tensor, Sequence[int]]) -> None:
         """Compare counts (C,) of the data with those of the checkpoint.
 
         Raises:
@@ -197,8 +192,8 @@ class ClassCounts:
                 if key in loaded and state_dict[key].shape == value.shape
             })
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        whole = fits and len(loaded) == len(own)
-        self._renew_counts('checkpoint' if whole else self._source)
+        self._renew_counts(
+            'checkpoint' if fits and len(loaded) == len(own) else self._source)
         if not fits:
             self._other_size = (
                 f' (the checkpoint has those of {len(counts)} classes, not of '

@@ -20,26 +20,20 @@ class CosineClassifier(CosineLinear):
 
     .. math:: z_k = S \frac{x}{1 + |x|} \cdot \frac{w_k}{|w_k| + \epsilon}
 
-    Unlike :class:`~apa_mm.layers.predictor.CosineLinear` a short feature
-    vector gives small logits, and a zero vector gives zeros. Weights start
-    from U(-d, d) with d = C^-1/2; there is no bias.
+    Unlike :class:`~apa_mm.layers.predictor.CosineLinear`, whose arguments it
+    has, a short feature vector gives small logits and a zero vector zeros.
+    Weights start from U(-d, d) with d = C^-1/2; there is no bias.
 
     Args:
         in_features (int): C.
         out_features (int): K.
-        temperature (float, optional): S, or S at the start if it is learned
-            (as theta, S = theta^2). None: 16 if fixed, 25 if learned.
+        temperature (float, optional): S, at the start if it is learned. None:
+            16 if fixed, 25 if learned.
         learnable_temperature (bool): Whether S is learned.
         eps (float): Keeps zero weights finite.
 
     Raises:
         ValueError: If ``temperature`` is not positive or ``eps`` negative.
-
-    Example:
-        >>> import torch
-        >>> layer = CosineClassifier(8, 3)
-        >>> layer(torch.zeros(1, 8)).abs().max(), layer.scale
-        (tensor(0., grad_fn=<MaxBackward1>), 16.0)
     """
 
     def __init__(self, in_features: int, out_features: int,

@@ -37,13 +37,6 @@ def classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
 
     Returns:
         Tensor: Logits (N, 1, H, W).
-
-    Example:
-        >>> import torch
-        >>> x = torch.ones(2, 3, 4, 4)
-        >>> weight = torch.arange(5.).view(5, 1, 1, 1).expand(5, 3, 1, 1)
-        >>> classwise_conv2d(x, weight, None, torch.tensor([1, 4]))[:, 0, 0, 0]
-        tensor([ 3., 12.])
     """
     return _add_bias(_rows_dot(x, weight[labels]), bias, labels)
 
@@ -137,18 +130,15 @@ class CosineLinear(_Temperature, nn.Linear):
 
     Weights start from N(0, 0.01), biases from 0. With a fixed temperature the
     state dict is that of mmdet's ``NormedLinear`` (``tempearture`` there is
-    ``temperature`` here).
-
-    A learnable T is stored as the parameter ``temperature``, a scalar theta
-    with T = theta^2, so that T cannot turn negative. It needs no weight
-    decay.
+    ``temperature`` here). A learnable T is stored as ``temperature``, a
+    scalar theta with T = theta^2, which needs no weight decay.
 
     Args:
         in_features (int): C.
         out_features (int): K.
         bias (bool): Whether there is b.
-        temperature (float, optional): T, or T at the start if it is learned.
-            None: 20 if fixed, 20.25 (theta = 4.5) if learned.
+        temperature (float, optional): T, at the start if it is learned. None:
+            20 if fixed, 20.25 (theta = 4.5) if learned.
         learnable_temperature (bool): Whether T is learned.
         power (float): p.
         eps (float): Keeps zero vectors finite.
@@ -156,12 +146,6 @@ class CosineLinear(_Temperature, nn.Linear):
 
     Raises:
         ValueError: If ``temperature`` is not positive or ``eps`` negative.
-
-    Example:
-        >>> import torch
-        >>> layer = CosineLinear(8, 3, learnable_temperature=True)
-        >>> layer(torch.rand(2, 8)).shape, layer.scale.item()
-        (torch.Size([2, 3]), 20.25)
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True,
@@ -184,9 +168,8 @@ class CosineLinear(_Temperature, nn.Linear):
 class CosineConv2d(_Temperature, nn.Conv2d):
     """Convolution on input and weight normalised over the channels.
 
-    The formula of :class:`CosineLinear` at each place; with a fixed
-    temperature the state dict is that of mmdet's ``NormedConv2d``. Weights
-    start as in ``nn.Conv2d``.
+    The formula of :class:`CosineLinear` at each place, with the start of
+    ``nn.Conv2d`` and the state dict of mmdet's ``NormedConv2d``.
 
     Args:
         *args: Positional arguments of ``nn.Conv2d``.
@@ -218,11 +201,10 @@ class CosineConv2d(_Temperature, nn.Conv2d):
             self._scaled_unit(x), self._unit(self.weight), self.bias)
 
     def forward_classwise(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Return the logits (N, 1, H, W) of class ``labels`` (N,) of each.
+        """Return the logits (N, 1, H, W) of one class of each sample.
 
         Raises:
-            ValueError: If the kernel is larger than 1 x 1, or the layer has
-                a stride, padding or groups.
+            ValueError: Unless the layer is a plain 1 x 1 convolution.
         """
         if (self.kernel_size, self.stride, self.padding,
                 self.groups) != ((1, 1), (1, 1), (0, 0), 1):

@@ -16,11 +16,9 @@ __all__ = ['ClassCountLoss']
 class ClassCountLoss(ClassCounts, nn.Module):
     r"""Base of softmax cross entropies that know the class counts.
 
-    With target probabilities :math:`t` (one-hot for an integer label), class
-    weights :math:`w` and logits :math:`z`, sample i has the loss
-    :math:`-\sum_c w_c t_{ic} \log \mathrm{softmax}(z_i)_c`. Integer labels
-    (N,) and the soft targets (N, C) of mixup, cutmix and label smoothing go
-    through the same formula. A subclass changes ``z`` and ``w``.
+    With target probabilities :math:`t` (one-hot for a label), class weights
+    :math:`w` and logits :math:`z`, sample i has the loss :math:`-\sum_c w_c
+    t_{ic} \log \mathrm{softmax}(z_i)_c`. A subclass changes ``z`` and ``w``.
 
     Args:
         num_classes (int): C.

@@ -24,14 +24,12 @@ class DeferredReweightedLoss(ClassCountLoss):
     learning rate has dropped. ``apa_mm.DeferredReweightingHook`` throws the
     switch; its ``start_epoch=0`` weights from the start.
 
-    Scale: with ``normalize`` the weights of a batch are divided by their
-    mean, :math:`\omega_i = \sum_c t_{ic} w_c` being that of sample i, so that
-    the loss keeps its scale at the switch and only the ratio of the weights
-    counts. For integer labels this is what ``F.cross_entropy(weight=w)``
-    gives; for the soft targets of mixup PyTorch does not divide, and a loss
-    weighted by :math:`N / n_c` is about C times as large as a plain one.
-    ``normalize=False`` is that form, the authors' with mixup. Under
-    distributed training the mean is that of the process's own batch.
+    With ``normalize`` the weights of a batch are divided by their mean,
+    :math:`\omega_i = \sum_c t_{ic} w_c` being that of sample i in this
+    process, so that the loss keeps its scale at the switch. For labels this
+    is ``F.cross_entropy(weight=w)``; for the soft targets of mixup PyTorch
+    does not divide, and a loss weighted by :math:`N / n_c` is about C times
+    as large as a plain one. ``normalize=False`` is that form, the authors'.
 
     Args:
         num_classes (int): C.
@@ -49,9 +47,8 @@ class DeferredReweightedLoss(ClassCountLoss):
         >>> loss = DeferredReweightedLoss(2, weighting='inverse')
         >>> loss.set_class_frequency([9, 1], num_images=10)
         >>> loss.set_reweighting(True)
-        >>> score, label = torch.tensor([[0., 1.], [0., 1.]]), [0, 1]
-        >>> loss(score, torch.tensor(label), reduction_override='none')
-        tensor([0.2627, 0.5639])
+        >>> loss(torch.tensor([[0., 1.]]), torch.tensor([0]))
+        tensor(1.3133)
     """
 
     def __init__(self, num_classes: int, weighting: str = 'effective',
@@ -71,11 +68,7 @@ class DeferredReweightedLoss(ClassCountLoss):
         self.reweighting = active
 
     def class_weights(self) -> Tensor:
-        """Return the class weights (C,), whether or not they are on.
-
-        Raises:
-            RuntimeError: If the class counts were never given.
-        """
+        """Return the class weights (C,), whether or not they are on."""
         counts = self.require_class_counts()
         if self.weighting == 'inverse':
             return inverse_frequency_weights(counts)

@@ -24,14 +24,12 @@ class GOLLoss(ClassCounts, nn.Module):
     where :math:`p(s) = e^{-e^{-s}}` and there is no background column. A
     class is rare if its image frequency is below ``rare_threshold``.
     Negatives of rare classes are dropped on foreground RoIs; on background
-    RoIs each is kept with probability rho, the fraction of foreground RoIs
-    whose class is rare (all are kept without foreground RoIs), taken over the
-    RoIs of the call, as in the authors' code. See
+    RoIs each is kept with probability rho, the fraction of the call's
+    foreground RoIs whose class is rare (1 without foreground). See
     :func:`apa_mm.functional.gol_loss`.
 
     It serves any box head of mmdet as ``loss_cls``. mmdet divides by the
-    number of RoIs with a positive weight (its ``avg_factor``), which is N as
-    long as no RoI is ignored.
+    number of RoIs with a positive weight (its ``avg_factor``).
 
     Image frequencies come from ``apa_mm.ClassFrequencyHook`` or from a
     checkpoint, see :class:`~apa_mm.layers.class_counts.ClassCounts`. Out of
@@ -105,12 +103,11 @@ class GOLLoss(ClassCounts, nn.Module):
         """Compute the loss.
 
         Args:
-            cls_score (Tensor): Scores (N, C), without background column.
+            cls_score (Tensor): (N, C), without background column.
             labels (Tensor): int64 (N,) in [0, C], C for background, or
                 ``ignore_index``.
             weight (Tensor, optional): Per RoI (N,).
-            avg_factor (float | Tensor, optional): Divisor of the sum for
-                reduction 'mean'; N if not given.
+            avg_factor (float | Tensor, optional): Divisor for 'mean'; else N.
             reduction_override (str, optional): Replaces ``reduction``.
 
         Returns:

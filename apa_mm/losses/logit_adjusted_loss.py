@@ -23,8 +23,7 @@ class LogitAdjustedLoss(ClassCountLoss):
 
     Args:
         num_classes (int): C.
-        tau (float): Strength; 1 fits a balanced test set, 0 is plain cross
-            entropy.
+        tau (float): 1 fits a balanced test set, 0 is plain cross entropy.
         **kwargs: Of :class:`~apa_mm.losses.class_count_loss.ClassCountLoss`.
 
     Example:
@@ -61,13 +60,6 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
     Args:
         num_classes (int): C.
         **kwargs: Of :class:`~apa_mm.losses.class_count_loss.ClassCountLoss`.
-
-    Example:
-        >>> import torch
-        >>> loss = BalancedSoftmaxLoss(num_classes=2)
-        >>> loss.set_class_frequency([3, 1], num_images=4)
-        >>> loss(torch.zeros(1, 2), torch.tensor([0]))
-        tensor(0.2877)
     """
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:

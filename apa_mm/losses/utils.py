@@ -31,8 +31,8 @@ def weight_reduce_loss(
         ``avg_factor`` of 0, the mean is finite.
 
     Raises:
-        ValueError: If ``reduction`` is unknown, ``weight`` has another shape,
-            or 'sum' comes with an ``avg_factor``.
+        ValueError: If ``weight`` does not fit, ``reduction`` is unknown, or
+            'sum' comes with an ``avg_factor``.
     """
     check_choice('reduction', reduction, REDUCTIONS)
     if weight is not None:

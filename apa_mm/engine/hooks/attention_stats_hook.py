@@ -69,8 +69,7 @@ class AttentionStatsHook(Hook):
         handle = model.register_forward_hook(self._on_end, always_call=True)
         self._stack.callback(handle.remove)
 
-    def _on_end(self, module: nn.Module, inputs: tuple,
-                output: Any) -> None:
+    def _on_end(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         if output is None:
             self._stop()
 

@@ -34,8 +34,7 @@ class ClassFrequencyHook(Hook):
 
     Args:
         ann_file (str, optional): Count a COCO- or LVIS-style file instead of
-            the training dataset, for datasets that cannot tell, or to
-            train on a part of a set with the frequencies of the whole.
+            the training dataset.
         allow_empty (bool): Accept classes without any training image.
     """
 
@@ -70,17 +69,16 @@ class ClassFrequencyHook(Hook):
             + ', '.join(name or 'the model' for name, _ in users))
 
     def before_val(self, runner: Runner) -> None:
-        """Make sure that predictions can be corrected, as before testing."""
+        """Make sure that predictions can be corrected."""
         self._before_predictions(runner, runner.val_dataloader.dataset)
 
     def before_test(self, runner: Runner) -> None:
         """Make sure that predictions can be corrected.
 
         Raises:
-            InputError: If the counts are neither in the checkpoint nor to be
-                found elsewhere.
-            ValueError: If the checkpoint has the counts of the tested
-                dataset in another order of classes.
+            InputError: If the counts are nowhere to be found.
+            ValueError: If the checkpoint has those of the tested dataset in
+                another order of classes.
         """
         self._before_predictions(runner, runner.test_dataloader.dataset)
 

@@ -38,8 +38,7 @@ class DeferredReweightingHook(Hook):
         """Check that there is something to switch and an epoch to do it at.
 
         Raises:
-            ValueError: If no module of the model can be switched, the loop
-                does not count epochs, or it ends before the switch.
+            ValueError: If not, or the loop ends before.
         """
         self._active = None
         if not _switches(runner.model):

@@ -17,11 +17,8 @@ class NonFiniteLossHook(Hook):
 
     A single one happens, in mixed precision by design.
 
-    Args:
-        patience (int): Iterations in a row.
-
     Raises:
-        ValueError: If ``patience`` is less than 1.
+        ValueError: If ``patience``, the number of iterations, is below 1.
     """
 
     # Before a checkpoint is written.

@@ -71,9 +71,8 @@ class SafeCheckpointHook(CheckpointHook):
       :func:`apa_mm.engine.resume.find_checkpoint`.
     - The states of all random generators travel in the checkpoint. A resumed
       run does what an uninterrupted one does, bit for bit, if the config has
-      a seed, the same number of processes, and no workers that outlive an
-      epoch (``persistent_workers``). Validation does not move the
-      generators.
+      a seed, the number of processes is the same, and no workers outlive an
+      epoch (``persistent_workers``). Validation moves no generator.
 
     Args:
         **kwargs: Of :class:`mmengine.hooks.CheckpointHook`.
@@ -90,20 +89,12 @@ class SafeCheckpointHook(CheckpointHook):
         self._before_val: Optional[dict] = None
 
     def before_run(self, runner: Runner) -> None:
-        """Choose what to resume from, before mmengine does.
-
-        Raises:
-            InputError: If all checkpoints of the work directory are damaged.
-        """
+        """Choose what to resume from, before mmengine does."""
         if runner._resume and runner._load_from is None:
             runner._load_from = find_checkpoint(runner.work_dir)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the states of the generators until the loop starts.
-
-        Raises:
-            InputError: If the run is resumed and its optimizer is another.
-        """
+        """Keep the generators' states; refuse another optimizer's state."""
         if runner._resume:
             self._states = checkpoint.get(_STATES)
             _check_optimizer(runner, checkpoint)
@@ -143,9 +134,8 @@ class SafeCheckpointHook(CheckpointHook):
                                    meta: dict) -> None:
         # On every rank, while saving is up to the first one.
         states = all_gather_object(
-            dict(
-                random=self._before_val or random_state(),
-                broken=_not_finite(unwrap(runner.model))))
+            dict(random=self._before_val or random_state(),
+                 broken=_not_finite(unwrap(runner.model))))
         broken = [name for state in states for name in state['broken']]
         if broken:
             runner.logger.warning(

@@ -15,19 +15,16 @@ UNDECAYED = ('kappa', 'lambd')
 class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's constructor, with no weight decay for kappa and lambda.
 
-    ``optim_wrapper=dict(constructor='apa_mm.APAOptimWrapperConstructor',
-    ...)`` in a config. Every ``paramwise_cfg`` of mmengine works as before,
-    such as ``bias_decay_mult=0.`` for biases. A parameter whose name ends in
+    Every ``paramwise_cfg`` of mmengine works as before, such as
+    ``bias_decay_mult=0.`` for biases. A parameter whose name ends in
     ``kappa`` or ``lambd`` gets ``decay_mult=0`` whatever the other rules
     say; only a key of ``custom_keys`` that contains that word changes it:
     ``custom_keys=dict(kappa=dict(decay_mult=1.))``. A key such as
     ``backbone`` still sets their learning rate.
 
-    Other rules are joined by inheritance, this class first. Layer-wise decay
-    of the learning rate, for example, is ``class Constructor(
-    APAOptimWrapperConstructor, LearningRateDecayOptimWrapperConstructor):
-    pass``, with the second from mmpretrain, registered in
-    ``OPTIM_WRAPPER_CONSTRUCTORS``.
+    Other rules are joined by inheritance, this class first, as in ``class
+    Constructor(APAOptimWrapperConstructor,
+    LearningRateDecayOptimWrapperConstructor): pass``.
 
     Args:
         optim_wrapper_cfg (dict): Config of the wrapper and its optimizer.

@@ -15,10 +15,9 @@ __all__ = ['CPUAmpOptimWrapper']
 class CPUAmpOptimWrapper(OptimWrapper):
     """Train in bfloat16 on the CPU, where AmpOptimWrapper refuses to work.
 
-    mmengine's wrapper asks for a GPU; its autocast allows the CPU bfloat16
-    only, and so does this one. bfloat16 has float32's range, so no loss
-    scaling is needed. Of mmcv's operators RoIAlign and NMS have float32
-    kernels only there: a detector autocasts its backbone and neck, and their
+    bfloat16, the only type that autocast knows there, has float32's range, so
+    that no loss scaling is needed. mmcv's RoIAlign and NMS have float32
+    kernels only: a detector autocasts its backbone and neck, and their
     outputs are handed on in float32.
 
     Args:
