@@ -140,10 +140,9 @@ def train_and_test(run: Run, cfg_options: Optional[dict] = None) -> dict:
         except Exception as error:
             traceback.print_exc(file=log)
             # Not every exception can be sent to another process.
-            raise RuntimeError(
-                f'{run.variant} with seed {run.seed} failed: '
-                f'{type(error).__name__}: {error}; its output is in '
-                f'{run.log_file}') from None
+            raise RuntimeError(f'{run.variant} with seed {run.seed} failed: '
+                               f'{type(error).__name__}: {error}; its output '
+                               f'is in {run.log_file}') from None
     result = dict(digest=run.digest, config=run.config, seed=run.seed,
                   seconds=time.perf_counter() - begin,
                   metrics={k: float(v) for k, v in metrics.items()})
@@ -189,9 +188,8 @@ def run_all(runs: Sequence[Run], *, workers: int = 1,
                      if key in metrics), None)
         shown = 'no metric' if name is None else f'{name} {metrics[name]:.2f}'
         left = (len(todo) - done) * (time.perf_counter() - begin) / done
-        report(f'[{done}/{len(todo)}] {run.variant}, seed {run.seed}: '
-               f'{shown} in {result["seconds"]:.0f} s, '
-               f'about {left / 60:.1f} min left')
+        report(f'[{done}/{len(todo)}] {run.variant}, seed {run.seed}: {shown} '
+               f'in {result["seconds"]:.0f} s, about {left / 60:.1f} min left')
     return [results[run] for run in runs]
 
 

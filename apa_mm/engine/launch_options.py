@@ -226,10 +226,9 @@ def set_tta(cfg: Config, merge_views: str) -> None:
     classification = is_classification(cfg)
     drawing = cfg.get('default_hooks', {}).get('visualization') or {}
     if classification and drawing.get('enable'):
-        raise InputError(
-            "--tta cannot be joined with --show or --show-dir: mmpretrain's "
-            'visualization hook draws one version of an image, not several; '
-            'leave one of them out')
+        raise InputError('--tta cannot be joined with --show or --show-dir: '
+                         "mmpretrain's visualization hook draws one version "
+                         'of an image, not several; leave one of them out')
     if 'tta_model' not in cfg and classification:
         cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
     elif 'tta_model' not in cfg:

@@ -19,9 +19,8 @@ def dataset_labels(dataset: Any) -> np.ndarray:
     elif hasattr(dataset, 'get_cat_ids'):
         labels = [dataset.get_cat_ids(i) for i in range(len(dataset))]
         if any(len(ids) != 1 for ids in labels):
-            raise ValueError(
-                f'every sample of {type(dataset).__name__} must have one '
-                'label, but some have none or several')
+            raise ValueError(f'every sample of {type(dataset).__name__} must '
+                             'have one label, but some have none or several')
     else:
         raise TypeError(
             f'{type(dataset).__name__} has neither get_gt_labels() nor '
@@ -46,8 +45,7 @@ def dataset_class_counts(dataset: Any) -> List[int]:
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     num_classes = len(classes) if classes else int(labels.max()) + 1
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f'labels of {type(dataset).__name__} must be in '
-            f'[0, {num_classes}), but they span '
-            f'[{labels.min()}, {labels.max()}]')
+        raise ValueError(f'labels of {type(dataset).__name__} must be in [0, '
+                         f'{num_classes}), but they span [{labels.min()}, '
+                         f'{labels.max()}]')
     return np.bincount(labels, minlength=num_classes).tolist()

@@ -195,6 +195,5 @@ class ClassCounts:
         self._renew_counts(
             'checkpoint' if fits and len(loaded) == len(own) else self._source)
         if not fits:
-            self._other_size = (
-                f' (the checkpoint has those of {len(counts)} classes, not of '
-                f'{len(self.class_counts)})')
+            self._other_size = (f' (the checkpoint has those of {len(counts)} '
+                                f'classes, not of {len(self.class_counts)})')

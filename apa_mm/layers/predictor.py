@@ -12,14 +12,9 @@ from torch import Tensor, nn
 from apa_mm.registry import MODELS
 
 __all__ = [
-    'CosineConv2d', 'CosineLinear', 'classwise_conv2d',
+    'CosineClassifier', 'CosineConv2d', 'CosineLinear', 'classwise_conv2d',
     'cosine_classwise_conv2d'
 ]
-
-#: T of mmdet's normalised predictors.
-FIXED_TEMPERATURE = 20.0
-#: The detection code of the AGLU paper starts theta at 4.5, so T = 20.25.
-LEARNABLE_TEMPERATURE = 4.5**2
 
 
 def classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
@@ -83,8 +78,9 @@ class _Temperature(nn.Module):
     def _set_temperature(self, temperature: Optional[float], learnable: bool,
                          power: float, eps: float) -> None:
         if temperature is None:
-            temperature = (
-                LEARNABLE_TEMPERATURE if learnable else FIXED_TEMPERATURE)
+            # 20 as in mmdet; the detection code of the paper starts theta at
+            # 4.5.
+            temperature = 4.5**2 if learnable else 20.0
         if not temperature > 0 or not eps >= 0:
             raise ValueError(
                 'temperature must be positive and eps must not be negative, '
@@ -162,6 +158,45 @@ class CosineLinear(_Temperature, nn.Linear):
         """Return the logits (N, K) of ``x`` (N, C)."""
         return F.linear(
             self._scaled_unit(x), self._unit(self.weight), self.bias)
+
+
+@MODELS.register_module()
+class CosineClassifier(CosineLinear):
+    r"""Cosine classifier on squashed features.
+
+    .. math:: z_k = S \frac{x}{1 + |x|} \cdot \frac{w_k}{|w_k| + \epsilon}
+
+    Unlike :class:`CosineLinear`, a short feature vector gives small logits.
+    Weights start from U(-d, d) with d = C^-1/2; there is no bias.
+
+    Args:
+        in_features (int): C.
+        out_features (int): K.
+        temperature (float, optional): S, at the start if it is learned. None:
+            16 if fixed, 25 if learned.
+        learnable_temperature (bool): Whether S is learned.
+        eps (float): Keeps zero weights finite.
+
+    Raises:
+        ValueError: If ``temperature`` is not positive or ``eps`` negative.
+    """
+
+    def __init__(self, in_features: int, out_features: int,
+                 temperature: Optional[float] = None,
+                 learnable_temperature: bool = False,
+                 eps: float = 1e-6) -> None:
+        if temperature is None:
+            # The authors start theta at 5.
+            temperature = 5.0**2 if learnable_temperature else 16.0
+        super().__init__(
+            in_features, out_features, bias=False, temperature=temperature,
+            learnable_temperature=learnable_temperature, eps=eps)
+        bound = in_features**-0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def _scaled_unit(self, x: Tensor) -> Tensor:
+        factor = self.scale / _divisor(x, power=1.0, eps=1.0)
+        return (x * factor).to(x.dtype)
 
 
 @MODELS.register_module()

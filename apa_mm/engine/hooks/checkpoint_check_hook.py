@@ -70,10 +70,9 @@ class CheckpointCheckHook(Hook):
             loss = (' (the classifier of another loss differs by a row: '
                     'softmax has one more than apa_mm.GOLLoss, the background)'
                     ) if any('.fc_cls' in k for k in found.reshaped) else ''
-            raise InputError(
-                f'the checkpoint is not of this model: {found}; {what} with '
-                f'the config that it was trained with, or name another file'
-                f'{loss}')
+            raise InputError(f'the checkpoint is not of this model: {found}; '
+                             f'{what} with the config that it was trained '
+                             f'with, or name another file{loss}')
         _check_class_order(runner, checkpoint, found)
         runner.logger.info(f'checkpoint: {found}')
 
