@@ -158,18 +158,16 @@ def run_all(runs: Sequence[Run], *, workers: int = 1,
 
     Args:
         runs (Sequence[Run]): See :func:`plan_runs`.
-        workers (int): Runs at the same time; more than 1 start as many
-            processes, which share the cores evenly.
+        workers (int): Processes, which share the cores evenly; 1 for none.
         cfg_options (dict, optional): As for :func:`plan_runs`.
-        report (Callable): Gets one line of progress after every run.
+        report (Callable): Gets a line of progress after every run.
 
     Returns:
         list[dict]: See :func:`train_and_test`, in the order of the runs.
 
     Raises:
         ValueError: If ``workers`` is less than 1.
-        RuntimeError: If a run fails. The others are stopped; what has
-            finished is kept for the next time.
+        RuntimeError: If a run fails; those that have finished are kept.
     """
     if workers < 1:
         raise ValueError(f'workers must be 1 or more, but got {workers}')
@@ -203,7 +201,8 @@ def _results(task: Callable[[Run], dict], runs: Sequence[Run],
     # Forked processes would share the locks of libraries that use threads.
     with ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context('spawn'),
-        initializer=_share_cores, initargs=(workers, )) as pool:
+        initializer=torch.set_num_threads,
+        initargs=(max(available_cores() // workers, 1), )) as pool:
         futures = {pool.submit(task, run): run for run in runs}
         try:
             for future in as_completed(futures):
@@ -211,10 +210,6 @@ def _results(task: Callable[[Run], dict], runs: Sequence[Run],
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _share_cores(workers: int) -> None:
-    torch.set_num_threads(max(available_cores() // workers, 1))
 
 
 def available_cores() -> int:

@@ -110,11 +110,8 @@ def test(config: str, checkpoint: str, *, work_dir: Optional[str] = None,
 
 
 def _check(cfg: Config, splits: Sequence[str]) -> None:
-    def check() -> None:
-        check_config(cfg, splits=splits)
-        check_checkpoint(cfg)
-
-    on_rank_0(check)
+    on_rank_0(lambda: check_config(cfg, splits=splits))
+    on_rank_0(lambda: check_checkpoint(cfg))
 
 
 def _build_runner(cfg: Config) -> Runner:

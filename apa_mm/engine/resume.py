@@ -2,7 +2,7 @@
 import logging
 import re
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -51,9 +51,12 @@ def find_checkpoint(work_dir: str) -> Optional[str]:
     Raises:
         InputError: If there are checkpoints, and none is whole.
     """
-    named = _named(Path(work_dir))
-    problems = []
-    for path in [named] * (named is not None) + _numbered(Path(work_dir)):
+    folder, problems = Path(work_dir), []
+    named = _named(folder)
+    numbered = {path: int(match[1]) for path in folder.glob('*.pth')
+                if (match := _NUMBERED.match(path.name)) and path.is_file()}
+    newest_first = sorted(numbered, key=numbered.get, reverse=True)
+    for path in [named] * (named is not None) + newest_first:
         try:
             read_resumable(str(path))
         except InputError as error:
@@ -85,15 +88,6 @@ def _named(folder: Path) -> Optional[Path]:
     beside = folder / Path(text).name
     return Path(text) if Path(text).is_file() or not beside.is_file() \
         else beside
-
-
-def _numbered(folder: Path) -> List[Path]:
-    numbers = {
-        path: int(match[1])
-        for path in folder.glob('*.pth')
-        if (match := _NUMBERED.match(path.name)) and path.is_file()
-    }
-    return sorted(numbers, key=numbers.get, reverse=True)
 
 
 def read_resumable(path: str) -> dict:

@@ -42,7 +42,6 @@ class ChannelAttention(nn.Module):
     Raises:
         ValueError: If ``in_channels`` is not a positive multiple of
             ``reduction`` or ``dropout`` is out of range.
-        KeyError: If the gate is not registered.
     """
 
     def __init__(self, in_channels: int, reduction: int = 16,

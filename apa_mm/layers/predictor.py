@@ -170,12 +170,10 @@ class CosineClassifier(CosineLinear):
     Weights start from U(-d, d) with d = C^-1/2; there is no bias.
 
     Args:
-        in_features (int): C.
-        out_features (int): K.
+        in_features, out_features, learnable_temperature, eps: Of
+            :class:`CosineLinear`.
         temperature (float, optional): S, at the start if it is learned. None:
             16 if fixed, 25 if learned.
-        learnable_temperature (bool): Whether S is learned.
-        eps (float): Keeps zero weights finite.
 
     Raises:
         ValueError: If ``temperature`` is not positive or ``eps`` negative.

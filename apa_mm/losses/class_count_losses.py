@@ -66,8 +66,7 @@ class ClassCountLoss(ClassCounts, nn.Module):
             label (Tensor): Labels (N,), integers in [0, C), or target
                 probabilities (N, C) of any dtype.
             weight (Tensor, optional): Per sample (N,).
-            avg_factor (int | Tensor, optional): Divisor of the sum for
-                reduction 'mean'; N if not given.
+            avg_factor (int | Tensor, optional): Divisor for 'mean'; else N.
             reduction_override (str, optional): Replaces ``reduction``.
 
         Returns:
@@ -75,8 +74,8 @@ class ClassCountLoss(ClassCounts, nn.Module):
 
         Raises:
             RuntimeError: If the class counts were never given.
-            ValueError: If the logits do not have C columns, ``weight`` not N
-                entries, or ``avg_factor`` comes with reduction 'sum'.
+            ValueError: If the shapes do not fit, or ``avg_factor`` comes with
+                reduction 'sum'.
         """
         reduction = reduction_override or self.reduction
         check_choice('reduction_override', reduction, REDUCTIONS)
@@ -115,9 +114,8 @@ class LogitAdjustedLoss(ClassCountLoss):
 
     .. math:: L = \mathrm{CE}(z + \tau \ln(n / N), t)
 
-    "Long-tail learning via logit adjustment" (ICLR 2021, Eq. 10). The logits
-    of the trained network are those of a balanced set: nothing is added at
-    test time.
+    "Long-tail learning via logit adjustment" (ICLR 2021, Eq. 10); nothing is
+    added at test time.
 
     Args:
         num_classes (int): C.
@@ -173,12 +171,10 @@ class DeferredReweightedLoss(ClassCountLoss):
     learning rate has dropped. ``apa_mm.DeferredReweightingHook`` throws the
     switch; its ``start_epoch=0`` weights from the start.
 
-    With ``normalize`` the weights of a batch are divided by their mean,
-    :math:`\omega_i = \sum_c t_{ic} w_c` being that of sample i in this
-    process, so that the loss keeps its scale at the switch. For labels this
-    is ``F.cross_entropy(weight=w)``; for the soft targets of mixup PyTorch
-    does not divide, and a loss weighted by :math:`N / n_c` is about C times
-    as large as a plain one. ``normalize=False`` is that form, the authors'.
+    With ``normalize`` the weights of this process's batch are divided by
+    their mean, as ``F.cross_entropy(weight=w)`` does for labels, so that the
+    loss keeps its scale at the switch. ``normalize=False`` is the authors'
+    form with mixup; weighted by :math:`N / n_c` it is about C times as large.
 
     Args:
         num_classes (int): C.

@@ -28,8 +28,7 @@ class GOLLoss(ClassCounts, nn.Module):
     foreground RoIs whose class is rare (1 without foreground). See
     :func:`apa_mm.functional.gol_loss`.
 
-    It serves any box head of mmdet as ``loss_cls``. mmdet divides by the
-    number of RoIs with a positive weight (its ``avg_factor``).
+    It serves any box head of mmdet as ``loss_cls``.
 
     Image frequencies come from ``apa_mm.ClassFrequencyHook`` or from a
     checkpoint, see :class:`~apa_mm.layers.class_counts.ClassCounts`. Out of

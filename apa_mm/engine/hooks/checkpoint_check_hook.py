@@ -63,8 +63,12 @@ class CheckpointCheckHook(Hook):
             _check_class_order(runner, checkpoint, found)
             runner.logger.info(f'load_from: {found}')
             return
-        if training:
-            _check_resumable(checkpoint)
+        absent = [k for k in ('meta', 'message_hub') if k not in checkpoint]
+        if training and absent:
+            raise InputError(
+                f'the checkpoint lacks {absent} and cannot be resumed from, '
+                'only its weights are there; start from them with load_from '
+                'instead')
         if found.missing or found.reshaped:
             what = 'resume' if training else 'evaluate'
             loss = (' (the classifier of another loss differs by a row: '
@@ -103,11 +107,3 @@ def _check_class_order(runner: Runner, checkpoint: dict,
         problem = class_order_problem(checkpoint.get('meta') or {}, metainfo)
         if problem is not None and dataset is not None:
             raise InputError(problem)
-
-
-def _check_resumable(checkpoint: dict) -> None:
-    absent = [k for k in ('meta', 'message_hub') if k not in checkpoint]
-    if absent:
-        raise InputError(
-            f'the checkpoint lacks {absent} and cannot be resumed from, only '
-            'its weights are there; start from them with load_from instead')

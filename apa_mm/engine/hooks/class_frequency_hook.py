@@ -50,8 +50,7 @@ class ClassFrequencyHook(Hook):
 
         Raises:
             TypeError: If the dataset cannot tell the classes of its images.
-            ValueError: If a class has no image, or the numbers of classes of
-                dataset and model differ.
+            ValueError: If a class has no image, or the model other classes.
         """
         users = _users(runner.model)
         if not users:

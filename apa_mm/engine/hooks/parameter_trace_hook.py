@@ -34,8 +34,8 @@ class ParameterTraceHook(Hook):
 
     def __init__(self, interval: int = 500) -> None:
         if interval < 1:
-            raise ValueError(f'interval must be 1 iteration or more, but got '
-                             f'{interval}')
+            raise ValueError(
+                f'interval must be 1 iteration or more, but got {interval}')
         self.interval = interval
         self._sites: Dict[str, nn.Module] = {}
         self._last = 0
@@ -53,9 +53,8 @@ class ParameterTraceHook(Hook):
                          data_batch: Optional[Any] = None,
                          outputs: Optional[dict] = None) -> None:
         """Make an entry if it is time to; iterations count over epochs."""
-        step = runner.iter + 1
-        if self._sites and step % self.interval == 0:
-            self._enter(runner, step)
+        if self._sites and self.every_n_train_iters(runner, self.interval):
+            self._enter(runner, runner.iter + 1)
 
     def after_train(self, runner: Runner) -> None:
         """Make the last entry."""
@@ -64,9 +63,10 @@ class ParameterTraceHook(Hook):
 
     @master_only
     def _enter(self, runner: Runner, step: int) -> None:
-        scalars: Dict[str, float] = {}
-        for name, (kappa, lambd) in mean_values(self._sites).items():
-            scalars[f'{TRACE_PREFIX}{name}/kappa'] = kappa
-            scalars[f'{TRACE_PREFIX}{name}/lambd'] = lambd
+        scalars = {
+            f'{TRACE_PREFIX}{site}/{name}': value
+            for site, pair in mean_values(self._sites).items()
+            for name, value in zip(('kappa', 'lambd'), pair, strict=True)
+        }
         runner.visualizer.add_scalars(scalars, step=step)
         self._last = step

@@ -27,7 +27,7 @@ class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     LearningRateDecayOptimWrapperConstructor): pass``.
 
     Args:
-        optim_wrapper_cfg (dict): Config of the wrapper and its optimizer.
+        optim_wrapper_cfg (dict): Of the wrapper and its optimizer.
         paramwise_cfg (dict, optional): mmengine's rules for parameters.
 
     Example:

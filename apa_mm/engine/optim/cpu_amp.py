@@ -21,9 +21,9 @@ class CPUAmpOptimWrapper(OptimWrapper):
     outputs are handed on in float32.
 
     Args:
-        modules (Sequence[str], optional): Names of the model's parts that
-            run in bfloat16, such as ``['backbone', 'neck']``; names that the
-            model lacks are passed over. None for the whole model.
+        modules (Sequence[str], optional): Parts of the model to run in
+            bfloat16, such as ``['backbone', 'neck']``; those it lacks are
+            passed over. None for the whole model.
         **kwargs: Of :class:`mmengine.optim.OptimWrapper`.
 
     Raises:
