@@ -21,9 +21,8 @@ T = TypeVar('T')
 def prepare_distributed(cfg: Config) -> None:
     """Start the group of a distributed job, on GPUs or on CPUs.
 
-    mmengine's Runner starts it too, but later, and takes a GPU per process
-    for granted. Without any, the group talks by gloo and the config's
-    ``env_cfg`` and ``model_wrapper_cfg`` are told so.
+    mmengine's Runner starts it too, but takes a GPU per process for granted.
+    Without any, the group talks by gloo, and the config is told so.
 
     Raises:
         InputError: If the launcher did not say which process this is, or

@@ -1,5 +1,6 @@
 """Random numbers and the place in the data, for a run that goes on."""
 import random
+from itertools import islice
 from typing import Any, Callable, Dict, Iterator
 
 import numpy as np
@@ -56,11 +57,9 @@ def go_on_in_data(loop: Any, restore: Callable[[], None]) -> None:
 
 def _after(batches: Iterator, count: int,
            restore: Callable[[], None]) -> Iterator:
-    for _ in range(count):
-        yield next(batches)
+    yield from islice(batches, count)
     restore()
-    while True:
-        yield next(batches)
+    yield from batches
 
 
 class _RestOfEpoch:
@@ -79,8 +78,8 @@ class _RestOfEpoch:
 
     def __iter__(self) -> Iterator:
         batches = iter(self._loader)
-        for _ in range(self._done):
-            next(batches)
+        for _ in islice(batches, self._done):
+            pass
         self._restore()
         yield from batches
         self._loop.dataloader = self._loader

@@ -18,9 +18,8 @@ _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 def plan_resume(cfg: Config) -> Tuple[Optional[str], Optional[int]]:
     """Return path and seed of what a job resumes from.
 
-    Both are None if it does not resume or there is nothing; the seed of a
-    file behind a URL is unknown. The config's ``resume``, ``load_from`` and
-    ``work_dir`` must be final.
+    Both are None if there is nothing to resume; the seed of a file behind a
+    URL is unknown.
 
     Raises:
         InputError: If no checkpoint of the folder is whole, or the one to

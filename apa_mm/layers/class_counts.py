@@ -46,11 +46,9 @@ class ClassCounts:
                             num_images: int) -> None:
         """Take the class counts of the training set.
 
-        Args:
-            counts (Tensor | Sequence[int]): Images that each class occurs in
-                (C,), in the order of the labels.
-            num_images (int): Images in the training set; only annotated ones
-                where an image may have several labels.
+        ``counts`` (C,) are the images that each class occurs in, in the order
+        of the labels, and ``num_images`` those of the set; only annotated
+        ones where an image may have several labels.
 
         Raises:
             ValueError: If the counts do not fit the module, or a checkpoint

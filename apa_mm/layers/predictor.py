@@ -22,16 +22,8 @@ def classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
     """Compute one output channel per sample of a 1 x 1 convolution.
 
     Equals ``F.conv2d(x, weight, bias)[range(N), labels][:, None]`` in value
-    and gradient, at 1 / K of its memory.
-
-    Args:
-        x (Tensor): Input (N, C, H, W).
-        weight (Tensor): Weight (K, C, 1, 1).
-        bias (Tensor, optional): Bias (K,).
-        labels (Tensor): Channel wanted of each sample, integers (N,).
-
-    Returns:
-        Tensor: Logits (N, 1, H, W).
+    and gradient, at 1 / K of its memory: logits (N, 1, H, W) from ``x``
+    (N, C, H, W), ``weight`` (K, C, 1, 1) and ``bias`` (K,).
     """
     return _add_bias(_rows_dot(x, weight[labels]), bias, labels)
 

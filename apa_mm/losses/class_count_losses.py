@@ -61,13 +61,10 @@ class ClassCountLoss(ClassCounts, nn.Module):
                 reduction_override: Optional[str] = None) -> Tensor:
         """Compute the loss; the contract of MMPretrain's heads.
 
-        Args:
-            cls_score (Tensor): Logits (N, C).
-            label (Tensor): Labels (N,), integers in [0, C), or target
-                probabilities (N, C) of any dtype.
-            weight (Tensor, optional): Per sample (N,).
-            avg_factor (int | Tensor, optional): Divisor for 'mean'; else N.
-            reduction_override (str, optional): Replaces ``reduction``.
+        ``cls_score`` are logits (N, C), ``label`` integers (N,) in [0, C) or
+        target probabilities (N, C), as of mixup, ``weight`` is per sample
+        (N,). ``avg_factor`` divides the sum for 'mean' in place of N, and
+        ``reduction_override`` replaces ``reduction``.
 
         Returns:
             Tensor: (N,) for 'none', otherwise 0-d; float32 for half inputs.

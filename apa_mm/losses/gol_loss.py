@@ -101,13 +101,10 @@ class GOLLoss(ClassCounts, nn.Module):
                 reduction_override: Optional[str] = None) -> Tensor:
         """Compute the loss.
 
-        Args:
-            cls_score (Tensor): (N, C), without background column.
-            labels (Tensor): int64 (N,) in [0, C], C for background, or
-                ``ignore_index``.
-            weight (Tensor, optional): Per RoI (N,).
-            avg_factor (float | Tensor, optional): Divisor for 'mean'; else N.
-            reduction_override (str, optional): Replaces ``reduction``.
+        ``cls_score`` has no background column, (N, C). ``labels`` are int64
+        (N,) in [0, C], C for background, or ``ignore_index``; ``weight`` is
+        per RoI (N,). ``avg_factor`` divides the sum for 'mean' in place of N,
+        and ``reduction_override`` replaces ``reduction``.
 
         Returns:
             Tensor: (N,) for 'none', otherwise 0-d; float32, or float64 for

@@ -36,8 +36,8 @@ class AttentionStatsHook(Hook):
 
     def __init__(self, interval: int = 10) -> None:
         if interval < 1:
-            raise ValueError(f'interval must be 1 batch or more, but got '
-                             f'{interval}')
+            raise ValueError(
+                f'interval must be 1 batch or more, but got {interval}')
         self.interval = interval
         self._gates: Dict[str, nn.Module] = {}
         self._sums = GateSums()

@@ -26,9 +26,8 @@ class CheckpointCheckHook(Hook):
       but nothing of the backbone, and no kappa, lambda or block of a part
       that it has; one line with the counts is logged;
     - NaN and infinity in the weights are refused;
-    - a classifier that is taken over must have its classes in the order of
-      the data sets, as far as the file says
-      (:mod:`apa_mm.preflight.class_order`).
+    - a classifier that is taken over must have the classes of the data sets
+      in their order (:mod:`apa_mm.preflight.class_order`).
 
     Tensors that only the file has are no error. ``tools/train.py`` and
     ``tools/test.py`` add the hook unless ``--skip-checks`` is given.
