@@ -25,9 +25,8 @@ class CalibrationError(BaseMetric):
 
     Args:
         num_bins (int): K, bins of equal width.
-        out_file (str, optional): File (``.json``, ``.yml`` or ``.pkl``) for
-            what a reliability diagram shows: borders, counts, accuracy and
-            confidence of the bins.
+        out_file (str, optional): ``.json``, ``.yml`` or ``.pkl`` file for
+            borders, counts, accuracy and confidence of the bins.
         collect_device, prefix: Of :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:

@@ -10,8 +10,8 @@ def dataset_labels(dataset: Any) -> np.ndarray:
     """Return the label of every sample, int64 (N,), without loading an image.
 
     Raises:
-        TypeError: If the data set has neither ``get_gt_labels()``
-            (MMPretrain's) nor ``get_cat_ids(index)`` (also wrapped ones).
+        TypeError: If the data set has neither MMPretrain's
+            ``get_gt_labels()`` nor ``get_cat_ids(index)``.
         ValueError: If a sample has not exactly one label.
     """
     if hasattr(dataset, 'get_gt_labels'):

@@ -27,10 +27,9 @@ class ShotAccuracy(BaseMetric):
     3. ``train_class_counts`` in the meta information of the data set under
        test, as the long-tailed sets of :mod:`apa_mm.cls.datasets` have it.
 
-    Results are in per cent. A group without classes has no entry, since 0
-    would look like a result. Every sample is one entry of ``results``, so
-    that mmengine drops exactly those with which a sampler that deals in
-    turns, such as its ``DefaultSampler``, pads the last distributed round.
+    Results are in per cent; a group without classes has no entry. Every
+    sample is one entry of ``results``, so that mmengine drops exactly those
+    with which a sampler that deals in turns pads the last round.
 
     Args:
         class_counts (Sequence[int], optional): Train images per class, C.

@@ -25,12 +25,10 @@ class WrappedCauchyLinear(nn.Module):
         \quad u_c = \langle \hat x, \hat w_c \rangle,
         \quad \gamma_c = \sigma(g_c)
 
-    The authors' released V3Det detectors use another form, ``released``: the
-    bias is added to the cosine, where a value above 0.05 can pass the pole at
-    ``(1 + gamma^2) / (2 gamma)`` and flip the sign, and 3.14 stands for pi.
-    Take it for their weights, which were trained with it.
-
-    Pass it to MMDetection as ``cls_predictor_cfg``.
+    The authors' released V3Det detectors use the form ``released``: the bias
+    is added to the cosine, where a value above 0.05 can pass the pole at ``(1
+    + gamma^2) / (2 gamma)`` and flip the sign, and 3.14 stands for pi. Take
+    it for their weights. MMDetection takes it as ``cls_predictor_cfg``.
 
     Args:
         in_features (int): D.

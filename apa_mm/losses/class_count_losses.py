@@ -28,8 +28,8 @@ class ClassCountLoss(ClassCounts, nn.Module):
 
     Args:
         num_classes (int): C.
-        label_smoothing (float): Share of each target that is spread evenly
-            over the classes, in [0, 1).
+        label_smoothing (float): Share of each target, in [0, 1), that is
+            spread evenly over the classes.
         reduction (str): 'none', 'mean' or 'sum'.
         loss_weight (float): Factor of the result.
 

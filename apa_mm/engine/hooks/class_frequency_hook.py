@@ -26,11 +26,10 @@ class ClassFrequencyHook(Hook):
     Annotations are read from the index that the dataset has made anyway.
 
     A head that corrects its predictions for the counts, such as
-    :class:`apa_mm.CosineClsHead` with ``logit_offset``, finds them in the
-    checkpoint it is tested with. If they are not there, as in a converted
-    file, it gets them before testing, from the first of ``ann_file``, the
-    ``train_class_counts`` that the tested dataset knows, and the training
-    dataset of the config.
+    :class:`apa_mm.CosineClsHead` with ``logit_offset``, and does not find
+    them in the checkpoint it is tested with, gets the first of ``ann_file``,
+    the ``train_class_counts`` of the tested dataset, and the training dataset
+    of the config.
 
     Args:
         ann_file (str, optional): Count a COCO- or LVIS-style file instead of

@@ -21,7 +21,7 @@ class DeferredReweightingHook(Hook):
 
     Args:
         start_epoch (int): Epochs to train without weights. LDAM-DRW uses 160
-            of 200; 0 weights from the start, as the AGLU authors' code does.
+            of 200, the AGLU authors' code 0.
 
     Raises:
         ValueError: If ``start_epoch`` is negative.
