@@ -22,26 +22,26 @@ __all__ = [
 
 
 class ClassFrequency(NamedTuple):
-    """In how many images each class occurs, in the order of the labels."""
+    """In how many images each class occurs, in the order of the labels.
+
+    ``counts`` are int64, (C,), ``num_images`` the images that they refer to,
+    ``source`` says for messages where they come from.
+    """
 
     counts: np.ndarray
-    """Images per class, int64, (C,)."""
     num_images: int
-    """Images that the counts refer to."""
     classes: tuple
-    """Class names, (C,)."""
     source: str
-    """Where they come from, for messages."""
 
 
 def class_frequency(dataset: Any) -> ClassFrequency:
     """Count the images of every class in a training dataset.
 
     - Datasets of COCO and LVIS files keep an index of the whole file. Every
-      image counts once per class, whatever images the dataset filters out;
-      what it does not learn from an image (crowds, boxes without area or
-      outside) does not count. ``num_images`` are the images with an object:
-      99,388 for LVIS v1's training set, not the 100,170 listed ones.
+      image counts once per class, even if the dataset filters it out; objects
+      that are not learned (crowds, boxes without area or outside) do not
+      count. ``num_images`` are the images with an object: 99,388 for LVIS
+      v1's training set, not the 100,170 listed ones.
     - Classification datasets (they have ``get_gt_labels``) and others with
       ``get_cat_ids`` count their samples; ``num_images`` is their length,
       or the number of samples with a label.
@@ -98,9 +98,8 @@ def class_frequency_from_file(ann_file: str,
         ann_file (str): JSON file. If all its categories have an
             ``image_count``, as in LVIS, that is taken; otherwise images are
             counted.
-        classes (Sequence[str], optional): Names of the dataset, which mmdet
-            looks up in a COCO file; of an LVIS file it takes every category.
-            The order is the file's. None takes every category.
+        classes (Sequence[str], optional): Names of the dataset, by which
+            :func:`~apa_mm.data.annotation_checks.label_names` chooses.
         backend_args (dict, optional): Of mmengine's file backend.
 
     Raises:
@@ -158,10 +157,9 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def _from_index(dataset: Any) -> ClassFrequency:
-    """Count with the index of category to images that mmdet keeps.
+    """Count with mmdet's index of all annotations, by category.
 
-    The index has every annotation; images that the dataset holds show which
-    of them it learns.
+    The images that the dataset holds show which of them it learns.
     """
     source = str(getattr(dataset, 'ann_file', type(dataset).__name__))
     classes = _names_by_label(dataset)

@@ -1,7 +1,6 @@
 """The image files behind an annotation file."""
 import os
-from collections import defaultdict
-from typing import Dict, List, Optional, Sequence, Set
+from typing import List, Optional, Sequence, Set
 
 from apa_mm.data.annotations import Image, show
 
@@ -32,16 +31,14 @@ def missing_files(folder: str, names: Sequence[str]) -> List[str]:
     Every folder is listed once, which for 100,000 files is far cheaper than
     one look per file.
     """
-    wanted: Dict[str, Set[str]] = defaultdict(set)
-    for name in names:
-        wanted[os.path.dirname(name)].add(os.path.basename(name))
+    parts = [os.path.split(name) for name in names]
     present = {
         parent: _listing(os.path.join(folder, parent))
-        for parent in wanted
+        for parent in {parent for parent, _ in parts}
     }
     return [
-        name for name in names
-        if os.path.basename(name) not in present[os.path.dirname(name)]
+        name for name, (parent, base) in zip(names, parts, strict=True)
+        if base not in present[parent]
     ]
 
 

@@ -25,14 +25,7 @@ _decoder = msgspec.json.Decoder(
 
 
 def is_usable(raw: Raw, size: Tuple[float, float]) -> bool:
-    """Return whether a mask can be drawn in an image of (height, width).
-
-    Example:
-        >>> is_usable(Raw(b'[[0, 0, 9, 0, 9, 9]]'), (20, 20))
-        True
-        >>> is_usable(Raw(b'{"size": [4, 5], "counts": [19]}'), (4, 5))
-        False
-    """
+    """Return whether a mask can be drawn in an image of (height, width)."""
     try:
         shape = _decoder.decode(raw)
     except FAULTS:
