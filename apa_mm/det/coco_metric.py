@@ -29,12 +29,10 @@ class CocoMetric(_CocoMetric):
     """mmdet's ``CocoMetric`` with matching in :meth:`process`.
 
     Drop-in for mmdet's class: same arguments, keys, rounding and result
-    files. Each rank matches an image when it comes and keeps counts only
-    (hotcoco's streaming evaluator), ranks merge counts, images that come
-    twice count once and images that never come count as missed. Where the
-    samples come from several data sets (mmdet's ``ConcatDataset``, for
-    ``MultiDatasetsEvaluator`` or not), image ids may meet: results are kept
-    as mmdet keeps them and matched at the end.
+    files. Each rank matches an image when it comes and keeps counts only, by
+    hotcoco; images that come twice count once, images that never come count
+    as missed. With several data sets (mmdet's ``ConcatDataset``) image ids
+    may meet, so results are kept and matched at the end.
 
     Numbers equal pycocotools' with these exceptions, all meant: an annotation
     with id 0 can be matched; classwise rows stay with their category when the
@@ -55,11 +53,9 @@ class CocoMetric(_CocoMetric):
             them needs the raw results of all ranks.
         sort_categories (bool): Number labels by category id, not by file
             order (Objects365 v1).
-        use_mp_eval (bool): True reads every AP at the last of
-            ``proposal_nums``, as mmdet's multi-process evaluator does (V3Det:
-            300). False reads mAP at 100 if ``proposal_nums`` has it, the
-            other five at the third of ``proposal_nums``, as pycocotools does.
-            No processes are started.
+        use_mp_eval (bool): Read every AP at the last of ``proposal_nums``, as
+            mmdet's multi-process evaluator does (V3Det: 300); otherwise see
+            :func:`~apa_mm.det.coco_report.ap_limits`. Starts no processes.
         max_dets (int, optional): Read every AP at this limit instead.
         segm_area (str): Whether a detected mask is small, medium or large by
             the area of its 'mask' (pycocotools, mmdet) or of its 'box'.
@@ -97,12 +93,9 @@ class CocoMetric(_CocoMetric):
                 'format_only=True needs outfile_prefix, but got None; set '
                 'outfile_prefix to the path prefix of the result files')
         super().__init__(
-            metric=metric,
+            metric=metric, format_only=format_only, use_mp_eval=use_mp_eval,
             iou_thrs=[iou_thrs] if isinstance(iou_thrs, float) else iou_thrs,
-            format_only=format_only,
-            outfile_prefix=outfile_prefix,
-            use_mp_eval=use_mp_eval,
-            **kwargs)
+            outfile_prefix=outfile_prefix, **kwargs)
         check_choice('segm_area', segm_area, ('box', 'mask'))
         if 'proposal_fast' in self.metrics:
             raise ValueError(
@@ -137,9 +130,7 @@ class CocoMetric(_CocoMetric):
     def _read_truth(self, ann_file: str,
                     backend_args: Optional[dict] = None) -> GroundTruth:
         truth = GroundTruth(
-            ann_file,
-            backend_args,
-            lvis_style=self.lvis_style,
+            ann_file, backend_args, lvis_style=self.lvis_style,
             with_masks='segm' in self._iou_types() and not self.format_only,
             with_annotations=not self.format_only)
         if self.sort_categories:
@@ -147,12 +138,9 @@ class CocoMetric(_CocoMetric):
         return truth
 
     def _streams(self) -> bool:
-        """Return whether images are matched as they come.
-
-        Not where an image id may mean an image of another data set: mmdet's
-        concatenation then has a list of meta information or names the sizes
-        of its members.
-        """
+        """Return whether images are matched as they come."""
+        # Not where ids of several data sets may meet: mmdet's concatenation
+        # has a list of meta information or the sizes of its members.
         meta = self.dataset_meta
         several = isinstance(meta, (list, tuple)) or len(
             (meta or {}).get('cumulative_sizes', ())) > 1
@@ -183,10 +171,8 @@ class CocoMetric(_CocoMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Match a batch of predictions, or keep them where that is asked.
 
-        Args:
-            data_batch (Any): Not used.
-            data_samples (Sequence[dict]): Each with ``img_id``, ``ori_shape``
-                and ``pred_instances``, see :class:`Detections`.
+        Each data sample has ``img_id``, ``ori_shape`` and ``pred_instances``,
+        see :class:`Detections`; ``data_batch`` is not used.
         """
         streams = self._streams()
         need_masks = 'segm' in self._iou_types()
@@ -258,9 +244,8 @@ class CocoMetric(_CocoMetric):
     def compute_metrics(self, results: list) -> Dict[str, float]:
         """Compute the metrics on the main rank.
 
-        Args:
-            results (list): Per image its id, or ground truth and result where
-                raw results are kept.
+        ``results`` hold per image its id, or ground truth and result where
+        raw results are kept.
         """
         logger = MMLogger.get_current_instance()
         metrics: Dict[str, float] = OrderedDict()

@@ -25,11 +25,6 @@ def grouped_nms(boxes: Tensor, groups: Tensor,
     box goes if its IoU with a better one of its group is above the threshold.
     Returns the positions of those that stay, ascending.
 
-    Example:
-        >>> import torch
-        >>> boxes = torch.tensor([[0., 0., 9., 9.]]).double().repeat(3, 1)
-        >>> grouped_nms(boxes, torch.tensor([7, 2, 7]), 0.5)
-        tensor([0, 1])
     """
     groups, order = groups.sort(stable=True)
     counts = groups.unique_consecutive(return_counts=True)[1]

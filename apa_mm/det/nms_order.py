@@ -21,13 +21,7 @@ PAIRS_PER_ENTRY = 128
 
 
 def best(scores: Tensor, count: int) -> Tensor:
-    """Return the positions of the best ``count`` scores (N,), best first.
-
-    Example:
-        >>> import torch
-        >>> best(torch.tensor([.1, .5, .9, .5, .5]), 3)
-        tensor([2, 1, 3])
-    """
+    """Return the positions of the best ``count`` scores (N,), best first."""
     if 2 * count >= scores.numel():
         return scores.sort(descending=True, stable=True).indices[:count]
     # topk may pick any of several equal scores; take all that reach its least
@@ -139,9 +133,7 @@ class ScoredPairs:
 def _maxima(values: Tensor, rows: int) -> Tensor:
     """Return maxima (ceil(N / rows), C) over each ``rows`` of (N, C)."""
     whole = len(values) // rows * rows
-    parts = []
-    if whole > 0:
-        parts.append(values[:whole].unflatten(0, (-1, rows)).amax(1))
-    if whole < len(values):
-        parts.append(values[whole:].amax(0, keepdim=True))
-    return torch.cat(parts)
+    maxima = values[:whole].unflatten(0, (whole // rows, rows)).amax(1)
+    if whole == len(values):
+        return maxima
+    return torch.cat([maxima, values[whole:].amax(0, keepdim=True)])
