@@ -12,8 +12,8 @@ from torch.utils.data import Subset
 
 from apa_mm.data.annotation_checks import (check_annotations, is_learned,
                                            label_names)
-from apa_mm.data.annotations import (AnnotationError, Annotations,
-                                     read_annotations, read_categories, show)
+from apa_mm.data.annotations import (AnnotationError, read_annotations,
+                                     read_categories, show)
 
 __all__ = [
     'ClassFrequency', 'class_frequency', 'class_frequency_from_file',
@@ -107,10 +107,12 @@ def class_frequency_from_file(ann_file: str,
     """
     try:
         content = read_annotations(ann_file, backend_args)
-        layout = _layout(content)
-        problems = check_annotations(
-            content, layout=layout,
-            classes=None if classes is None else tuple(classes)).problems
+        # Images of LVIS v1 have no file_name.
+        lvis = any(image.coco_url and not image.file_name
+                   for image in (content.images or ())[:1])
+        layout = 'lvis_v1' if lvis else 'coco'
+        problems = check_annotations(content, layout=layout,
+                                     classes=classes).problems
     except AnnotationError as error:
         problems = error.problems
     if problems:
@@ -129,13 +131,6 @@ def class_frequency_from_file(ann_file: str,
     return ClassFrequency(
         np.array(counts, dtype=np.int64), len({image for _, image in shown}),
         tuple(names), str(ann_file))
-
-
-def _layout(content: Annotations) -> str:
-    """Return how a file names its images: LVIS v1 has no file_name."""
-    first = (content.images or [None])[0]
-    return 'lvis_v1' if first and first.coco_url and not first.file_name \
-        else 'coco'
 
 
 def plain_datasets(dataset: Any) -> Iterator[Any]:
@@ -185,10 +180,7 @@ def _from_index(dataset: Any) -> ClassFrequency:
 
 
 def _names_by_label(dataset: Any) -> tuple:
-    """Return class names in the order of the labels, which is the file's.
-
-    The order that a dataset is told may be another one.
-    """
+    """Return class names in the order of the labels, that of the file."""
     told = _class_names(dataset) or tuple(map(str, dataset.cat_ids))
     try:
         names = {

@@ -65,8 +65,7 @@ class GroundTruth:
         rank = {image_id: k for k, image_id in enumerate(sorted(ids))}
         self.images = {image_id: rank[image_id] for image_id in ids}
         self._entries: Dict[int, List[tuple]] = defaultdict(list)
-        items = content.annotations if with_annotations else ()
-        for number, item in enumerate(items):
+        for number, item in enumerate(content.annotations or ()):
             self._entries[item.image_id].append(self._pack(number, item))
         self.select(None)
         self._infos = {

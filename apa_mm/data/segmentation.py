@@ -43,9 +43,9 @@ def is_usable(raw: Raw, size: Tuple[float, float]) -> bool:
 def _runs(text: str) -> Optional[List[int]]:
     """Return the runs of COCO's text form, None if the text breaks off.
 
-    Five bits per character, least first, from '0' on; bit 6 says that more
-    follow, the highest bit is the sign. From the fourth number on, a run is
-    the difference to the last but one.
+    Each character from '0' on holds five bits, least first, and a sixth if
+    more follow; the highest bit is the sign. From the fourth number on, a run
+    is the difference to the last but one.
     """
     runs, value, shift = [], 0, 0
     for char in text:

@@ -1,7 +1,6 @@
 """COCO and V3Det evaluation that streams instead of piling up results."""
 import os.path as osp
 import tempfile
-from collections import OrderedDict
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
@@ -15,8 +14,7 @@ from apa_mm.data.annotations import Category
 from apa_mm.data.ground_truth import GroundTruth
 from apa_mm.registry import METRICS
 from apa_mm.utils.checks import check_choice
-from .coco_report import (ap_limits, check_items, coco_report,
-                          detection_limits)
+from .coco_report import ap_limits, coco_report, detection_limits
 from .eval_summary import PrecisionGrid
 from .mask_rle import encode_masks
 from .streaming import Detections, StreamingMatcher, need_hotcoco
@@ -106,22 +104,15 @@ class CocoMetric(_CocoMetric):
         self.sort_categories = sort_categories
         self.segm_area = segm_area
         self.ap_limits = ap_limits(self.proposal_nums, use_mp_eval, max_dets)
-        self._check_items()
         self.max_dets = self._detection_limits()
         self.truth = None if ann_file is None else self._read_truth(
             ann_file, self.backend_args)
         self._matcher: Optional[StreamingMatcher] = None
         self._grids: Optional[Dict[str, PrecisionGrid]] = None
 
-    def _check_items(self) -> None:
-        check_items(self.metric_items)
-
     def _detection_limits(self) -> List[int]:
+        """Check the metric items and return the limits that they need."""
         return detection_limits(self.ap_limits, self.metric_items)
-
-    def _needs_raw_boxes(self) -> bool:
-        """Return whether a metric works on all results at once."""
-        return 'proposal' in self.metrics
 
     def _iou_types(self) -> List[str]:
         """Return the IoU types that the metrics need a grid of."""
@@ -176,8 +167,11 @@ class CocoMetric(_CocoMetric):
         """
         streams = self._streams()
         need_masks = 'segm' in self._iou_types()
-        keep_masks = self.outfile_prefix is not None or (need_masks
-                                                         and not streams)
+        keep_masks = self.outfile_prefix is not None or (
+            need_masks and not streams)
+        # mmdet's recall of proposals works on all results at once.
+        keep_raw = keep_masks or not streams or (
+            'proposal' in self.metrics and not self.lvis_style)
         if not isinstance(self.dataset_meta, (list, tuple)):
             self._prepare_categories()
         if streams and self._matcher is None:
@@ -190,11 +184,9 @@ class CocoMetric(_CocoMetric):
                 found = found._replace(masks=encode_masks(found.masks))
             if streams:
                 self._matcher.update(sample['img_id'], found)
-            if keep_masks or not streams or self._needs_raw_boxes():
-                self.results.append(
-                    self._raw_result(sample, found, keep_masks))
-            else:
-                self.results.append(sample['img_id'])
+            self.results.append(
+                self._raw_result(sample, found, keep_masks)
+                if keep_raw else sample['img_id'])
 
     def _check_labels(self, image_id: int, labels: np.ndarray) -> None:
         if labels.size and not 0 <= labels.min() <= labels.max() < len(
@@ -248,7 +240,7 @@ class CocoMetric(_CocoMetric):
         raw results are kept.
         """
         logger = MMLogger.get_current_instance()
-        metrics: Dict[str, float] = OrderedDict()
+        metrics: Dict[str, float] = {}
         self._prepare_categories()
         if self._streams() and self._grids is None:
             raise RuntimeError(
@@ -284,8 +276,8 @@ class CocoMetric(_CocoMetric):
 
         Otherwise ids stay, since equal scores are ranked by them.
         """
-        different = len({truth['img_id'] for truth, _ in results})
-        if self.truth is not None or different == len(results):
+        ids = {truth['img_id'] for truth, _ in results}
+        if self.truth is not None or len(ids) == len(results):
             return results
         return [(dict(truth, img_id=k), dict(result, img_id=k))
                 for k, (truth, result) in enumerate(results)]

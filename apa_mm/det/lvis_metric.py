@@ -77,17 +77,12 @@ class LVISMetric(CocoMetric):
                             'has its own order and limit; remove them')
         super().__init__(ann_file, *args, segm_area=segm_area, **kwargs)
 
-    def _check_items(self) -> None:
+    def _detection_limits(self) -> List[int]:
         for item in self.metric_items or ():
             if item not in AP_ITEMS and item not in AR_ITEMS:
                 raise KeyError(f'metric_items must be of {list(AP_ITEMS)} and '
                                f'{list(AR_ITEMS)}, but got {item!r}')
-
-    def _detection_limits(self) -> List[int]:
         return [LVIS_MAX_DETS]
-
-    def _needs_raw_boxes(self) -> bool:
-        return False
 
     def _iou_types(self) -> List[str]:
         return (['bbox'] * bool({'bbox', 'proposal'} & {*self.metrics}) +

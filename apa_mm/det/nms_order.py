@@ -98,12 +98,11 @@ class ScoredPairs:
     def _search(self, count: int) -> Optional[Tensor]:
         """Return ascending places that include the first ``count``.
 
-        The scores are cut into blocks, one class and ``BLOCK_ROWS`` RoIs
-        each, and the blocks of a class into groups. Let f be the
-        ``count``-th largest of the groups' maxima: at least ``count`` scores
-        reach f, so the first ``count`` lie in blocks whose maximum does.
-        None where this does not settle it: with factors, with NaN, or if f
-        is not above the threshold.
+        A block is one class and ``BLOCK_ROWS`` RoIs, a group some blocks of
+        a class. At least ``count`` scores reach the ``count``-th largest of
+        the groups' maxima, so the first ``count`` lie in blocks whose maximum
+        does. None where this does not settle it: with factors, with NaN, or
+        if that value is not above the threshold.
         """
         if self.factors is not None:
             return None
