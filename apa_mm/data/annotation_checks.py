@@ -14,14 +14,15 @@ from apa_mm.data.segmentation import is_usable
 from apa_mm.utils.checks import check_choice
 
 __all__ = [
-    'AnnotationReport', 'check_annotations', 'is_learned', 'label_names'
+    'LVIS_IMAGE_KEYS', 'AnnotationReport', 'check_annotations', 'is_learned',
+    'label_names'
 ]
 
 LAYOUTS = ('coco', 'lvis_v0.5', 'lvis_v1')
 #: LVIS calls a class rare up to 10 training images, common up to 100.
 RARE, COMMON = 10, 100
 _SECTIONS = ('images', 'annotations', 'categories')
-_LVIS_IMAGE_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
+LVIS_IMAGE_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
 _Entry = Union[Image, Annotation, Category]
 
 
@@ -86,7 +87,7 @@ def check_annotations(content: Annotations,
     name = 'coco_url' if layout == 'lvis_v1' else 'file_name'
     problems += _key_problems('images', images, [
         'id', 'height', 'width', *([name] if layout else ()),
-        *(_LVIS_IMAGE_KEYS if lvis_metric else ())
+        *(LVIS_IMAGE_KEYS if lvis_metric else ())
     ])
     problems += _key_problems(
         'annotations', annotations,

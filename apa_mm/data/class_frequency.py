@@ -5,7 +5,7 @@ is imported. C is the number of classes.
 """
 from collections import Counter, defaultdict
 from itertools import chain
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 from torch.utils.data import Subset
@@ -55,24 +55,22 @@ def class_frequency(dataset: Any) -> ClassFrequency:
         ValueError: If members have different classes, there is no object at
             all, or a file has not the classes of its dataset.
     """
-    found: List[ClassFrequency] = []
-    files = set()
+    found: Dict[Any, ClassFrequency] = {}
     for member in plain_datasets(dataset):
         if hasattr(member, 'full_init'):
             member.full_init()
         if hasattr(member, 'cat_img_map'):
             item = _from_index(member)
-            if (item.source, item.classes) not in files:
-                found.append(item)
-            files.add((item.source, item.classes))
+            found.setdefault((item.source, item.classes), item)
         else:
-            found.append(_from_samples(member))
-    labelled = [item for item in found if item.num_images]
+            found[len(found)] = _from_samples(member)
+    labelled = [item for item in found.values() if item.num_images]
     if not labelled:
+        sources = ' + '.join(item.source for item in found.values())
         raise ValueError(
-            f'{" + ".join(item.source for item in found)} holds no object to '
-            'learn from; train on a file that has annotations which are not '
-            'all crowds, without area or outside of their image')
+            f'{sources} holds no object to learn from; train on a file that '
+            'has annotations which are not all crowds, without area or '
+            'outside of their image')
     first = labelled[0]
     for other in labelled[1:]:
         if other.classes != first.classes:

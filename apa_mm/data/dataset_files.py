@@ -202,8 +202,8 @@ def _classes(dataset: dict, kind: Optional[type]) -> Optional[Tuple[str]]:
 
 def _reads_masks(dataset: dict, metrics: List[dict]) -> bool:
     steps = dataset.get('pipeline') or []
-    # 'segm' in 'segm', or in ['bbox', 'segm'].
-    return any(isinstance(step, dict) and step.get('with_mask')
-               for step in steps) or any(
-                   'segm' in (metric.get('metric') or ())
-                   for metric in metrics)
+    loads = any(isinstance(step, dict) and step.get('with_mask')
+                for step in steps)
+    # A metric's `metric` is a name or a list of names.
+    return loads or any('segm' in (metric.get('metric') or ())
+                        for metric in metrics)

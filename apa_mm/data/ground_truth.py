@@ -5,7 +5,8 @@ from typing import Dict, List, Optional, Sequence
 
 from mmengine.logging import MMLogger
 
-from apa_mm.data.annotation_checks import check_annotations, label_names
+from apa_mm.data.annotation_checks import (LVIS_IMAGE_KEYS,
+                                           check_annotations, label_names)
 from apa_mm.data.annotations import (Annotation, AnnotationError, Annotations,
                                      Category, read_annotations)
 from apa_mm.data.segmentation import pack, unpack
@@ -68,12 +69,7 @@ class GroundTruth:
         for number, item in enumerate(content.annotations or ()):
             self._entries[item.image_id].append(self._pack(number, item))
         self.select(None)
-        self._infos = {
-            item.id: (int(item.height), int(item.width),
-                      item.neg_category_ids or (),
-                      item.not_exhaustive_category_ids or ())
-            for item in content.images
-        }
+        self._images = {item.id: item for item in content.images}
 
     def _read(self, path: str, backend_args: Optional[dict],
               with_annotations: bool) -> Annotations:
@@ -149,12 +145,13 @@ class GroundTruth:
             raise ValueError(
                 f'image id {image_id!r} is not in annotation file '
                 f"'{self.path}'; give metric and dataset the same file")
-        height, width, negative, partial = self._infos[image_id]
-        info = dict(id=self.images[image_id], height=height, width=width)
+        image = self._images[image_id]
+        info = dict(id=self.images[image_id], height=int(image.height),
+                    width=int(image.width))
         if self.lvis_style:
-            for key, ids in (('neg_category_ids', negative),
-                             ('not_exhaustive_category_ids', partial)):
-                info[key] = [self._labels[i] for i in ids if i in self._labels]
+            for key in LVIS_IMAGE_KEYS:
+                info[key] = [self._labels[i] for i in getattr(image, key) or ()
+                             if i in self._labels]
         return info
 
     def annotations(self, image_id: int) -> List[dict]:

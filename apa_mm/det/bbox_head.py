@@ -26,12 +26,8 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
     """
 
     def _predict_by_feat_single(
-            self,
-            roi: Tensor,
-            cls_score: Tensor,
-            bbox_pred: Optional[Tensor],
-            img_meta: dict,
-            rescale: bool = False,
+            self, roi: Tensor, cls_score: Tensor, bbox_pred: Optional[Tensor],
+            img_meta: dict, rescale: bool = False,
             rcnn_test_cfg: Optional[dict] = None) -> InstanceData:
         # Without a config the parent stops before the NMS.
         results = super()._predict_by_feat_single(

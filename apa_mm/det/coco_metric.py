@@ -40,15 +40,14 @@ class CocoMetric(_CocoMetric):
     without a class and unknown images raise.
 
     Args:
-        ann_file (str, optional): Annotation file. Without it the ground truth
-            comes from the data samples, and all results are gathered first.
+        ann_file (str, optional): Without it the ground truth comes from the
+            data samples, and all results are gathered first.
         metric (str | list[str]): 'bbox', 'segm' and 'proposal'; the last is
             left to mmdet and needs the raw results of all ranks.
-        iou_thrs (float | Sequence[float], optional): IoU thresholds. Defaults
-            to 0.5, 0.55, ..., 0.95.
+        iou_thrs (float | Sequence[float], optional): 0.5, 0.55, ..., 0.95.
         format_only (bool): Only write the result files.
-        outfile_prefix (str, optional): Prefix of the result files. Writing
-            them needs the raw results of all ranks.
+        outfile_prefix (str, optional): Of the result files, which need the
+            raw results of all ranks.
         sort_categories (bool): Number labels by category id, not by file
             order (Objects365 v1).
         use_mp_eval (bool): Read every AP at the last of ``proposal_nums``, as

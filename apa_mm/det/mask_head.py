@@ -26,16 +26,15 @@ TEMPERATURE_NAMES = ('temperature', 'tempearture')
 
 
 class ClasswiseFeatures(Tensor):
-    """Features (N, C, H, W) that are indexed as the logits they stand for.
+    """Features (N, C, H, W) that give logits (k, H, W) for [rows, labels].
 
-    ``features[rows, labels]`` computes those channels alone, (k, H, W), as
-    Mask Scoring R-CNN takes them; all else sees a plain tensor.
+    Mask Scoring R-CNN indexes them so; all else sees a plain tensor.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     def __getitem__(self, index: Any) -> Tensor:
-        """Return logits for a pair of rows and labels."""
+        """Compute the logits of a pair of rows and labels alone."""
         plain = self.as_subclass(Tensor)
         if not isinstance(index, tuple) or len(index) != 2:
             return plain[index]

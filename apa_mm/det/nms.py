@@ -141,11 +141,8 @@ def exact_batched_nms(boxes: Tensor,
                       max_num: int = -1) -> Tuple[Tensor, Tensor]:
     """Suppress inside each group, exactly, as mmcv's ``batched_nms`` means to.
 
-    Arguments are mmcv's: boxes (N, 4), scores (N,), groups ``idxs`` (N,).
-
-    Returns:
-        tuple[Tensor]: Boxes with scores (k, 5) and their indices (k,), best
-        score first, equal scores by index.
+    Boxes (N, 4), scores and groups ``idxs`` (N,); returns boxes with scores
+    (k, 5) and their indices (k,), best first, equal scores by index.
 
     Raises:
         ValueError: If ``nms_cfg`` does not describe hard NMS on xyxy boxes.
@@ -193,8 +190,7 @@ def _select(first: Callable, look_up: Callable, hard: HardNMS,
 
     ``first(n)`` gives the first n candidates (k,), all for 0, and whether
     there are more; ``look_up`` their boxes (k, 4) and groups (k,). More are
-    taken until enough survive; what is suppressed suppresses nothing itself,
-    so only the survivors meet the next ones.
+    taken until enough survive; only survivors suppress the next ones.
     """
     limit = hard.limit(max_num)
     if hard.iou_threshold is None:

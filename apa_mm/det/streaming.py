@@ -37,13 +37,8 @@ def need_hotcoco() -> None:
 class Detections(NamedTuple):
     """Predictions of one image, N boxes in the frame of the original image.
 
-    Attributes:
-        boxes (np.ndarray): Corners xyxy in pixels, (N, 4).
-        scores (np.ndarray): Scores of the boxes, (N, ).
-        labels (np.ndarray): Class indices, (N, ) int.
-        masks (Tensor | np.ndarray | list[dict], optional): Binary masks
-            (N, H, W) or N run-length codes.
-        mask_scores (np.ndarray, optional): Scores of the masks, (N, ).
+    ``boxes`` are corners xyxy in pixels, (N, 4); ``masks`` a tensor or array
+    of binary masks (N, H, W), or N run-length codes; the others are (N, ).
     """
     boxes: np.ndarray
     scores: np.ndarray
@@ -167,9 +162,9 @@ class StreamingMatcher:
                areas: np.ndarray) -> np.ndarray:
         """Return the indices of the detections that count.
 
-        lvis-api first keeps the 300 best, equal scores in their order, and
-        then drops without a word what has no area. It knows nothing of
-        categories that an image neither has nor is known not to have.
+        lvis-api first keeps the 300 best, equal scores in their order, then
+        drops what has no area, or a category that the image neither has nor
+        is known not to have.
         """
         keep = np.arange(len(rows))
         if not self.truth.lvis_style:

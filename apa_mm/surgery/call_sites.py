@@ -45,9 +45,8 @@ class CallSites(NamedTuple):
 
     Attributes:
         count (int, optional): Uses along the longest path through
-            ``forward``; None if it cannot be told: no source, a call in a
-            loop, a second name for the module, or members reached by
-            ``getattr``.
+            ``forward``; None without source, in a loop, or where the module
+            has a second name or is reached by ``getattr``.
         marks (dict[str, int]): Other modules of the block -> number of the
             use, from 0, that comes next after their call.
         chained (frozenset[int]): Uses that follow the use before them, or

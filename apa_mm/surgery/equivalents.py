@@ -76,11 +76,11 @@ def equivalent_of(kind: str, relu_kappa: float = RELU_KAPPA) -> Equivalent:
 
     SiLU is ``kappa=1, lambd=1`` exactly; GELU's sigmoid form is
     ``kappa=1.702, lambd=1``, at most 0.021 away from the exact GELU; ReLU is
-    the limit of a large kappa.
+    the limit of a large kappa, here ``relu_kappa``.
 
     Args:
         kind (str): 'relu', 'silu', 'gelu', 'gelu_tanh' or 'quick_gelu'.
-        relu_kappa (float): kappa that stands for ReLU, positive.
+        relu_kappa (float): Positive.
 
     Raises:
         ValueError: If the kind is unknown or ``relu_kappa`` not positive.

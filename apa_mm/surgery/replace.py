@@ -32,8 +32,8 @@ STAGE_NAME = re.compile(
 class Swap(NamedTuple):
     """One activation that was replaced by ``sites`` AGLU units.
 
-    ``kappa`` and ``lambd`` are the starting values, None if drawn at random;
-    ``deviation`` is the largest difference of the two functions on [-12, 12].
+    ``kappa``, ``lambd`` and ``deviation`` are those of
+    :class:`~apa_mm.surgery.equivalents.Equivalent`, None if drawn at random.
     """
 
     name: str
@@ -87,12 +87,11 @@ def replace_activations(model: nn.Module,
 
     A block that calls one module several times gets one unit per call (see
     :class:`~apa_mm.surgery.site_units.SiteUnits`), since kappa and lambda
-    must not be shared by accident. With ``init='equivalent'`` the
-    model computes the same function as before: exactly for SiLU, within the
-    stated deviation per unit for ReLU and GELU (see
-    :mod:`apa_mm.surgery.equivalents`). Call it before the optimizer is built
-    and the model is wrapped for distributed training, or use
-    ``apa_mm.ReplacedActivations`` in the config. Activations called as
+    must not be shared by accident. With ``init='equivalent'`` the model
+    computes the same function as before, within the deviation per unit of
+    :func:`~apa_mm.surgery.equivalents.equivalent_of`. Call it before the
+    optimizer is built and the model is wrapped for distributed training, or
+    use ``apa_mm.ReplacedActivations`` in the config. Activations called as
     functions (``F.relu``) stay.
 
     Args:
@@ -101,9 +100,9 @@ def replace_activations(model: nn.Module,
             with all its forms, or names of single classes.
         pattern (str, optional): Regular expression that the dotted name of
             the module must contain, such as ``'^backbone'``.
-        stages (Sequence[int], optional): Numbers N of the ``layerN``,
-            ``stageN``, ``stages.N``, ``layers.N``, ``blocks.N`` or ``h.N``
-            in the name, to which the swap is limited.
+        stages (Sequence[int], optional): Only stages of these numbers N:
+            ``layerN``, ``stageN``, ``stages.N``, ``layers.N``, ``blocks.N``
+            or ``h.N`` in the name.
         init (str): 'equivalent', or 'random' for AGLU's own ranges.
         relu_kappa (float): kappa that stands for ReLU; a smaller one lets
             kappa learn sooner and starts further from ReLU.
@@ -214,8 +213,8 @@ def build_with_replaced_activations(model: Union[dict, str],
     ``model=dict(type='apa_mm.ReplacedActivations', model=dict(...),
     stages=[3, 4])``, or, in a child of a config, ``model=dict(
     type='apa_mm.ReplacedActivations', model='mmdet.RetinaNet',
-    replace=dict(stages=[3, 4]))``, which leaves everything else of the model
-    where the parent has it, so that tools find ``cfg.model.backbone``.
+    replace=dict(stages=[3, 4]))``, which leaves ``cfg.model.backbone`` and
+    all else in place.
 
     Args:
         model (dict | str): Config of the model, or its type alone; the
