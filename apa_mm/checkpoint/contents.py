@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from apa_mm.weights import CheckpointError
+from apa_mm.weights.load_check import is_finite
 
 __all__ = ['Facts', 'Weights', 'check_finite', 'find_weights', 'plain_values']
 
@@ -47,13 +48,7 @@ class Facts(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Tensors of a file under its own names, without wrappers' prefixes.
-
-    Attributes:
-        tensors (dict[str, Tensor]): The weights.
-        dropped (dict[str, str]): Entries left out and why.
-        facts (Facts): What else the file says.
-    """
+    """Tensors without wrappers' prefixes, and why others were left out."""
 
     tensors: Dict[str, Tensor]
     dropped: Dict[str, str]
@@ -89,7 +84,11 @@ def find_weights(content: Dict[str, Any],
                               'holds weights')
     facts = _facts(content, entry)
     if metadata:
-        meta = _parse(metadata.get('meta', '{}'))
+        try:
+            meta = json.loads(metadata.get('meta', '{}'))
+        except (ValueError, RecursionError):
+            meta = {}
+        meta = meta if isinstance(meta, dict) else {}
         facts = facts._replace(
             form='safetensors', meta=meta, classes=_classes(meta))
     return Weights(tensors, dropped, facts)
@@ -102,10 +101,7 @@ def check_finite(tensors: Dict[str, Tensor]) -> List[str]:
         >>> check_finite({'a': torch.ones(1), 'b': torch.tensor(torch.nan)})
         ['b']
     """
-    return [
-        name for name, value in tensors.items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
-    ]
+    return [n for n, value in tensors.items() if not is_finite(value)]
 
 
 def _choose(content: Dict[str, Any], averaged: bool) -> str:
@@ -151,40 +147,24 @@ def _plain(name: str, value: Any) -> Tensor:
 
 
 def _facts(content: Dict[str, Any], entry: str) -> Facts:
-    meta = content.get('meta')
-    meta = meta if isinstance(meta, dict) and entry else {}
+    if not entry:
+        return Facts()
+    meta, args, epoch = map(content.get, ('meta', 'args', 'epoch'))
+    meta = meta if isinstance(meta, dict) else {}
     form = ''
-    if entry and 'message_hub' in content:
+    if 'message_hub' in content:
         form = 'mmengine'
-    elif entry and meta:
+    elif meta:
         form = 'mmdet-2' if 'mmdet_version' in meta else 'mmengine'
-    args = content.get('args') if entry else None
     values = vars(args) if isinstance(args, argparse.Namespace) else {}
-    if values:
-        form = 'authors'
-    epoch = content.get('epoch') if entry else None
-    return Facts(
-        entry=entry,
-        form=form,
-        head=_text(values.get('classif_norm')) or
-        ('linear' if 'classif_norm' in values else None),
-        dataset=_text(values.get('dset_name')),
-        offset=_text(values.get('iif')),
-        epoch=epoch if isinstance(epoch, int) else None,
-        classes=_classes(meta),
-        meta=meta)
-
-
-def _parse(text: str) -> Dict[str, Any]:
-    try:
-        meta = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return meta if isinstance(meta, dict) else {}
-
-
-def _text(value: Any) -> Optional[str]:
-    return value if isinstance(value, str) and value else None
+    head, dataset, offset = (
+        value if isinstance(value, str) and value else None
+        for value in map(values.get, ('classif_norm', 'dset_name', 'iif')))
+    if 'classif_norm' in values:
+        head = head or 'linear'
+    return Facts(entry, 'authors' if values else form, head, dataset, offset,
+                 epoch if isinstance(epoch, int) else None, _classes(meta),
+                 meta)
 
 
 def _classes(meta: Dict[str, Any]) -> Optional[Tuple[str, ...]]:
@@ -194,9 +174,9 @@ def _classes(meta: Dict[str, Any]) -> Optional[Tuple[str, ...]]:
     if isinstance(dataset, dict):
         names = dataset.get('classes', dataset.get('CLASSES'))
     names = meta.get('CLASSES') if names is None else names
-    if not isinstance(names, (list, tuple)):
-        return None
-    return tuple(names) if all(isinstance(n, str) for n in names) else None
+    known = isinstance(names, (list, tuple)) and all(
+        isinstance(name, str) for name in names)
+    return tuple(names) if known else None
 
 
 def plain_values(value: Any) -> Any:

@@ -1,8 +1,7 @@
-"""What the result of a conversion must hold, told by building the model.
+"""What a conversion's result must hold, told by building the model.
 
-Models are built without memory (on the meta device); what differs between
-networks of one kind, such as the number of classes, is taken from one tensor
-each, and all others must agree with it.
+Models are built on the meta device. What differs between networks of one
+kind, such as the number of classes, is read off one tensor each.
 """
 from typing import Any, Dict, Mapping, Optional, Tuple
 

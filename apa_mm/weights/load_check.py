@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .errors import CheckpointError, printable
 
 __all__ = [
-    'Comparison', 'find_broken', 'find_gaps', 'rehearse_loading',
+    'Comparison', 'find_broken', 'find_gaps', 'is_finite', 'rehearse_loading',
     'state_dict_of', 'unwrap'
 ]
 
@@ -109,13 +109,14 @@ def _block(name: str) -> str:
 def find_broken(model: nn.Module, state_dict: Dict[str, Tensor],
                 names: List[str]) -> List[str]:
     """Return which tensors hold NaN or infinity where the model's do not."""
-    broken = [n for n in names if n in state_dict and not _finite(
+    broken = [n for n in names if n in state_dict and not is_finite(
         state_dict[n])]
     own = model.state_dict() if broken else {}
-    return [name for name in broken if name not in own or _finite(own[name])]
+    return [name for name in broken if name not in own or is_finite(own[name])]
 
 
-def _finite(value: Tensor) -> bool:
+def is_finite(value: Tensor) -> bool:
+    """Return whether a tensor holds neither NaN nor infinity."""
     return (not value.is_floating_point() or value.is_meta
             or bool(torch.isfinite(value).all()))
 
