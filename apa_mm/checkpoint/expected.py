@@ -68,28 +68,30 @@ def _detector_cfg(tensors: Mapping[str, Tensor],
     width = architecture.feat_dim // 8
     fpn = _size(tensors, 'neck.lateral_convs.0.conv.weight', 256)
     anchors = _size(tensors, 'rpn_head.rpn_cls.weight', 3)
-    cascade = 'roi_head.bbox_head.0.fc_cls.weight' in tensors
-    masks = any(n.startswith('roi_head.mask_head.') for n in tensors)
-    stages = ['0.', '1.', '2.'] if cascade else ['']
-    heads = [_box_head(tensors, f'roi_head.bbox_head.{s}', fpn)
-             for s in stages]
     extractor = dict(
         type='SingleRoIExtractor',
         roi_layer=dict(type='RoIAlign', output_size=7),
         out_channels=fpn,
         featmap_strides=[4, 8, 16, 32])
-    roi_head: Dict[str, Any] = dict(
-        type='CascadeRoIHead' if cascade else 'StandardRoIHead',
-        bbox_roi_extractor=extractor,
-        bbox_head=heads if cascade else heads[0])
-    if cascade:
-        roi_head.update(num_stages=3, stage_loss_weights=[1, 0.5, 0.25])
-    if masks:
+    name = 'roi_head.bbox_head.'
+    kind, roi_head = 'FasterRCNN', dict(
+        type='StandardRoIHead', bbox_roi_extractor=extractor)
+    if any(n.startswith('roi_head.mask_head.') for n in tensors):
+        kind = 'MaskRCNN'
         roi_head.update(
             mask_roi_extractor=extractor, mask_head=_mask_head(tensors, fpn))
+    if f'{name}0.fc_cls.weight' in tensors:
+        kind = 'CascadeRCNN'
+        roi_head.update(
+            type='CascadeRoIHead',
+            num_stages=3,
+            stage_loss_weights=[1, 0.5, 0.25],
+            bbox_head=[_box_head(tensors, f'{name}{i}.', fpn)
+                       for i in range(3)])
+    else:
+        roi_head['bbox_head'] = _box_head(tensors, name, fpn)
     return ConfigDict(
-        type='CascadeRCNN' if cascade else
-        ('MaskRCNN' if masks else 'FasterRCNN'),
+        type=kind,
         backbone=architecture.cfg(),
         neck=dict(
             type='FPN',
@@ -121,11 +123,10 @@ def _box_head(tensors: Mapping[str, Tensor], name: str, fpn: int) -> dict:
         num_classes=rows - 1 if boxes == 4 else max(1, boxes // 4),
         reg_class_agnostic=boxes == 4)
     if any(n.endswith('.fc_cls.g') for n in tensors):
-        learned = f'{name}fc_cls.scale' in tensors
         cfg['cls_predictor_cfg'] = dict(
-            type='apa_mm.WrappedCauchyLinear',
-            form='released',
-            **(dict(scale=None) if learned else {}))
+            type='apa_mm.WrappedCauchyLinear', form='released')
+        if f'{name}fc_cls.scale' in tensors:  # learned
+            cfg['cls_predictor_cfg']['scale'] = None
     return cfg
 
 
@@ -159,24 +160,19 @@ def compare_with_config(path: str, tensors: Dict[str, Tensor],
     if not cfg.get('model'):
         raise CheckpointError(f'the config {path} has no model; name the '
                               'config of a detector or classifier')
-    model = _build(cfg, path)
-    if backbone_only:
-        backbone: Optional[nn.Module] = getattr(model, 'backbone', None)
-        if backbone is None:
-            raise CheckpointError(f'the model of {path} has no backbone; use '
-                                  'another --to')
-        model = backbone
-    return rehearse_loading(model, tensors), shapes_of(model)
-
-
-def _build(cfg: Config, path: str) -> nn.Module:
     scope = cfg.get('default_scope') or 'mmengine'
     try:
         with DefaultScope.overwrite_default_scope(scope):
-            return MODELS.build(cfg.model)
+            model = MODELS.build(cfg.model)
     except Exception as error:
         # Whatever a config's constructors raise, it is the user's config.
         reason = str(error).strip().splitlines()
         raise CheckpointError(
             f'the model of {path} cannot be built ({type(error).__name__}: '
             f'{reason[-1] if reason else ""}); mend the config') from None
+    if backbone_only:
+        model = getattr(model, 'backbone', None)
+        if model is None:
+            raise CheckpointError(f'the model of {path} has no backbone; use '
+                                  'another --to')
+    return rehearse_loading(model, tensors), shapes_of(model)

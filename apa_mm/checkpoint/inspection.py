@@ -1,5 +1,5 @@
 """Say what a checkpoint is, and what its kappa and lambda are."""
-from typing import Dict, List, Mapping, NamedTuple, Optional
+from typing import List, Mapping, NamedTuple, Optional
 
 from torch import Tensor
 

@@ -52,8 +52,10 @@ def _rules(lines: str) -> Tuple[Rule, ...]:
     for line in lines.replace('B.', 'layer{s}.{b}.').splitlines():
         source, target, change = (line.split() + [''] * 3)[:3]
         if change == 'apa':
-            rules += [Rule(f'{source}.kappa_param', f'{target}.kappa', 'flat'),
-                      Rule(f'{source}.lambda_param', f'{target}.lambd', 'flat')]
+            rules += [
+                Rule(f'{source}.kappa_param', f'{target}.kappa', 'flat'),
+                Rule(f'{source}.lambda_param', f'{target}.lambd', 'flat')
+            ]
         elif source:
             rules.append(Rule(source, target or source, change))
     return tuple(rules)
@@ -63,7 +65,8 @@ def _table(name: str, title: str, backbone: str, others: str, marks: str,
            foreign: str = '', **facts: object) -> Table:
     forms = (tuple(rule.source for rule in _rules(text.replace(' ', '\n')))
              for text in (marks, foreign))
-    return Table(name, title, _rules(backbone), _rules(others), *forms, **facts)
+    return Table(name, title, _rules(backbone), _rules(others), *forms,
+                 **facts)
 
 
 _BLOCKS = '''

@@ -1,6 +1,6 @@
 """Starting values of kappa and lambda for networks that have none."""
 import math
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor

@@ -32,7 +32,7 @@ def write_checkpoint(path: str,
     No half of a file is ever seen, and equal content gives equal bytes.
 
     Args:
-        path (str): Where to; ``.safetensors`` decides the format.
+        path (str): ``.safetensors`` decides the format.
         tensors (dict[str, Tensor]): The weights.
         meta (dict): Plain values.
         hash_suffix (bool): Add ``-`` and the first 8 hex digits of the

@@ -21,78 +21,63 @@ Place = Optional[Callable[[Tensor, str], Tensor]]
 MAX_PICKLE_BYTES = 512 * 2**20
 #: First object in a file of torch before 1.6, which had no zip archive.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_CHUNK = 2**24
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, OSError,
             RuntimeError, ValueError, struct.error, zlib.error)
 
 
 def load_archive(stream: IO[bytes], num_bytes: int, place: Place) -> Any:
     """Return what a zip archive of the form of torch.save holds."""
-    return _Archive(stream, num_bytes, place).load()
+    try:
+        archive = zipfile.ZipFile(stream)
+    except _DAMAGED:
+        raise CheckpointError(
+            'it is truncated or damaged: its zip archive has no end; '
+            'download it again') from None
+    main = _main_entry(archive.infolist(), num_bytes)
+    root = main.split('/')[0]
 
-
-class _Archive:
-
-    def __init__(self, stream: IO[bytes], num_bytes: int,
-                 place: Place) -> None:
-        try:
-            self.archive = zipfile.ZipFile(stream)
-        except _DAMAGED:
-            raise CheckpointError(
-                'it is truncated or damaged: its zip archive has no end; '
-                'download it again') from None
-        self.num_bytes = num_bytes
-        self.place = place
-        self.main = _main_entry(self.archive.infolist(), num_bytes)
-        self.root = self.main.split('/')[0]
-
-    def load(self) -> Any:
-        order = f'{self.root}/byteorder'
-        if order in self.archive.NameToInfo and self._read(order) != b'little':
-            raise CheckpointError('it was saved on a machine with another '
-                                  'byte order; save it anew on this one')
-        pickled = io.BytesIO(self._read(self.main))
-        return WeightsUnpickler(pickled, self.num_bytes, self._storage).load()
-
-    def _storage(self, key: str, dtype: torch.dtype, size: int,
-                 saved_on: str) -> Storage:
-        name = f'{self.root}/data/{key}'
-        entry = self.archive.NameToInfo.get(name)
+    def storage(key: str, dtype: torch.dtype, size: int,
+                saved_on: str) -> Storage:
+        name = f'{root}/data/{key}'
+        entry = archive.NameToInfo.get(name)
         held = 0 if entry is None else entry.file_size
         if size > held:
             raise CheckpointError(
                 f'its storage {key} claims {size} bytes, but holds {held}; '
                 'it is damaged or made to crash the reader')
-        if self.place is None:
-            return Storage(_on_meta(size), dtype)
-        data = torch.empty(held, dtype=torch.uint8)
-        self._read_into(name, memoryview(data.numpy()))
-        return Storage(self.place(data[:size], saved_on), dtype)
+        if place is None:
+            return Storage(_empty(size, 'meta'), dtype)
+        data = np.frombuffer(_read(archive, name), np.uint8).copy() if (
+            held) else np.empty(0, np.uint8)
+        return Storage(place(torch.from_numpy(data)[:size], saved_on), dtype)
 
-    def _read(self, name: str) -> bytes:
-        data = bytearray(self.archive.NameToInfo[name].file_size)
-        self._read_into(name, memoryview(data))
-        return bytes(data)
-
-    def _read_into(self, name: str, target: memoryview) -> None:
-        try:
-            with self.archive.open(name) as stream:
-                done = 0
-                while done < len(target):
-                    chunk = stream.read(min(_CHUNK, len(target) - done))
-                    if not chunk:
-                        raise EOFError
-                    target[done:done + len(chunk)] = chunk
-                    done += len(chunk)
-                stream.read(1)  # reaches the end, where the CRC is compared
-        except _DAMAGED:
-            raise CheckpointError(
-                f'it is damaged: the checksum of its entry {name} is wrong; '
-                'download it again') from None
+    order = f'{root}/byteorder'
+    if order in archive.NameToInfo and _read(archive, order) != b'little':
+        raise _other_order()
+    pickled = io.BytesIO(_read(archive, main))
+    return WeightsUnpickler(pickled, num_bytes, storage).load()
 
 
-def _on_meta(size: int) -> Tensor:
-    return torch.empty(size, dtype=torch.uint8, device='meta')
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return an entry; zipfile compares the CRC, but not the length."""
+    try:
+        data = archive.read(name)
+        if len(data) != archive.getinfo(name).file_size:
+            raise EOFError
+    except _DAMAGED:
+        raise CheckpointError(
+            f'it is damaged: the checksum of its entry {name} is wrong; '
+            'download it again') from None
+    return data
+
+
+def _empty(size: int, device: str = 'cpu') -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device=device)
+
+
+def _other_order() -> CheckpointError:
+    return CheckpointError('it was saved on a machine with another byte '
+                           'order; save it anew on this one')
 
 
 def _main_entry(entries: List[zipfile.ZipInfo], num_bytes: int) -> str:
@@ -154,8 +139,7 @@ def load_legacy(source: IO[bytes], num_bytes: int, place: Place) -> Any:
     def storage(key: str, dtype: torch.dtype, size: int,
                 saved_on: str) -> Storage:
         storages[key] = Storage(
-            _on_meta(size) if place is None else torch.empty(
-                size, dtype=torch.uint8), dtype)
+            _empty(size, 'meta' if place is None else 'cpu'), dtype)
         return storages[key]
 
     def load() -> Any:
@@ -168,8 +152,7 @@ def load_legacy(source: IO[bytes], num_bytes: int, place: Place) -> Any:
     load()  # protocol
     system = load()
     if not (isinstance(system, dict) and system.get('little_endian') is True):
-        raise CheckpointError('it was saved on a machine with another byte '
-                              'order; save it anew on this one')
+        raise _other_order()
     content, keys = load(), load()
     if not isinstance(keys, list) or set(keys) != set(storages):
         raise CheckpointError('it is truncated or damaged: it lists other '

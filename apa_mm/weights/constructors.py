@@ -1,12 +1,13 @@
 """What the names in a checkpoint build: plain data, argument by argument.
 
-Files choose the arguments, so every constructor here checks all of them and
-says why it cannot be misused: tensors stay inside their storage, arrays hold
-numbers and exactly their bytes, keys of a dict are plain values (the hash of
-nested tuples can take for ever), and what copies something is counted.
+Files choose the arguments, so every constructor checks all of them: tensors
+stay inside their storage, arrays hold numbers and exactly their bytes, keys
+of a dict are plain values (the hash of nested tuples can take for ever), and
+what copies something is counted.
 """
 import collections
 import math
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Tuple
 
 import numpy as np
@@ -44,43 +45,64 @@ _WORK = 16
 _SHARING = 16
 
 
+@dataclass(frozen=True, eq=False)
 class Storage:
-    """Memory of one or several tensors.
+    """Memory of tensors: its bytes (uint8, any device), and what they are."""
 
-    Args:
-        data (Tensor): Its bytes, uint8, on any device.
-        dtype (torch.dtype): What they are.
-    """
-
-    def __init__(self, data: Tensor, dtype: torch.dtype) -> None:
-        self.data = data
-        self.dtype = dtype
+    data: Tensor
+    dtype: torch.dtype
 
 
+@dataclass(frozen=True, eq=False)
 class Name:
     """Stands for a class that a file may name but not call."""
 
-    def __init__(self, name: str, dtype: Optional[torch.dtype] = None) -> None:
-        self.name = name
-        self.dtype = dtype
+    name: str
+    dtype: Optional[torch.dtype] = None
 
 
 class Constructors:
-    """Everything that a file may name.
+    """Everything that a file of ``num_bytes`` bytes may name.
 
-    Attributes:
-        answers (dict[str, Any]): What stands for each name. A function may
-            be called by the file; a :class:`Name` may not.
-
-    Args:
-        num_bytes (int): Size of the whole file: no storage or tensor may
-            claim more.
+    ``answers`` has what stands for each name: a function may be called by
+    the file, a :class:`Name` may not.
     """
 
     def __init__(self, num_bytes: int) -> None:
         self._num_bytes = num_bytes
         self._claimed = self._work = 0
-        self.answers = self._list_answers()
+        self.answers: Dict[str, Any] = {
+            f'torch.{k}': Name(k, dtype) for k, dtype in _STORAGES.items()
+        }
+        self.answers.update({
+            full: Name(full.rpartition('.')[2]) for full in _CLASSES
+        })
+        for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+            self.answers[f'{module}._reconstruct'] = lambda *_: np.empty(0)
+            self.answers[f'{module}.scalar'] = _scalar
+        self.answers.update({
+            'torch.storage.UntypedStorage':
+            self.answers['torch.UntypedStorage'],
+            'torch._utils._rebuild_tensor': self.tensor,
+            'torch._utils._rebuild_tensor_v2': self.tensor,
+            'torch._utils._rebuild_tensor_v3': self.typed_tensor,
+            'torch._utils._rebuild_parameter': _parameter,
+            'torch._utils._rebuild_parameter_with_state': _parameter,
+            'torch._tensor._rebuild_from_type_v2': self.from_type,
+            'torch.Size': self.size,
+            # A word and a number, nothing is opened.
+            'torch.device': lambda *place: torch.device(*place),
+            'numpy.dtype': _dtype,
+            '_codecs.encode': self.encode,
+            'collections.OrderedDict': self.ordered_dict,
+            'collections.Counter': self.counter,
+            'builtins.set': self.make_set,
+            'builtins.frozenset': self.make_set,
+            'builtins.bytes': lambda: b'',
+            'builtins.complex': lambda a, b: complex(float(a), float(b)),
+            'builtins.slice': _slice,
+            'builtins.getattr': _known_method,
+        })
 
     def spend(self, items: int) -> None:
         """Count work that the length of the pickle does not bound."""
@@ -96,39 +118,6 @@ class Constructors:
                 f'its header claims {claimed:.3g} bytes of weights, but the '
                 f'file has {self._num_bytes}; it is damaged or made to fill '
                 'the memory')
-
-    def _list_answers(self) -> Dict[str, Any]:
-        kinds: Dict[str, Any] = {
-            f'torch.{k}': Name(k, dtype)
-            for k, dtype in _STORAGES.items()
-        }
-        kinds['torch.storage.UntypedStorage'] = kinds['torch.UntypedStorage']
-        for full in _CLASSES:
-            kinds[full] = Name(full.rpartition('.')[2])
-        for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-            kinds[f'{module}._reconstruct'] = _empty_array
-            kinds[f'{module}.scalar'] = _scalar
-        return {
-            **kinds,
-            'torch._utils._rebuild_tensor': self.tensor,
-            'torch._utils._rebuild_tensor_v2': self.tensor,
-            'torch._utils._rebuild_tensor_v3': self.typed_tensor,
-            'torch._utils._rebuild_parameter': _parameter,
-            'torch._utils._rebuild_parameter_with_state': _parameter,
-            'torch._tensor._rebuild_from_type_v2': self.from_type,
-            'torch.Size': self.size,
-            'torch.device': _device,
-            'numpy.dtype': _dtype,
-            '_codecs.encode': self.encode,
-            'collections.OrderedDict': self.ordered_dict,
-            'collections.Counter': self.counter,
-            'builtins.set': self.make_set,
-            'builtins.frozenset': self.make_set,
-            'builtins.bytes': _no_bytes,
-            'builtins.complex': _complex,
-            'builtins.slice': _slice,
-            'builtins.getattr': _known_method,
-        }
 
     def tensor(self, storage: Storage, offset: int, size: Tuple[int, ...],
                stride: Tuple[int, ...], requires_grad: bool = False,
@@ -232,14 +221,6 @@ def _parameter(data: Tensor, requires_grad: bool = True, hooks: Any = None,
     return nn.Parameter(data.detach(), requires_grad is True)
 
 
-def _device(*place: Any) -> torch.device:
-    return torch.device(*place)  # a word and a number, nothing is opened
-
-
-def _empty_array(kind: Any, *_: Any) -> np.ndarray:
-    return np.empty(0)
-
-
 def _dtype(name: str, *_: Any) -> np.dtype:
     if name not in _DTYPES:
         raise CheckpointError(f'it holds an array of kind {name!r}; only '
@@ -255,14 +236,6 @@ def _scalar(dtype: np.dtype, data: bytes) -> np.generic:
     return np.frombuffer(data, dtype)[0]
 
 
-def _no_bytes() -> bytes:
-    return b''
-
-
-def _complex(real: float, imaginary: float) -> complex:
-    return complex(float(real), float(imaginary))
-
-
 def _slice(*bounds: Any) -> slice:
     if not all(n is None or type(n) is int for n in bounds):
         raise CheckpointError('it holds a slice that is none')
@@ -274,20 +247,14 @@ def _known_method(owner: Any, name: str) -> Callable:
         from mmengine.logging import HistoryBuffer
         from mmengine.optim.scheduler.param_scheduler import \
             OneCycleParamScheduler
-        for kind in (HistoryBuffer, OneCycleParamScheduler):
-            if kind.__name__ == owner.name:
-                return getattr(kind, name)
+        kinds = (HistoryBuffer, OneCycleParamScheduler)
+        return getattr(
+            next(k for k in kinds if k.__name__ == owner.name), name)
     raise CheckpointError(
         f'its pickle asks for attribute {name!r}, but only the statistics '
         'methods of HistoryBuffer and the annealing methods of '
         'OneCycleParamScheduler are allowed; do not load this file unless you '
         'know who made it')
-
-
-def new_history() -> Any:
-    """Return an empty HistoryBuffer."""
-    from mmengine.logging import HistoryBuffer
-    return HistoryBuffer()
 
 
 def fill_history(buffer: Any, state: dict) -> None:

@@ -2,9 +2,8 @@
 
 A pickle is a program: it calls what it names. :class:`WeightsUnpickler` takes
 the instructions that ``torch.save`` and mmengine write, and answers names by
-:mod:`~apa_mm.weights.constructors` alone. The real classes and functions are
-never within a file's reach, nor is torch's list of allowed globals needed,
-which is global state and differs between versions of torch.
+:mod:`~apa_mm.weights.constructors` alone, not by torch's list of allowed
+globals, which differs between versions of torch.
 """
 import argparse
 import collections
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 
 from .constructors import (Constructors, Name, Storage, are_sizes, checked_key,
-                           fill_array, fill_history, new_history)
+                           fill_array, fill_history)
 from .errors import CheckpointError
 
 __all__ = ['WeightsUnpickler', 'check_nesting']
@@ -42,12 +41,8 @@ class _Instructions(dict):
 class WeightsUnpickler(pickle._Unpickler):
     """Build what a pickle holds, of known constructors alone.
 
-    Args:
-        stream (IO[bytes]): Where the pickle starts.
-        num_bytes (int): Size of the whole file; no storage or tensor may
-            claim more.
-        load_storage (Callable): Gets key, dtype, bytes claimed and the place
-            where it was ('cpu', 'cuda:0'), and returns a :class:`Storage`.
+    ``num_bytes`` is the size of the whole file. ``load_storage`` gets key,
+    dtype, bytes claimed and the place where it was ('cpu', 'cuda:0').
     """
 
     dispatch = _Instructions({
@@ -129,7 +124,8 @@ class WeightsUnpickler(pickle._Unpickler):
             if kind.name == 'Namespace':
                 return self.append(argparse.Namespace())
             if kind.name == 'HistoryBuffer':
-                return self.append(new_history())
+                from mmengine.logging import HistoryBuffer
+                return self.append(HistoryBuffer())
         elif id(kind) in self._callable and isinstance(kind, type):
             return self.append(kind.__new__(kind, *args))  # the user's own
         raise CheckpointError('its pickle makes an object of a class that it '
@@ -145,25 +141,19 @@ class WeightsUnpickler(pickle._Unpickler):
             if state[1] in ('<', '|', '=') and not any(state[2:5]):
                 return None
         elif id(type(target)) in self._callable:  # the user's own
-            return self._build_users_own(target, state)
+            if hasattr(target, '__setstate__'):
+                return target.__setstate__(state)
+            return vars(target).update(state)
         elif isinstance(state, dict) and all(type(k) is str for k in state):
             self._build_from.spend(len(state))
-            if type(target) is collections.OrderedDict and (
-                    set(state) <= {'_metadata'}):
-                return vars(target).update(state)
-            if type(target) is argparse.Namespace:
+            if type(target) is argparse.Namespace or (
+                    type(target) is collections.OrderedDict
+                    and set(state) <= {'_metadata'}):
                 return vars(target).update(state)
             if type(target).__name__ == 'HistoryBuffer':
                 return fill_history(target, state)
         raise CheckpointError('its pickle gives an object a state that it '
                               'cannot have; it is damaged or hostile')
-
-    @staticmethod
-    def _build_users_own(target: Any, state: Any) -> None:
-        if hasattr(target, '__setstate__'):
-            target.__setstate__(state)
-        else:
-            vars(target).update(state)
 
     def _set_items(self, pairs: List[Any]) -> None:
         target = self.stack[-1]
@@ -180,23 +170,23 @@ class WeightsUnpickler(pickle._Unpickler):
                                   'not use it')
         self.stack[-1].extend(items)
 
-    def _set_item(self) -> None:
-        pair = self.stack[-2:]
-        del self.stack[-2:]
-        self._set_items(pair)
-
-    def _append_item(self) -> None:
-        self._append_items([self.stack.pop()])
+    def _items(self, count: int) -> List[Any]:
+        """Take items off the stack, or all above the mark."""
+        if count == 0:
+            return self.pop_mark()
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        return items
 
     dispatch[pickle.REDUCE[0]] = _reduce
     dispatch[pickle.NEWOBJ[0]] = _new
     dispatch[pickle.BUILD[0]] = _build
-    dispatch[pickle.SETITEM[0]] = _set_item
-    dispatch[pickle.SETITEMS[0]] = lambda self: self._set_items(
-        self.pop_mark())
-    dispatch[pickle.APPEND[0]] = _append_item
+    dispatch[pickle.SETITEM[0]] = lambda self: self._set_items(self._items(2))
+    dispatch[pickle.SETITEMS[0]] = lambda self: self._set_items(self._items(0))
+    dispatch[pickle.APPEND[0]] = lambda self: self._append_items(
+        self._items(1))
     dispatch[pickle.APPENDS[0]] = lambda self: self._append_items(
-        self.pop_mark())
+        self._items(0))
 
 
 def _users_own(full: str) -> Any:

@@ -1,9 +1,6 @@
 """Read checkpoint files from anywhere without running what is in them.
 
-All ways into the package end here: conversion and inspection call
-:func:`read_checkpoint`, and mmengine's own loading does
-(:mod:`~apa_mm.weights.mmengine_loader`). The form of a file is told by its
-first bytes, never by its name.
+The form of a file is told by its first bytes, never by its name.
 """
 import hashlib
 import json
@@ -16,7 +13,7 @@ from .archives import Place, load_archive, load_legacy
 from .errors import CheckpointError
 from .pickles import check_nesting
 
-__all__ = ['MAX_FILE_BYTES', 'RawCheckpoint', 'read_checkpoint', 'sha256_of']
+__all__ = ['RawCheckpoint', 'read_checkpoint', 'read_stream']
 
 #: Far above any network that these tools know (the largest takes 0.9 GB with
 #: its optimizer); a larger file is a mistake or an attack on memory.
@@ -55,16 +52,11 @@ class RawCheckpoint(NamedTuple):
     @property
     def sha256(self) -> str:
         """str: Digest of the file."""
-        return sha256_of(self.path)
-
-
-def sha256_of(path: str) -> str:
-    """Return the SHA-256 of a file in hex digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as stream:
-        while chunk := stream.read(2**24):
-            digest.update(chunk)
-    return digest.hexdigest()
+        digest = hashlib.sha256()
+        with open(self.path, 'rb') as stream:
+            while chunk := stream.read(2**24):
+                digest.update(chunk)
+        return digest.hexdigest()
 
 
 def read_checkpoint(path: str, map_location: Any = 'cpu') -> RawCheckpoint:
