@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .constructors import Storage
-from .errors import CheckpointError
+from .errors import CheckpointError, require
 from .pickles import WeightsUnpickler
 
 __all__ = ['Place', 'load_archive', 'load_legacy']
@@ -23,6 +23,10 @@ MAX_PICKLE_BYTES = 512 * 2**20
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, OSError,
             RuntimeError, ValueError, struct.error, zlib.error)
+
+
+_OTHER_ORDER = ('it was saved on a machine with another byte order; save it '
+                'anew on this one')
 
 
 def load_archive(stream: IO[bytes], num_bytes: int, place: Place) -> Any:
@@ -41,8 +45,7 @@ def load_archive(stream: IO[bytes], num_bytes: int, place: Place) -> Any:
         name = f'{root}/data/{key}'
         entry = archive.NameToInfo.get(name)
         held = 0 if entry is None else entry.file_size
-        if size > held:
-            raise CheckpointError(
+        require(size <= held,
                 f'its storage {key} claims {size} bytes, but holds {held}; '
                 'it is damaged or made to crash the reader')
         if place is None:
@@ -52,8 +55,8 @@ def load_archive(stream: IO[bytes], num_bytes: int, place: Place) -> Any:
         return Storage(place(torch.from_numpy(data)[:size], saved_on), dtype)
 
     order = f'{root}/byteorder'
-    if order in archive.NameToInfo and _read(archive, order) != b'little':
-        raise _other_order()
+    require(order not in archive.NameToInfo
+            or _read(archive, order) == b'little', _OTHER_ORDER)
     pickled = io.BytesIO(_read(archive, main))
     return WeightsUnpickler(pickled, num_bytes, storage).load()
 
@@ -75,39 +78,30 @@ def _empty(size: int, device: str = 'cpu') -> Tensor:
     return torch.empty(size, dtype=torch.uint8, device=device)
 
 
-def _other_order() -> CheckpointError:
-    return CheckpointError('it was saved on a machine with another byte '
-                           'order; save it anew on this one')
-
-
 def _main_entry(entries: List[zipfile.ZipInfo], num_bytes: int) -> str:
     """Return the name of the pickle in an archive of the right form."""
     packed = [
         entry.filename for entry in entries
         if entry.compress_type or entry.flag_bits & 1
     ]
-    if packed:
-        raise CheckpointError(
-            f'its entry {packed[0]} is compressed, which torch.save never '
-            'does and which can hide any amount of data; do not use it')
+    require(not packed,
+            f'its entry {"".join(packed[:1])} is compressed, which torch.save '
+            'never does and which can hide any amount of data; do not use it')
     claimed = sum(entry.file_size for entry in entries)
-    if claimed > num_bytes:
-        raise CheckpointError(
+    require(claimed <= num_bytes,
             f'its entries claim {claimed:.3g} bytes in a file of {num_bytes}; '
             'it is damaged or made to fill the memory')
     names = [entry.filename for entry in entries]
     roots = {name.split('/')[0] for name in names}
     mains = [e for e in entries if e.filename.endswith('/data.pkl')]
-    if len(set(names)) < len(names) or len(roots) != 1 or len(mains) != 1:
-        raise CheckpointError('its zip archive is not of the form that '
-                              'torch.save writes; save the state dict anew')
-    if any(name.split('/')[1:2] in (['code'], ['constants.pkl'])
-           for name in names):
-        raise CheckpointError(
-            'it is a TorchScript program, not a checkpoint; save '
-            "the module's state_dict() with torch.save instead")
-    if mains[0].file_size > MAX_PICKLE_BYTES:
-        raise CheckpointError(
+    require(len(set(names)) == len(names) and len(roots) == len(mains) == 1,
+            'its zip archive is not of the form that torch.save writes; save '
+            'the state dict anew')
+    require(all(name.split('/')[1:2] not in (['code'], ['constants.pkl'])
+                for name in names),
+            'it is a TorchScript program, not a checkpoint; save the '
+            "module's state_dict() with torch.save instead")
+    require(mains[0].file_size <= MAX_PICKLE_BYTES,
             f'its pickle has {mains[0].file_size / 2**20:.0f} MiB, more '
             f'than the {MAX_PICKLE_BYTES / 2**20:.0f} that one may have')
     return mains[0].filename
@@ -136,8 +130,7 @@ def load_legacy(source: IO[bytes], num_bytes: int, place: Place) -> Any:
     stream = _Bounded(source, num_bytes)
     storages: Dict[str, Storage] = {}
 
-    def storage(key: str, dtype: torch.dtype, size: int,
-                saved_on: str) -> Storage:
+    def storage(key: str, dtype: torch.dtype, size: int, _: str) -> Storage:
         storages[key] = Storage(
             _empty(size, 'meta' if place is None else 'cpu'), dtype)
         return storages[key]
@@ -145,18 +138,17 @@ def load_legacy(source: IO[bytes], num_bytes: int, place: Place) -> Any:
     def load() -> Any:
         return WeightsUnpickler(stream, num_bytes, storage).load()
 
-    if load() != LEGACY_MAGIC:
-        raise CheckpointError(
+    require(load() == LEGACY_MAGIC,
             'it is a bare pickle, not a file of torch.save; ask for a file '
             'made by torch.save(model.state_dict(), ...)')
     load()  # protocol
     system = load()
-    if not (isinstance(system, dict) and system.get('little_endian') is True):
-        raise _other_order()
+    require(isinstance(system, dict) and system.get('little_endian') is True,
+            _OTHER_ORDER)
     content, keys = load(), load()
-    if not isinstance(keys, list) or set(keys) != set(storages):
-        raise CheckpointError('it is truncated or damaged: it lists other '
-                              'storages than it uses; download it again')
+    require(isinstance(keys, list) and set(keys) == set(storages),
+            'it is truncated or damaged: it lists other storages than it '
+            'uses; download it again')
     for key in keys if place is not None else []:
         target = storages[key]
         data = target.data.numpy()

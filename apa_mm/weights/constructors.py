@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError
+from .errors import CheckpointError, require
 
 __all__ = ['Constructors', 'Name', 'Storage']
 
@@ -107,14 +107,13 @@ class Constructors:
     def spend(self, items: int) -> None:
         """Count work that the length of the pickle does not bound."""
         self._work += items
-        if self._work > max(2**20, _WORK * self._num_bytes):
-            raise CheckpointError('its pickle copies the same values again '
-                                  'and again; it is made to fill the memory')
+        require(self._work <= max(2**20, _WORK * self._num_bytes),
+                'its pickle copies the same values again and again; it is '
+                'made to fill the memory')
 
     def check_claim(self, claimed: int, sharing: int = 1) -> None:
         """Refuse more bytes than ``sharing`` times the file has."""
-        if claimed > sharing * self._num_bytes:
-            raise CheckpointError(
+        require(claimed <= sharing * self._num_bytes,
                 f'its header claims {claimed:.3g} bytes of weights, but the '
                 f'file has {self._num_bytes}; it is damaged or made to fill '
                 'the memory')
@@ -131,32 +130,29 @@ class Constructors:
                      requires_grad: bool, hooks: Any, dtype: torch.dtype,
                      metadata: Any = None) -> Tensor:
         """Answer ``torch._utils._rebuild_tensor_v3``."""
-        if not (type(storage) is Storage and isinstance(dtype, torch.dtype)
+        require(type(storage) is Storage and isinstance(dtype, torch.dtype)
                 and isinstance(size, tuple) and isinstance(stride, tuple)
                 and len(size) == len(stride) <= 64 and not metadata
-                and are_sizes((offset, *size, *stride))):
-            raise CheckpointError('one of its tensors is none of torch.save; '
-                                  'it is damaged')
+                and are_sizes((offset, *size, *stride)),
+                'one of its tensors is none of torch.save; it is damaged')
         claimed = math.prod(size) * dtype.itemsize
         self._claimed += claimed
         self.check_claim(claimed)
         self.check_claim(self._claimed, _SHARING)
         last = offset + sum(
             (n - 1) * step for n, step in zip(size, stride, strict=True))
-        held = storage.data.numel()
-        if claimed and (last + 1) * dtype.itemsize > held:
-            raise CheckpointError(
-                f'a tensor of shape {tuple(size)} reaches beyond the {held} '
-                'bytes of its storage; the file is damaged or made to crash '
-                'the reader')
-        if storage.data.is_meta:
+        data = storage.data
+        require(not claimed or (last + 1) * dtype.itemsize <= data.numel(),
+                f'a tensor of shape {tuple(size)} reaches beyond the '
+                f'{data.numel()} bytes of its storage; the file is damaged or '
+                'made to crash the reader')
+        if data.is_meta:
             value = torch.empty_strided(
                 size, stride, dtype=dtype, device='meta')
         else:
-            value = torch.empty(0, dtype=dtype, device=storage.data.device)
+            value = torch.empty(0, dtype=dtype, device=data.device)
             if claimed:
-                value.set_(storage.data.untyped_storage(), offset, size,
-                           stride)
+                value.set_(data.untyped_storage(), offset, size, stride)
             else:
                 value = value.reshape(size)
         return value.requires_grad_() if requires_grad is True else value
@@ -164,15 +160,14 @@ class Constructors:
     def from_type(self, function: Any, kind: Any, args: tuple,
                   state: Any) -> Tensor:
         """Answer ``_rebuild_from_type_v2``; attributes are left out."""
-        if function not in (self.tensor, self.typed_tensor, _parameter):
-            raise CheckpointError('it holds a tensor of a kind of its own')
+        require(function in (self.tensor, self.typed_tensor, _parameter),
+                'it holds a tensor of a kind of its own')
         return function(*args)
 
     def encode(self, text: str, encoding: str = 'latin1') -> bytes:
         """Answer ``_codecs.encode``, by which bytes are written."""
-        if type(text) is not str or encoding not in ('latin1', 'latin-1'):
-            raise CheckpointError('its pickle encodes text in a way that '
-                                  'bytes are not written')
+        require(type(text) is str and encoding in ('latin1', 'latin-1'),
+                'its pickle encodes text in a way that bytes are not written')
         self.spend(len(text))
         return text.encode('latin1')
 
@@ -185,9 +180,9 @@ class Constructors:
     def counter(self, counts: dict) -> collections.Counter:
         """Answer ``Counter``."""
         self.spend(len(counts))
-        if type(counts) is not dict or not all(
-                type(n) is int for n in counts.values()):
-            raise CheckpointError('it holds a Counter without counts')
+        require(type(counts) is dict
+                and all(type(n) is int for n in counts.values()),
+                'it holds a Counter without counts')
         return collections.Counter(counts)
 
     def make_set(self, items: list = ()) -> set:
@@ -198,8 +193,7 @@ class Constructors:
     def size(self, sizes: tuple) -> torch.Size:
         """Answer ``torch.Size``."""
         self.spend(len(sizes))
-        if not are_sizes(sizes):
-            raise CheckpointError('it holds a size that is none')
+        require(are_sizes(sizes), 'it holds a size that is none')
         return torch.Size(sizes)
 
 
@@ -210,9 +204,9 @@ def are_sizes(values: tuple) -> bool:
 
 def checked_key(key: Any) -> Any:
     """Return a key of a dict or set, if its hash is plain."""
-    if type(key) not in _KEYS:
-        raise CheckpointError(f'it has a {type(key).__name__} where a name or '
-                              'number is due; it is damaged or hostile')
+    require(type(key) in _KEYS,
+            f'it has a {type(key).__name__} where a name or number is due; '
+            'it is damaged or hostile')
     return key
 
 
@@ -222,23 +216,21 @@ def _parameter(data: Tensor, requires_grad: bool = True, hooks: Any = None,
 
 
 def _dtype(name: str, *_: Any) -> np.dtype:
-    if name not in _DTYPES:
-        raise CheckpointError(f'it holds an array of kind {name!r}; only '
-                              'numbers are taken')
+    require(name in _DTYPES,
+            f'it holds an array of kind {name!r}; only numbers are taken')
     return np.dtype(name)
 
 
 def _scalar(dtype: np.dtype, data: bytes) -> np.generic:
-    if not (isinstance(dtype, np.dtype) and type(data) is bytes
-            and len(data) == dtype.itemsize):
-        raise CheckpointError('one of its numbers has another size than its '
-                              'bytes')
+    require(isinstance(dtype, np.dtype) and type(data) is bytes
+            and len(data) == dtype.itemsize,
+            'one of its numbers has another size than its bytes')
     return np.frombuffer(data, dtype)[0]
 
 
 def _slice(*bounds: Any) -> slice:
-    if not all(n is None or type(n) is int for n in bounds):
-        raise CheckpointError('it holds a slice that is none')
+    require(all(n is None or type(n) is int for n in bounds),
+            'it holds a slice that is none')
     return slice(*bounds)
 
 
@@ -260,10 +252,10 @@ def _known_method(owner: Any, name: str) -> Callable:
 def fill_history(buffer: Any, state: dict) -> None:
     """Set the scalars; the statistics of a buffer stay mmengine's own."""
     values, counts = state['_log_history'], state['_count_history']
-    if not (isinstance(values, np.ndarray) and isinstance(counts, np.ndarray)
+    require(isinstance(values, np.ndarray) and isinstance(counts, np.ndarray)
             and values.shape == counts.shape and values.ndim == 1
-            and type(state['max_length']) is int):
-        raise CheckpointError('its log has other values than scalars')
+            and type(state['max_length']) is int,
+            'its log has other values than scalars')
     buffer.max_length = state['max_length']
     buffer._log_history, buffer._count_history = values, counts
 
@@ -271,10 +263,9 @@ def fill_history(buffer: Any, state: dict) -> None:
 def fill_array(array: np.ndarray, state: Any) -> None:
     """Give an array its (version, shape, dtype, order, bytes)."""
     _, shape, dtype, fortran, data = state
-    if not (type(shape) is tuple and are_sizes(shape)
-            and len(shape) <= 32 and isinstance(dtype, np.dtype)
-            and type(fortran) is bool and type(data) is bytes
-            and len(data) == math.prod(shape) * dtype.itemsize):
-        raise CheckpointError('one of its arrays has another size than '
-                              'its bytes')
+    require(type(shape) is tuple and are_sizes(shape) and len(shape) <= 32
+            and isinstance(dtype, np.dtype) and type(fortran) is bool
+            and type(data) is bytes
+            and len(data) == math.prod(shape) * dtype.itemsize,
+            'one of its arrays has another size than its bytes')
     array.__setstate__((1, shape, dtype, fortran, data))

@@ -1,10 +1,6 @@
-"""Hold a state dict against a model, before any of it is applied.
-
-mmengine loads with ``strict=False``: whatever does not fit is left out with a
-warning, and training goes on from random numbers.
-"""
+"""Hold a state dict against a model, before any of it is applied."""
 import copy
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Set
 
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -121,15 +117,6 @@ def is_finite(value: Tensor) -> bool:
             or bool(torch.isfinite(value).all()))
 
 
-class _Progress(NamedTuple):
-    """Names seen so far; ``used`` are those of the file that found a home."""
-
-    matched: List[str]
-    missing: List[str]
-    reshaped: List[str]
-    used: List[str]
-
-
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the model inside DDP and test-time-augmentation wrappers."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
@@ -158,38 +145,35 @@ def rehearse_loading(model: nn.Module,
         Comparison(matched=[], missing=['bias'], unexpected=[], \
 reshaped=['weight'])
     """
-    progress = _Progress([], [], [], [])
-    metadata = getattr(state_dict, '_metadata', {})
-    _rehearse(model, dict(state_dict), '', metadata, progress)
-    used = set(progress.used)
-    return Comparison(
-        matched=progress.matched,
-        missing=[
-            name for name in progress.missing
-            if not name.endswith('num_batches_tracked')
-        ],
-        unexpected=[name for name in state_dict if name not in used],
-        reshaped=progress.reshaped)
+    found = Comparison([], [], [], [])
+    unused = set(state_dict)
+    _rehearse(model, dict(state_dict), '',
+              getattr(state_dict, '_metadata', {}), found, unused)
+    return found._replace(
+        missing=[n for n in found.missing
+                 if not n.endswith('num_batches_tracked')],
+        unexpected=[name for name in state_dict if name in unused])
 
 
 def _rehearse(module: nn.Module, state: Dict[str, Tensor], prefix: str,
-              metadata: dict, progress: _Progress) -> None:
+              metadata: dict, found: Comparison, unused: Set[str]) -> None:
     if _loads_its_own_way(module):
         before = set(state)
         module = _try_on_copy(module, state, prefix, metadata)
-        progress.used.extend(before - set(state))
+        unused -= before - set(state)
     for name, tensor in _own_tensors(module).items():
         key = prefix + name
+        unused.discard(key)
         if key not in state:
-            progress.missing.append(key)
-            continue
-        progress.used.append(key)
-        same = state[key].shape == tensor.shape
-        (progress.matched if same else progress.reshaped).append(key)
+            found.missing.append(key)
+        elif state[key].shape == tensor.shape:
+            found.matched.append(key)
+        else:
+            found.reshaped.append(key)
     for name, child in module.named_children():
         start = f'{prefix}{name}.'
         inside = {k: v for k, v in state.items() if k.startswith(start)}
-        _rehearse(child, inside, start, metadata, progress)
+        _rehearse(child, inside, start, metadata, found, unused)
 
 
 def _own_tensors(module: nn.Module) -> Dict[str, Tensor]:

@@ -15,7 +15,7 @@ import torch
 
 from .constructors import (Constructors, Name, Storage, are_sizes, checked_key,
                            fill_array, fill_history)
-from .errors import CheckpointError
+from .errors import CheckpointError, require
 
 __all__ = ['WeightsUnpickler', 'check_nesting']
 
@@ -94,13 +94,12 @@ class WeightsUnpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> Storage:
         """Return the storage of ('storage', type, key, place, items)."""
-        if not (isinstance(pid, tuple) and len(pid) in (5, 6)
+        require(isinstance(pid, tuple) and len(pid) in (5, 6)
                 and pid[0] == 'storage' and isinstance(pid[1], Name)
                 and isinstance(pid[1].dtype, torch.dtype)
                 and isinstance(pid[2], str) and isinstance(pid[3], str)
-                and are_sizes(pid[4:5]) and pid[5:] in ((), (None, ))):
-            raise CheckpointError('it refers to data in a way that torch.save '
-                                  'does not')
+                and are_sizes(pid[4:5]) and pid[5:] in ((), (None, )),
+                'it refers to data in a way that torch.save does not')
         dtype, key, place, items = pid[1].dtype, *pid[2:5]
         if key not in self._storages:
             size = items * dtype.itemsize
@@ -112,9 +111,10 @@ class WeightsUnpickler(pickle._Unpickler):
     def _reduce(self) -> None:
         args = self.stack.pop()
         function = self.stack[-1]
-        if id(function) not in self._callable or isinstance(function, Name):
-            raise CheckpointError('its pickle calls what is no constructor of '
-                                  'weights or plain values; do not use it')
+        require(id(function) in self._callable
+                and not isinstance(function, Name),
+                'its pickle calls what is no constructor of weights or plain '
+                'values; do not use it')
         self.stack[-1] = function(*args)
 
     def _new(self) -> None:
@@ -157,17 +157,15 @@ class WeightsUnpickler(pickle._Unpickler):
 
     def _set_items(self, pairs: List[Any]) -> None:
         target = self.stack[-1]
-        if type(target) not in (dict, collections.OrderedDict,
-                                collections.Counter):
-            raise CheckpointError('its pickle stores items in what is no '
-                                  'dict; do not use it')
+        require(type(target) in (dict, collections.OrderedDict,
+                                 collections.Counter),
+                'its pickle stores items in what is no dict; do not use it')
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             target[checked_key(key)] = value
 
     def _append_items(self, items: List[Any]) -> None:
-        if type(self.stack[-1]) is not list:
-            raise CheckpointError('its pickle appends to what is no list; do '
-                                  'not use it')
+        require(type(self.stack[-1]) is list,
+                'its pickle appends to what is no list; do not use it')
         self.stack[-1].extend(items)
 
     def _items(self, count: int) -> List[Any]:
@@ -222,16 +220,14 @@ def check_nesting(content: Any) -> None:
             known = [sizes.get(id(child), (1, 0)) for child in inside]
             values = 1 + sum(count for count, _ in known)
             depth = 1 + max((level for _, level in known), default=0)
-            if values > MAX_VALUES or depth > MAX_DEPTH:
-                raise CheckpointError(
+            require(values <= MAX_VALUES and depth <= MAX_DEPTH,
                     'its values are nested without an end in reach; it is '
                     'damaged or made to keep the reader busy')
             sizes[id(node)] = values, depth
             open_ids.discard(id(node))
         elif inside:
-            if id(node) in open_ids:
-                raise CheckpointError('it holds itself; it is damaged or made '
-                                      'to keep the reader busy')
+            require(id(node) not in open_ids, 'it holds itself; it is damaged '
+                    'or made to keep the reader busy')
             open_ids.add(id(node))
             stack.append((node, True))
             stack += [(child, False) for child in inside
