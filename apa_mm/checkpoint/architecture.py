@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from apa_mm.backbones import APAResNet, APAResNetCIFAR
 from apa_mm.registry import MODELS
 from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
 
 __all__ = ['Architecture', 'Attention', 'read_architecture', 'shapes_of']
 
@@ -128,21 +129,17 @@ def read_architecture(tensors: Mapping[str, Tensor],
     stages = _count_blocks(tensors)
     deep_stem = 'conv1.0.weight' in tensors
     stem = tensors.get('conv1.0.weight' if deep_stem else 'conv1.weight')
-    if stem is None or stem.dim() != 4 or not stages:
-        raise CheckpointError('its backbone has no ResNet stem and stages; '
-                              'only ResNets can be converted by name')
+    require(stem is not None and stem.dim() == 4 and len(stages) > 0,
+            'its backbone has no ResNet stem and stages; only ResNets can be '
+            'converted by name')
     bottleneck = any(name.endswith('.conv3.weight') for name in tensors)
     cifar = len(stages) == 3 and stem.shape[0] == 16
     depth = _depth(stages, bottleneck, cifar)
     groups, base_width = _width(tensors) if bottleneck else (1, 64)
-    kind = backbone_type or 'apa_mm.APAResNet'
-    if cifar:
-        kind = CIFAR
-    elif deep_stem:
-        kind = 'apa_mm.APAResNetD'
+    kind = CIFAR if cifar else 'apa_mm.APAResNetD' if deep_stem else (
+        backbone_type or 'apa_mm.APAResNet')
     legacy = kind.endswith('Legacy')
-    if legacy and not bottleneck:
-        raise CheckpointError(
+    require(bottleneck or not legacy,
             'legacy SE-ResNet-18 and -34 have an activation before their '
             'attention that no block here has; use a bottleneck network')
     return Architecture(kind, depth, stages, bottleneck, stem.shape[1], groups,
@@ -174,10 +171,10 @@ def _width(tensors: Mapping[str, Tensor]) -> Tuple[int, int]:
     """Return groups and base width of the first bottleneck."""
     first, second = (
         tensors.get(f'layer1.0.conv{j}.weight') for j in (1, 2))
-    if first is None or second is None or {first.dim(), second.dim()} != {4}:
-        raise CheckpointError('it lacks the first two convolutions of '
-                              'layer1.0, or they have not four axes; the '
-                              'width of the network is read off them')
+    require(first is not None and second is not None
+            and first.dim() == second.dim() == 4,
+            'it lacks the first two convolutions of layer1.0, or they have '
+            'not four axes; the width of the network is read off them')
     groups = max(1, first.shape[0] // max(1, second.shape[1]))
     return groups, first.shape[0] // groups
 
@@ -216,8 +213,7 @@ def _reduction(tensors: Mapping[str, Tensor], prefix: str) -> int:
         if name.endswith(f'.attention.{prefix}fc1.weight')
         and weight.dim() == 2
     }
-    if len(ratios) != 1 or not min(ratios).is_integer():
-        raise CheckpointError(
+    require(len(ratios) == 1 and min(ratios).is_integer(),
             'the hidden widths of its attention have no common reduction '
             f'(channels over width: {sorted(ratios)}); ChannelAttention '
             'takes one for all blocks')

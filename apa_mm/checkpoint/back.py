@@ -3,7 +3,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from torch import Tensor
 
-from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
 
 from .contents import Facts
 from .convert import Conversion
@@ -24,8 +24,7 @@ def convert_back(
     Args:
         tensors (Mapping[str, Tensor]): Result of :func:`convert`.
         source (str): Name of the key table.
-        added (Sequence[str]): Our names to leave out, as in
-            ``LoadReport.added``.
+        added (Sequence[str]): Names of ours to leave out.
         head (str, optional): 'norm' for the authors' transposed classifier.
 
     Returns:
@@ -41,9 +40,8 @@ def convert_back(
         ({'fc.weight': tensor([[1., 1., 1.],
                 [1., 1., 1.]])}, [])
     """
-    if source not in TABLES:
-        raise CheckpointError(f'there is no key table {source!r}; expected '
-                              f'one of {", ".join(TABLES)}')
+    require(source in TABLES, f'there is no key table {source!r}; expected '
+            f'one of {", ".join(TABLES)}')
     table = TABLES[source]
     names = Names(table, table.prefixed is not False)
     bare = not any(n.startswith((BACKBONE, 'head.', 'neck.')) for n in tensors)
@@ -67,9 +65,9 @@ def convert_to_authors(tensors: Mapping[str, Tensor],
                        facts: Facts = Facts()) -> Conversion:
     """Give a network of ours the names of the authors' code."""
     source = recognise(tensors)
-    if source.table.name != 'apa_mm':
-        raise CheckpointError(f'it is of {source.table.title}; only networks '
-                              'of apa_mm can be given the authors\' names')
+    require(source.table.name == 'apa_mm',
+            f'it is of {source.table.title}; only networks of apa_mm can be '
+            "given the authors' names")
     table = facts.meta.get('table')
     if not str(table).startswith('authors-'):
         table = f'authors-{_task_of(tensors)}'

@@ -1,13 +1,14 @@
 """Find the weights in a checkpoint's content, and what it says of itself."""
 import argparse
 import json
+import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
 from apa_mm.weights.load_check import is_finite
 
 __all__ = ['Facts', 'Weights', 'check_finite', 'find_weights', 'plain_values']
@@ -18,6 +19,7 @@ ENTRIES = ('state_dict', 'model', 'ema_state_dict', 'model_ema',
 AVERAGED = ENTRIES[2:]
 #: Put before every name by DDP, EMA and torch.compile.
 WRAPPERS = ('module.', '_orig_mod.')
+_WRAPPED = re.compile(rf'^(?:{"|".join(map(re.escape, WRAPPERS))})+')
 #: Counters of averaged models.
 COUNTERS = ('n_averaged', 'steps')
 
@@ -74,14 +76,12 @@ def find_weights(content: Dict[str, Any],
         if short in COUNTERS and entry in AVERAGED:
             dropped[name] = 'counter of the moving average'
             continue
-        if short in tensors:
-            raise CheckpointError(
+        require(short not in tensors,
                 f'{short!r} is in the file twice, with and without the prefix '
                 f"{' or '.join(WRAPPERS)}; keep one of the two")
         tensors[short] = _plain(short, value)
-    if not tensors:
-        raise CheckpointError('its state dict is empty; name a file that '
-                              'holds weights')
+    require(bool(tensors),
+            'its state dict is empty; name a file that holds weights')
     facts = _facts(content, entry)
     if metadata:
         try:
@@ -105,41 +105,34 @@ def check_finite(tensors: Dict[str, Tensor]) -> List[str]:
 
 
 def _choose(content: Dict[str, Any], averaged: bool) -> str:
+    """Return the entry that holds the weights, '' for the content itself."""
     found = [key for key in ENTRIES if isinstance(content.get(key), dict)]
     if averaged:
         found = [key for key in found if key in AVERAGED]
-        if not found:
-            raise CheckpointError(
-                'it holds no moving average (expected one of '
+        require(bool(found), 'it holds no moving average (expected one of '
                 f'{", ".join(AVERAGED)}); leave out --ema')
     if found:
         return found[0]
-    if not any(isinstance(value, Tensor) for value in content.values()):
-        keys = ', '.join(sorted(map(str, content))[:6])
-        raise CheckpointError(
+    keys = ', '.join(sorted(map(str, content))[:6])
+    require(any(isinstance(value, Tensor) for value in content.values()),
             f'it holds no state dict (its entries: {keys}); expected one of '
             f'{", ".join(ENTRIES)}, or tensors by name')
     return ''
 
 
 def _strip(name: Any) -> str:
-    if not isinstance(name, str):
-        raise CheckpointError(f'its state dict has the name {name!r}, which '
-                              'is no text; save the state dict anew')
-    while name.startswith(WRAPPERS):
-        name = name[len(next(w for w in WRAPPERS if name.startswith(w))):]
-    return name
+    """Return a name without what wrappers put before it."""
+    require(isinstance(name, str), f'its state dict has the name {name!r}, '
+            'which is no text; save the state dict anew')
+    return _WRAPPED.sub('', name)
 
 
 def _plain(name: str, value: Any) -> Tensor:
-    """Return a tensor that owns its memory."""
-    if not isinstance(value, Tensor):
-        raise CheckpointError(
+    require(isinstance(value, Tensor),
             f'{name!r} is a {type(value).__name__}, not a tensor; name a file '
             'that holds a state dict')
-    if (value.layout != torch.strided or value.is_quantized or value.is_meta
-            or value.is_complex()):
-        raise CheckpointError(
+    require(value.layout == torch.strided and not (
+        value.is_quantized or value.is_meta or value.is_complex()),
             f'{name!r} is a {value.dtype} tensor of a special kind (sparse, '
             'quantized, complex or without data); expected dense floats or '
             'integers')

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from apa_mm.utils.checks import check_choice
 from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
 
 from .architecture import Architecture, Shape, read_architecture
 from .contents import Facts
@@ -78,16 +79,16 @@ def convert(tensors: Mapping[str, Tensor],
     source = recognise(tensors)
     report = LoadReport(source.table.name, to)
     ours = _rename(tensors, source, report)
-    head = _settle_head(ours, facts, report)
     architecture = _architecture(ours, source)
+    head = _settle_head(ours, facts, architecture, report)
     wanted: Dict[str, Shape] = {}
     if architecture is not None:
         architecture, wanted = _complete(ours, architecture, source, start,
                                          report)
-    if to == 'mmdet' and all(
-            name.split('.')[0] in ('backbone', 'head') for name in ours):
-        raise CheckpointError('it holds a classifier or backbone and no '
-                              'detector; use --to mmdet-backbone')
+    require(to != 'mmdet' or any(
+        name.split('.')[0] not in ('backbone', 'head') for name in ours),
+            'it holds a classifier or backbone and no detector; use --to '
+            'mmdet-backbone')
     _cut(ours, to, report)
     if architecture is not None:
         _compare(ours, wanted, to, architecture, head, source, report)
@@ -121,16 +122,17 @@ def _rename(tensors: Mapping[str, Tensor], source: Names,
 
 
 def _settle_head(ours: Dict[str, Tensor], facts: Facts,
+                 architecture: Optional[Architecture],
                  report: LoadReport) -> Optional[str]:
     """Find the kind of the classifier; turn the authors' transposed one."""
-    weight = ours.get('head.fc.weight')
+    name = 'head.fc.weight'
+    weight = ours.get(name)
     if weight is None:
         return None
-    features = _feature_size(ours)
+    features = None if architecture is None else architecture.feat_dim
     if weight.dim() == 2 and features == weight.shape[0] != weight.shape[1]:
-        ours['head.fc.weight'] = weight.t()
-        report.reshaped['head.fc.weight'] = (tuple(weight.shape),
-                                             tuple(weight.shape[::-1]))
+        ours[name] = weight.t()
+        report.reshaped[name] = tuple(weight.shape), tuple(weight.t().shape)
         if 'head.fc.bias' in ours:
             _drop(ours, 'head.fc.bias', report,
                   'bias that the normalised classifier never uses')
@@ -140,16 +142,6 @@ def _settle_head(ours: Dict[str, Tensor], facts: Facts,
     if 'head.fc.bias' not in ours:
         return 'cosine'
     return 'inv' if facts.head == 'inv' else 'linear'
-
-
-def _feature_size(ours: Mapping[str, Tensor]) -> Optional[int]:
-    """Return the channels of the last stage, from its last norm."""
-    norms = sorted(
-        (name for name in ours if name.startswith('backbone.layer')
-         and name.endswith('.weight') and '.bn' in name
-         and '.attention.' not in name),
-        key=lambda name: [p.zfill(4) for p in name.split('.')])
-    return len(ours[norms[-1]]) if norms and ours[norms[-1]].dim() else None
 
 
 def _architecture(ours: Mapping[str, Tensor],

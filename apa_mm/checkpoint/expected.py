@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from apa_mm.layers import CosineClassifier, CosineLinear
 from apa_mm.utils.imports import HAS_MMDET
 from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
 from apa_mm.weights.load_check import Comparison, rehearse_loading
 
 from .architecture import Architecture, Shape, shapes_of
@@ -22,12 +23,7 @@ __all__ = ['compare_with_config', 'detector_shapes', 'head_shapes']
 
 def head_shapes(head: str, num_classes: int,
                 feat_dim: int) -> Dict[str, Shape]:
-    """Return the tensors of MMPretrain's classifier by our names.
-
-    Example:
-        >>> head_shapes('lr_cosine', 10, 64)
-        {'head.fc.weight': (10, 64), 'head.fc.temperature': ()}
-    """
+    """Return the tensors of MMPretrain's classifier by our names."""
     sizes = (feat_dim, num_classes)
     with torch.device('meta'):
         if head in ('linear', 'inv'):
@@ -157,9 +153,9 @@ def compare_with_config(path: str, tensors: Dict[str, Tensor],
     except FileNotFoundError:
         raise CheckpointError(f'the config {path} is not there; name a config '
                               'file of mmdet or mmpretrain') from None
-    if not cfg.get('model'):
-        raise CheckpointError(f'the config {path} has no model; name the '
-                              'config of a detector or classifier')
+    require(bool(cfg.get('model')),
+            f'the config {path} has no model; name the config of a detector '
+            'or classifier')
     scope = cfg.get('default_scope') or 'mmengine'
     try:
         with DefaultScope.overwrite_default_scope(scope):
@@ -172,7 +168,6 @@ def compare_with_config(path: str, tensors: Dict[str, Tensor],
             f'{reason[-1] if reason else ""}); mend the config') from None
     if backbone_only:
         model = getattr(model, 'backbone', None)
-        if model is None:
-            raise CheckpointError(f'the model of {path} has no backbone; use '
-                                  'another --to')
+        require(model is not None, f'the model of {path} has no backbone; use '
+                'another --to')
     return rehearse_loading(model, tensors), shapes_of(model)

@@ -4,6 +4,7 @@ from typing import Any, Dict, NamedTuple, Optional
 
 from apa_mm.version import __version__
 from apa_mm.weights import CheckpointError, RawCheckpoint, read_checkpoint
+from apa_mm.weights.errors import require
 
 from .back import convert_to_authors
 from .configs import config_text
@@ -73,18 +74,16 @@ def convert_file(src: str,
     try:
         weights = find_weights(raw.content, averaged, raw.metadata)
         broken = check_finite(weights.tensors)
-        if broken:
-            raise CheckpointError(
+        require(not broken,
                 f'{len(broken)} of its tensors hold NaN or infinity, the '
-                f'first is {broken[0]}; take an earlier checkpoint')
+                f'first is {"".join(broken[:1])}; take an earlier checkpoint')
         result = (
             convert_to_authors(weights.tensors, weights.facts)
             if to == 'authors' else convert(weights.tensors, to, weights.facts,
                                             start))
         broken = check_finite(result.tensors)
-        if broken:
-            raise CheckpointError(f'{broken[0]} would hold NaN or infinity; '
-                                  'mend the options')
+        require(not broken, f'{"".join(broken[:1])} would hold NaN or '
+                'infinity; mend the options')
     except CheckpointError as error:
         raise CheckpointError(f'{src} cannot be converted: {error}') from None
     report = result.report
@@ -99,9 +98,9 @@ def convert_file(src: str,
     _refuse(src, report, allow_missing)
     lost = {report.mapped.get(name, name) for name in report.unexpected}
     tensors = {k: v for k, v in result.tensors.items() if k not in lost}
-    if config_path is not None and result.architecture is None:
-        raise CheckpointError('only a ResNet for mmdet or mmpretrain has '
-                              'config lines; leave out --write-config')
+    require(config_path is None or result.architecture is not None,
+            'only a ResNet for mmdet or mmpretrain has config lines; leave '
+            'out --write-config')
     path = write_checkpoint(
         dst, tensors, _meta(raw, result, weights.facts), hash_suffix,
         'model' if to == 'authors' else 'state_dict')

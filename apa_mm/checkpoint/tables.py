@@ -142,14 +142,12 @@ TABLES: Dict[str, Table] = {table.name: table for table in (
         _AUTHORS_CIFAR, _FC.replace('\nfc.', '\nlinear.'),
         marks='unirect.kappa_param B.se.unact.kappa_param '
         'B.cb.SpatialGate.spatial.conv.weight linear.weight',
-        prefixed=False,
-        unit_clamp='shifted',
+        prefixed=False, unit_clamp='shifted',
         backbone_type='apa_mm.APAResNetCIFAR'),
     _table(
         'authors-detection', "the authors' detection code", _AUTHORS,
         _DETECTOR,
-        marks=_AUTHORS_MARKS,
-        prefixed=True),
+        marks=_AUTHORS_MARKS, prefixed=True),
     _table(
         'authors-spatial',
         "the authors' classification code (spatial attention)",
@@ -157,8 +155,7 @@ TABLES: Dict[str, Table] = {table.name: table for table in (
                                                     'attention.'), _FC,
         marks='B.cbam.SpatialGate.spatial.conv.weight',
         foreign='B.cbam.ChannelGate.mlp.1.weight',
-        prefixed=False,
-        unit_clamp='shifted'),
+        prefixed=False, unit_clamp='shifted'),
     _table(
         'cbam', 'the original CBAM code', _RESNET + _CBAM + _SPATIAL, _FC,
         marks='B.cbam.ChannelGate.mlp.1.weight',
@@ -167,13 +164,10 @@ TABLES: Dict[str, Table] = {table.name: table for table in (
     _table(
         'authors-classification', "the authors' classification code",
         _AUTHORS, _FC,
-        marks=_AUTHORS_MARKS,
-        prefixed=False,
-        unit_clamp='shifted'),
+        marks=_AUTHORS_MARKS, prefixed=False, unit_clamp='shifted'),
     _table(
         'ultralytics', "Ultralytics' AGLU modules", '', '{path}',
-        marks='model.{i}.{path}.kappa {i}.{path}.kappa',
-        prefixed=False),
+        marks='model.{i}.{path}.kappa {i}.{path}.kappa', prefixed=False),
     _table(
         'apa_mm', 'apa_mm',
         _RESNET_D + 'act1.{x}\nB.act{j}.{x}\nB.attention.{path}\n{path}',
@@ -189,12 +183,10 @@ stem.1.bn.{x}       conv1.4.{x}
 stem.2.conv.weight  conv1.6.weight
 stem.2.bn.{x}       bn1.{x}
 ''', _HEAD,
-        marks='stem.0.conv.weight',
-        prefixed=True),
+        marks='stem.0.conv.weight', prefixed=True),
     _table(
         'mmpretrain', 'MMPretrain', _RESNET + _MMPRETRAIN_SE, _HEAD,
-        marks='B.se_layer.conv1.conv.weight head.fc.weight',
-        prefixed=True),
+        marks='B.se_layer.conv1.conv.weight head.fc.weight', prefixed=True),
     _table(
         'mmdet-d', "MMDetection's ResNetV1d",
         _BLOCKS_D + '''
@@ -205,12 +197,10 @@ stem.4.{x}     conv1.4.{x}
 stem.6.weight  conv1.6.weight
 stem.7.{x}     bn1.{x}
 ''', _ANYTHING,
-        marks='stem.0.weight',
-        prefixed=True),
+        marks='stem.0.weight', prefixed=True),
     _table(
         'mmdet', 'MMDetection', _RESNET, _ANYTHING,
-        marks='conv1.weight',
-        prefixed=True),
+        marks='conv1.weight', prefixed=True),
     _table(
         'timm-legacy', "timm's legacy SE-ResNet and its ancestors",
         _BLOCKS + '''
@@ -236,6 +226,5 @@ B.se.spatial.conv.bn.{x}        B.attention.spatial.bn.{x}
         prefixed=False),
     _table(
         'torchvision', 'torchvision', _RESNET, _FC,
-        marks='conv1.weight',
-        prefixed=False),
+        marks='conv1.weight', prefixed=False),
 )}

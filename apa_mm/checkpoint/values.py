@@ -11,6 +11,7 @@ from apa_mm.layers.pairs import parameter_pairs
 from apa_mm.surgery.equivalents import RELU_KAPPA, equivalent_of
 from apa_mm.utils.checks import check_choice
 from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
 
 __all__ = ['Start', 'clamp_deviation', 'starting_values']
 
@@ -42,9 +43,8 @@ class Start(NamedTuple):
 def starting_values(shapes: Mapping[str, Tuple[int, ...]],
                     start: Start) -> Tuple[Dict[str, Tensor], str]:
     """Make the kappa and lambda that a source lacks, and a note on them."""
-    if not 0 < start.relu_kappa < math.inf:
-        raise CheckpointError('relu_kappa must be a finite number above 0, '
-                              f'but got {start.relu_kappa}')
+    require(0 < start.relu_kappa < math.inf, 'relu_kappa must be a finite '
+            f'number above 0, but got {start.relu_kappa}')
     try:
         check_choice('init', start.init, ('equivalent', 'random', 'plain'))
         unit = equivalent_of(start.act, start.relu_kappa)

@@ -168,23 +168,17 @@ class WeightsUnpickler(pickle._Unpickler):
                 'its pickle appends to what is no list; do not use it')
         self.stack[-1].extend(items)
 
-    def _items(self, count: int) -> List[Any]:
-        """Take items off the stack, or all above the mark."""
-        if count == 0:
-            return self.pop_mark()
-        items = self.stack[-count:]
-        del self.stack[-count:]
-        return items
-
     dispatch[pickle.REDUCE[0]] = _reduce
     dispatch[pickle.NEWOBJ[0]] = _new
     dispatch[pickle.BUILD[0]] = _build
-    dispatch[pickle.SETITEM[0]] = lambda self: self._set_items(self._items(2))
-    dispatch[pickle.SETITEMS[0]] = lambda self: self._set_items(self._items(0))
+    dispatch[pickle.SETITEM[0]] = lambda self: self._set_items(
+        [self.stack.pop(-2), self.stack.pop()])
+    dispatch[pickle.SETITEMS[0]] = lambda self: self._set_items(
+        self.pop_mark())
     dispatch[pickle.APPEND[0]] = lambda self: self._append_items(
-        self._items(1))
+        [self.stack.pop()])
     dispatch[pickle.APPENDS[0]] = lambda self: self._append_items(
-        self._items(0))
+        self.pop_mark())
 
 
 def _users_own(full: str) -> Any:
