@@ -115,8 +115,9 @@ def read_stream(stream: IO[bytes], map_location: Any = 'cpu') -> tuple:
         raise CheckpointError(
             f'it starts with {start[:8]!r}, which no checkpoint does; '
             'expected a file of torch.save or safetensors')
-    what = 'nothing' if content == {} else f'a {type(content).__name__}'
-    require(isinstance(content, dict) and content != {},
+    known = isinstance(content, dict)
+    what = 'nothing' if known else f'a {type(content).__name__}'
+    require(known and len(content) > 0,
             f'it holds {what} instead of a dict of weights; name a file that '
             'holds a state dict')
     check_nesting(content)
