@@ -19,13 +19,13 @@ from .values import Start, starting_values
 
 __all__ = ['TARGETS', 'Conversion', 'convert']
 
-TARGETS = ('mmpretrain', 'mmdet-backbone', 'mmdet')
 #: Parts that a target takes, by the first part of our names.
 _PARTS = {
     'mmpretrain': ('backbone', 'head'),
     'mmdet-backbone': ('backbone', ),
     'mmdet': ('backbone', 'neck', 'rpn_head', 'roi_head'),
 }
+TARGETS = tuple(_PARTS)
 
 
 class Conversion(NamedTuple):
@@ -160,10 +160,7 @@ def _architecture(ours: Mapping[str, Tensor],
 def _complete(ours: Dict[str, Tensor], architecture: Architecture,
               source: Names, start: Start, report: LoadReport
               ) -> Tuple[Architecture, Dict[str, Shape]]:
-    """Add what old files and other libraries' networks do not have.
-
-    Returns the architecture with what was added, and its tensors.
-    """
+    """Add what is lacking; return the architecture then, and its shapes."""
     adaptive = architecture
     has_any = any(n.endswith(('.kappa', '.lambd')) for n in ours)
     # Our own networks without kappa and lambda are so on purpose.

@@ -100,9 +100,6 @@ def inspect_file(path: str, averaged: bool = False) -> Inspection:
         path (str): Checkpoint of torch or safetensors.
         averaged (bool): Look at the moving average of the weights.
 
-    Returns:
-        Inspection: What is known.
-
     Raises:
         CheckpointError: If it cannot be read or holds no state dict.
     """

@@ -41,7 +41,7 @@ def write_checkpoint(path: str,
         entry (str): Key of the weights.
 
     Returns:
-        str: The path that was written.
+        str: The path, with the suffix.
 
     Raises:
         CheckpointError: If the file or its folder cannot be written.

@@ -133,13 +133,6 @@ def rehearse_loading(model: nn.Module,
     copy; the model itself stays as it is. ``num_batches_tracked`` of a
     BatchNorm may be absent, as for mmengine.
 
-    Args:
-        model (nn.Module): The model without wrappers.
-        state_dict (dict[str, Tensor]): What a file holds.
-
-    Returns:
-        Comparison: The four lists.
-
     Example:
         >>> rehearse_loading(nn.Linear(2, 1), dict(weight=torch.ones(1, 3)))
         Comparison(matched=[], missing=['bias'], unexpected=[], \
