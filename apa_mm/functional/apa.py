@@ -27,28 +27,24 @@ def apa(x: Tensor,
     .. math:: \eta(x) = (\lambda e^{-\kappa x} + 1)^{-1/\lambda}
 
     Eq. 5 of "Adaptive Parametric Activation" (ECCV 2024). It is the sigmoid
-    of ``kappa * x`` at ``lambd=1``, the Gumbel probability
-    ``exp(-exp(-kappa * x))`` as ``lambd`` goes to 0, and
-    ``(1 + lambd) ** (-1 / lambd)`` at ``x=0`` for every ``kappa``. Gradients
-    for ``x``, ``kappa`` and ``lambd`` are the true derivatives and can be
-    differentiated again.
+    of ``kappa * x`` at ``lambd=1`` and the Gumbel probability
+    ``exp(-exp(-kappa * x))`` as ``lambd`` goes to 0. All gradients are the
+    true derivatives and can be differentiated again.
 
     Args:
-        x (Tensor): Input of any shape and floating dtype. Half types are
-            computed in float32. Values in [-1e4, 1e4] are tested.
+        x (Tensor): Any shape and floating dtype; half types are computed in
+            float32. Values in [-1e4, 1e4] are tested.
         kappa (Tensor | float): Slope, any sign, broadcastable to ``x``.
-        lambd (Tensor | float): Asymmetry, in [1e-8, 1e4], broadcastable to
-            ``x``.
-        backend (str, optional): Implementation, see
-            :mod:`apa_mm.kernels.activation`; None chooses by device.
+        lambd (Tensor | float): Asymmetry in [1e-8, 1e4], likewise.
+        backend (str, optional): One of :mod:`apa_mm.kernels.activation`.
 
     Returns:
         Tensor: Values in [0, 1], shape, dtype and memory format of ``x``.
 
     Raises:
         TypeError: If ``x`` is not a floating tensor.
-        ValueError: If ``lambd`` is a number that is not positive, or a
-            parameter does not broadcast to ``x``.
+        ValueError: If the number ``lambd`` is not positive, or a parameter
+            does not broadcast to ``x``.
 
     Example:
         >>> import torch
@@ -74,23 +70,13 @@ def aglu(x: Tensor,
     ``kappa=1.702, lambd=1``, ReLU as ``kappa`` grows, the identity as
     ``lambd`` grows.
 
-    Args:
-        x (Tensor): See :func:`apa`.
-        kappa (Tensor | float): See :func:`apa`.
-        lambd (Tensor | float): See :func:`apa`.
-        lambda_grad (str): 'exact' is the true derivative. 'paper' is Eq. 8 as
-            printed, which the authors' classification code trains with: it
-            lacks a term, has the opposite sign for every ``x != 0`` and grows
-            like ``1 / lambd``. Use it only to repeat their runs.
-        backend (str, optional): See :func:`apa`.
+    Other arguments, result and errors are those of :func:`apa`; an unknown
+    ``lambda_grad`` raises ValueError.
 
-    Returns:
-        Tensor: Shape, dtype and memory format of ``x``.
-
-    Raises:
-        TypeError: If ``x`` is not a floating tensor.
-        ValueError: If ``lambda_grad`` is unknown, ``lambd`` is a number that
-            is not positive, or a parameter does not broadcast to ``x``.
+    ``lambda_grad='exact'`` is the true derivative. 'paper' is Eq. 8 as
+    printed, which the authors' classification code trains with: it lacks a
+    term, has the opposite sign for every ``x != 0`` and grows like
+    ``1 / lambd``. Use it only to repeat their runs.
 
     Example:
         >>> import torch
@@ -112,18 +98,11 @@ def lower_bound(value: Tensor, bound: float) -> Tensor:
 
     ``torch.clamp`` gives a value below the bound no gradient, so that a
     parameter which one optimiser step pushed there stays there for ever.
-    Here the gradient passes at and above the bound, and below it if it would
-    raise the value; a gradient that would lower it further is dropped. This
-    rule has no second derivative: ``create_graph=True`` raises RuntimeError
-    if a value is below. For ``torch.func`` and in forward mode the derivative
-    is 1 everywhere. Traced and exported graphs hold ``torch.clamp``.
-
-    Args:
-        value (Tensor): Any shape.
-        bound (float): The smallest value to return.
-
-    Returns:
-        Tensor: Same shape and dtype as ``value``.
+    Here the gradient passes at and above the bound, and below it only if it
+    would raise the value. This rule has no second derivative:
+    ``create_graph=True`` raises RuntimeError if a value is below. For
+    ``torch.func`` and in forward mode the derivative is 1 everywhere. Traced
+    and exported graphs hold ``torch.clamp``.
 
     Example:
         >>> import torch
@@ -138,13 +117,7 @@ def lower_bound(value: Tensor, bound: float) -> Tensor:
 def eta_at_zero(lambd: Tensor) -> Tensor:
     r"""Return the gate's value at 0, :math:`(1 + \lambda)^{-1/\lambda}`.
 
-    It is the unit's slope there, and does not depend on kappa.
-
-    Args:
-        lambd (Tensor): Positive, any shape.
-
-    Returns:
-        Tensor: In (1/e, 1), float64.
+    It is the unit's slope there, in (1/e, 1), float64, for every kappa.
 
     Example:
         >>> eta_at_zero(torch.tensor([1.0, 0.5])).tolist()
@@ -155,16 +128,9 @@ def eta_at_zero(lambd: Tensor) -> Tensor:
 
 
 def gate_slope_at_zero(kappa: Tensor, lambd: Tensor) -> Tensor:
-    r"""Return the gate's slope at 0.
+    r"""Return :math:`\eta'(0) = \kappa (1 + \lambda)^{-1/\lambda - 1}`.
 
-    .. math:: \eta'(0) = \kappa (1 + \lambda)^{-1/\lambda - 1}
-
-    Args:
-        kappa (Tensor): Any sign.
-        lambd (Tensor): Positive, of the same shape.
-
-    Returns:
-        Tensor: float64; 1/4 for the sigmoid (kappa = lambda = 1).
+    The gate's slope at 0, float64; 1/4 for the sigmoid.
 
     Example:
         >>> one = torch.ones(())

@@ -1,19 +1,15 @@
 r"""Entropy, variance and mean of attention gates (Eq. 4, Fig. 2 and 5).
 
-A gate value g in [0, 1] says how much of a channel or a place passes. Its
-entropy is that of a switch which is open with probability g,
-
-.. math:: H(g) = -g \log_2 g - (1 - g) \log_2 (1 - g),
-
-averaged over the values of a layer: 0 if every gate is shut or open, 1 if all
-stand at 1/2, whatever the number of channels.
+The entropy of a gate value g in [0, 1] is that of a switch which is open with
+probability g, :math:`H(g) = -g \log_2 g - (1 - g) \log_2 (1 - g)`; a layer's
+is the mean over its values.
 
 The signal of a layer is the mean gate value of each channel over all images;
 its variance over the channels is the one value per layer of Fig. 5. A spatial
 gate has one channel, and its maps differ in size from image to image: there
 it is the variance over the places of an image, averaged over images.
 
-Legend: N images, C channels, P places of a channel, G groups of images.
+Legend: N images, C channels, P places of a channel.
 """
 import math
 from typing import List, NamedTuple
@@ -46,10 +42,7 @@ class GateStats(NamedTuple):
 
 
 def binary_entropy(values: Tensor) -> Tensor:
-    """Return the entropy of every gate value in bits (Eq. 4, base 2).
-
-    Args:
-        values (Tensor): Gate values in [0, 1], any shape; others give NaN.
+    """Return the entropy of every gate value in bits; NaN outside [0, 1].
 
     Example:
         >>> binary_entropy(torch.tensor([0.0, 0.25, 0.5, 1.0])).tolist()

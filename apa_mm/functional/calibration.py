@@ -26,14 +26,11 @@ __all__ = [
 class CalibrationBins(NamedTuple):
     """What a reliability diagram shows.
 
-    Attributes:
-        edges (Tensor): Borders of the bins from 0 to 1, float64, (K + 1,).
-        counts (Tensor): Samples in each bin, int64, (K,).
-        accuracy (Tensor): Share of correct samples in [0, 1], float64, (K,);
-            0 in an empty bin.
-        confidence (Tensor): Mean confidence in [0, 1], float64, (K,); 0 in an
-            empty bin.
+    Borders of the bins from 0 to 1, (K + 1,), and of each bin, (K,), the
+    samples (int64), the share of correct ones and the mean confidence, both
+    in [0, 1] and 0 in an empty bin; float64.
     """
+
     edges: Tensor
     counts: Tensor
     accuracy: Tensor
@@ -49,10 +46,7 @@ def calibration_bins(confidences: Tensor,
         confidences (Tensor): Probability of the predicted class in [0, 1],
             floating point, (N,).
         correct (Tensor): Whether the prediction is right, bool, (N,).
-        num_bins (int): K. Defaults to 10.
-
-    Returns:
-        CalibrationBins: Borders, counts, accuracies and confidences.
+        num_bins (int): K.
 
     Raises:
         ValueError: If the shapes differ, ``num_bins`` is below 1 or a
@@ -89,13 +83,9 @@ def calibration_bins(confidences: Tensor,
 
 
 def expected_calibration_error(bins: CalibrationBins) -> Tensor:
-    """Return the mean gap of accuracy and confidence over the samples.
+    """Return the ECE, the mean gap of accuracy and confidence over samples.
 
-    Args:
-        bins (CalibrationBins): See :func:`calibration_bins`.
-
-    Returns:
-        Tensor: ECE in [0, 1], float64, 0-d; 0 without samples.
+    In [0, 1], float64, 0-d; 0 without samples.
 
     Example:
         >>> bins = calibration_bins(
@@ -108,13 +98,7 @@ def expected_calibration_error(bins: CalibrationBins) -> Tensor:
 
 
 def maximum_calibration_error(bins: CalibrationBins) -> Tensor:
-    """Return the largest gap of accuracy and confidence of any bin.
-
-    Args:
-        bins (CalibrationBins): See :func:`calibration_bins`.
-
-    Returns:
-        Tensor: MCE in [0, 1], float64, 0-d; 0 without samples.
+    """Return the MCE, the largest gap of any bin; range as of the ECE.
 
     Example:
         >>> bins = calibration_bins(

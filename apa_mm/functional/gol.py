@@ -1,7 +1,4 @@
-"""The Gumbel Optimized Loss.
-
-Shapes: N RoIs, C classes.
-"""
+"""The Gumbel Optimized Loss. Shapes: N RoIs, C classes."""
 import math
 from typing import Optional, Tuple, Union
 
@@ -9,6 +6,7 @@ import torch
 from torch import Tensor
 
 from apa_mm.kernels.gol import GOLSettings, gol
+from apa_mm.utils.checks import check_choice
 
 from .apa import check_floating
 from .gumbel import GUMBEL_CLAMP, check_clamp
@@ -47,11 +45,10 @@ def gol_loss(cls_score: Tensor,
         cls_score (Tensor): Scores without a background column, (N, C), any
             floating dtype; half types are computed in float32.
         labels (Tensor): int64 in [0, C], C for background, (N,).
-        rare (Tensor, optional): True for rare classes, bool, (C,). None: no
-            class is rare.
+        rare (Tensor, optional): True for rare classes, bool, (C,).
         ratio (Tensor | float, optional): Probability in [0, 1] that the
-            negative of a rare class is kept on a background RoI. None: see
-            :func:`rare_ratio`.
+            negative of a rare class is kept on a background RoI. None: that
+            of :func:`rare_ratio`.
         activation (str): 'gumbel', or 'sigmoid' for ordinary BCE.
         clamp (tuple[float, float], optional): Range of the scores; outside
             of it the gradient is zero. None: (-10, 10) for 'gumbel', no limit
@@ -77,13 +74,8 @@ def gol_loss(cls_score: Tensor,
         tensor([1.4587, 0.9174])
     """
     _check_gol(cls_score, labels, rare)
-    if activation not in GOL_ACTIVATIONS:
-        raise ValueError(f'activation must be one of {GOL_ACTIVATIONS}, but '
-                         f'got {activation!r}')
-    if clamp is not None:
-        clamp = check_clamp(clamp)
-    else:
-        clamp = DEFAULT_CLAMPS[activation]
+    check_choice('activation', activation, GOL_ACTIVATIONS)
+    clamp = DEFAULT_CLAMPS[activation] if clamp is None else check_clamp(clamp)
     ignored = labels == ignore_index
     background = labels == cls_score.size(1)
     positives = ~(ignored | background)
@@ -104,14 +96,8 @@ def count_foreground(labels: Tensor,
                      ignore_index: int = -100) -> Tensor:
     """Count the foreground RoIs of rare classes, and all foreground RoIs.
 
-    Args:
-        labels (Tensor): int64 in [0, C], C for background, (N,).
-        rare (Tensor): True for rare classes, bool, (C,).
-        ignore_index (int): RoIs with this label do not count.
-
-    Returns:
-        Tensor: Both counts, int64, (2,). Counts of several batches may be
-        added up before they go into :func:`rare_ratio`.
+    Arguments are those of :func:`gol_loss`. The counts, int64, (2,), may be
+    added up over batches before they go into :func:`rare_ratio`.
 
     Example:
         >>> import torch
@@ -128,13 +114,7 @@ def rare_ratio(counts: Tensor) -> Tensor:
     """Return the fraction of foreground RoIs whose class is rare.
 
     It is 1 without foreground: the authors' code has 0 / 0 there, and every
-    comparison with NaN is false, so that it drops nothing.
-
-    Args:
-        counts (Tensor): See :func:`count_foreground`, (2,).
-
-    Returns:
-        Tensor: In [0, 1], float32, 0-d.
+    comparison with NaN is false, so that it drops nothing. Float32, 0-d.
 
     Example:
         >>> import torch

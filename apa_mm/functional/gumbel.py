@@ -13,6 +13,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from apa_mm.kernels.activation import activate
 from apa_mm.kernels.formulas import GUMBEL, widen
 from apa_mm.kernels.gol import LOSSES
+from apa_mm.utils.checks import check_choice
 
 from .apa import as_parameter, check_floating
 
@@ -23,7 +24,6 @@ __all__ = ['GUMBEL_CLAMP', 'check_clamp', 'gumbel', 'gumbel_bce_with_logits']
 GUMBEL_CLAMP = (-10.0, 10.0)
 # e^80 = 5.5e34 and its reciprocal are the round powers that float32 holds.
 LARGEST_SCORE = 80.0
-REDUCTIONS = ('none', 'mean', 'sum')
 
 
 def gumbel(x: Tensor,
@@ -34,21 +34,9 @@ def gumbel(x: Tensor,
 
     .. math:: p(x) = e^{-e^{-\kappa x}}
 
-    The limit of :func:`apa_mm.functional.apa` as ``lambd`` goes to 0. Value
-    and gradients are finite for every finite ``x`` and can be differentiated
-    again.
-
-    Args:
-        x (Tensor): See :func:`apa_mm.functional.apa`.
-        kappa (Tensor | float): See :func:`apa_mm.functional.apa`.
-        backend (str, optional): See :func:`apa_mm.functional.apa`.
-
-    Returns:
-        Tensor: Values in [0, 1]; shape, dtype and memory format of ``x``.
-
-    Raises:
-        TypeError: If ``x`` is not a floating tensor.
-        ValueError: If ``kappa`` does not broadcast to ``x``.
+    The limit of :func:`apa_mm.functional.apa` as ``lambd`` goes to 0;
+    arguments, result and errors are those of it. Value and gradients are
+    finite for every finite ``x``.
 
     Example:
         >>> import torch
@@ -73,14 +61,12 @@ def gumbel_bce_with_logits(
 
     .. math:: L = t e^{-s} - (1 - t) \ln(1 - e^{-e^{-s}})
 
-    where ``s`` is ``logits`` clamped to ``clamp``. The gradient is zero
-    outside of the range.
+    where ``s`` is ``logits`` clamped; the gradient is 0 outside the range.
 
     Args:
         logits (Tensor): Any shape and floating dtype; half types are computed
             in float32.
-        target (Tensor): Probabilities in [0, 1], floating, shape of
-            ``logits``.
+        target (Tensor): Probabilities in [0, 1], shape of ``logits``.
         clamp (tuple[float, float]): Range of the logits, within [-80, 80].
         reduction (str): 'none', 'mean' over all elements or 'sum'.
 
@@ -105,9 +91,7 @@ def gumbel_bce_with_logits(
             f'target must have the shape of logits, {tuple(logits.shape)}, '
             f'but got {tuple(target.shape)}; turn class indices into one row '
             'per sample with torch.nn.functional.one_hot(...).float()')
-    if reduction not in REDUCTIONS:
-        raise ValueError(f'reduction must be one of {REDUCTIONS}, but got '
-                         f'{reduction!r}')
+    check_choice('reduction', reduction, ('none', 'mean', 'sum'))
     low, high = check_clamp(clamp)
     score = widen(logits).clamp(low, high)
     negative, positive = (function(score) for function in LOSSES['gumbel'])
@@ -116,11 +100,7 @@ def gumbel_bce_with_logits(
 
 
 def check_clamp(clamp: Tuple[float, float]) -> Tuple[float, float]:
-    """Return the range as two floats.
-
-    Raises:
-        ValueError: If it is not two ascending numbers in [-80, 80].
-    """
+    """Return two floats; ValueError unless they ascend in [-80, 80]."""
     try:
         low, high = (float(bound) for bound in clamp)
     except (TypeError, ValueError):

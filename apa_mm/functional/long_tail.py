@@ -1,8 +1,9 @@
 """What class counts turn into: logit offsets, priors and class weights.
 
-Legend: C classes, ``n`` training images per class (C,), ``N`` their sum. The
-counts may be integers or floats; results are floating (torch's default dtype
-for integer counts) and live where the counts do.
+Legend: C classes, ``counts`` or ``n`` training images per class, (C,), ``N``
+their sum. Counts may be integers or floats; results are floating (torch's
+default dtype for integer counts), (C,). Counts that are not 1-D raise
+ValueError.
 """
 import math
 from typing import Callable, Dict, Tuple
@@ -24,8 +25,7 @@ def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
     A classifier trained by plain cross entropy models
     :math:`p(c \mid x) \propto p(x \mid c)\, n_c / N`. Adding ``raw`` divides
     that prior out exactly (PC-softmax); the others are the activations that
-    inverse-image-frequency (IIF) learning tried. With
-    :math:`p = n / N`, the variants are
+    inverse-image-frequency (IIF) learning tried. With :math:`p = n / N`:
 
     ========== ===========================
     ``raw``    ``ln(N / n)``
@@ -37,17 +37,12 @@ def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
     ``base10`` ``log10(N / n)``
     ========== ===========================
 
-    Args:
-        counts (Tensor): Training images per class (C,). Every variant but
-            ``smooth`` is infinite for a class without images.
-        variant (str): One of :data:`LOGIT_OFFSETS`. The authors' training
-            code evaluates with ``rel``, their per-group script with ``raw``.
-
-    Returns:
-        Tensor: Offsets (C,), larger for rarer classes.
+    Offsets are larger for rarer classes, and infinite for a class without
+    images except in ``smooth``. The authors' training code evaluates with
+    ``rel``, their per-group script with ``raw``.
 
     Raises:
-        ValueError: If ``variant`` is unknown or ``counts`` is not 1-D.
+        ValueError: If ``variant`` is unknown.
 
     Example:
         >>> import torch
@@ -62,22 +57,12 @@ def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
 def log_prior(counts: Tensor) -> Tensor:
     """Compute ``ln(n / N)``, what logit adjustment adds while training.
 
-    Args:
-        counts (Tensor): Training images per class (C,), each at least 1.
-
-    Returns:
-        Tensor: Log probabilities (C,) of the classes in the training set.
-
-    Raises:
-        ValueError: If ``counts`` is not 1-D.
-
     Example:
         >>> import torch
         >>> log_prior(torch.tensor([3, 1])).exp()
         tensor([0.7500, 0.2500])
     """
-    _check_counts(counts)
-    return _raw(counts, counts.sum()).neg()
+    return -logit_offset(counts, 'raw')
 
 
 def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
@@ -89,16 +74,11 @@ def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
     "Class-Balanced Loss Based on Effective Number of Samples" (CVPR 2019,
     Eq. 4); LDAM-DRW uses it with beta 0.9999.
 
-    Args:
-        counts (Tensor): Training images per class (C,), each at least 1.
-        beta (float): In [0, 1); 0 gives equal weights, values towards 1
-            give weights proportional to ``1 / n``.
-
-    Returns:
-        Tensor: Weights (C,) with mean 1.
+    Every count must be 1 or more. ``beta`` 0 gives equal weights, values
+    towards 1 give weights proportional to ``1 / n``.
 
     Raises:
-        ValueError: If ``beta`` is out of range or ``counts`` is not 1-D.
+        ValueError: If ``beta`` is not in [0, 1).
 
     Example:
         >>> import torch
@@ -117,17 +97,7 @@ def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
 
 
 def inverse_frequency_weights(counts: Tensor) -> Tensor:
-    """Compute the class weights ``N / n``.
-
-    Args:
-        counts (Tensor): Training images per class (C,), each at least 1.
-
-    Returns:
-        Tensor: Weights (C,), not normalised: the mean weight of an image of
-        the training set is C.
-
-    Raises:
-        ValueError: If ``counts`` is not 1-D.
+    """Compute the class weights ``N / n``; their mean over images is C.
 
     Example:
         >>> import torch
@@ -135,7 +105,7 @@ def inverse_frequency_weights(counts: Tensor) -> Tensor:
         tensor([ 1.1500, 11.5000, 23.0000])
     """
     _check_counts(counts)
-    return _floating(counts.sum()) / _floating(counts)
+    return _share(counts.sum(), counts)
 
 
 def _check_counts(counts: Tensor) -> None:
@@ -150,41 +120,21 @@ def _floating(counts: Tensor) -> Tensor:
     return counts.to(torch.get_default_dtype())
 
 
-def _raw(n: Tensor, total: Tensor) -> Tensor:
-    return _floating(total).log() - _floating(n).log()
+def _log(counts: Tensor) -> Tensor:
+    return _floating(counts).log()
 
 
-def _smooth(n: Tensor, total: Tensor) -> Tensor:
-    return _floating(total + 1).log() - _floating(n + 1).log() + 1
-
-
-def _rel(n: Tensor, total: Tensor) -> Tensor:
-    return _floating(total - n).log() - _floating(n).log()
-
-
-def _normit(n: Tensor, total: Tensor) -> Tensor:
-    return torch.special.ndtri(_floating(n) / _floating(total)).neg()
-
-
-def _gombit(n: Tensor, total: Tensor) -> Tensor:
-    return (_floating(n) / _floating(total)).neg().log1p().neg().log().neg()
-
-
-def _base2(n: Tensor, total: Tensor) -> Tensor:
-    return _raw(n, total) / math.log(2)
-
-
-def _base10(n: Tensor, total: Tensor) -> Tensor:
-    return _raw(n, total) / math.log(10)
+def _share(n: Tensor, total: Tensor) -> Tensor:
+    return _floating(n) / _floating(total)
 
 
 _OFFSETS: Dict[str, Callable[[Tensor, Tensor], Tensor]] = dict(
-    raw=_raw,
-    smooth=_smooth,
-    rel=_rel,
-    normit=_normit,
-    gombit=_gombit,
-    base2=_base2,
-    base10=_base10)
+    raw=lambda n, total: _log(total) - _log(n),
+    smooth=lambda n, total: _log(total + 1) - _log(n + 1) + 1,
+    rel=lambda n, total: _log(total - n) - _log(n),
+    normit=lambda n, total: -torch.special.ndtri(_share(n, total)),
+    gombit=lambda n, total: -torch.log(-torch.log1p(-_share(n, total))),
+    base2=lambda n, total: (_log(total) - _log(n)) / math.log(2),
+    base10=lambda n, total: (_log(total) - _log(n)) / math.log(10))
 #: Names of the variants that :func:`logit_offset` knows.
 LOGIT_OFFSETS: Tuple[str, ...] = tuple(_OFFSETS)

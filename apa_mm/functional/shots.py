@@ -1,6 +1,7 @@
 """Accuracy on classes with many, a medium number of and few train images.
 
-Legend: N samples, C classes.
+Legend: N samples, C classes. Labels are int64 in [0, C), (N,); class counts
+are train images per class, (C,).
 """
 from typing import Dict, Sequence, Union
 
@@ -25,11 +26,6 @@ def shot_groups(class_counts: Union[Tensor, Sequence[int]],
 
     Many-shot classes have more than ``many`` images, few-shot ones fewer than
     ``few``; both borders belong to the medium group.
-
-    Args:
-        class_counts (Tensor | Sequence[int]): Train images per class, (C,).
-        many (int): Upper border of the medium group. Defaults to 100.
-        few (int): Lower border of the medium group. Defaults to 20.
 
     Returns:
         dict[str, Tensor]: Masks 'many', 'medium' and 'few', bool, (C,).
@@ -62,11 +58,6 @@ def shot_groups(class_counts: Union[Tensor, Sequence[int]],
 def per_class_accuracy(pred_labels: Tensor, gt_labels: Tensor,
                        num_classes: int) -> Tensor:
     """Return the share of correct samples of every class.
-
-    Args:
-        pred_labels (Tensor): Predicted classes, int64, (N,).
-        gt_labels (Tensor): True classes in [0, C), int64, (N,).
-        num_classes (int): C.
 
     Returns:
         Tensor: In [0, 1], float64, (C,); NaN for a class without samples.
@@ -104,19 +95,12 @@ def shot_accuracy(pred_labels: Tensor,
     A group's value is the unweighted mean over its classes that have test
     samples, so that on an unbalanced test set, too, every class counts once.
 
-    Args:
-        pred_labels (Tensor): Predicted classes, int64, (N,).
-        gt_labels (Tensor): True classes in [0, C), int64, (N,).
-        class_counts (Tensor | Sequence[int]): Train images per class, (C,).
-        many (int): See :func:`shot_groups`. Defaults to 100.
-        few (int): See :func:`shot_groups`. Defaults to 20.
+    Arguments and errors are those of :func:`shot_groups` and
+    :func:`per_class_accuracy`.
 
     Returns:
         dict[str, Tensor]: 'many', 'medium' and 'few' in [0, 1], float64, 0-d;
         NaN for a group without classes, which is not the same as 0.
-
-    Raises:
-        ValueError: As :func:`shot_groups` and :func:`per_class_accuracy`.
 
     Example:
         >>> pred, gt = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 2])

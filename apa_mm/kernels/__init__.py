@@ -1,7 +1,6 @@
 """What computes the functions: formulas, compiled forms and their choice.
 
-:mod:`apa_mm.functional` calls it for tensors, :mod:`apa_mm.layers` for
-BatchNorm and AGLU fused into one. ``activation`` chooses how a tensor is
-computed, ``native`` calls the C++ of ``csrc`` (which ``build`` compiles),
-``apa_triton`` holds the GPU kernels, ``formulas`` the plain torch form.
+``activation`` chooses how a tensor is computed, ``native`` calls the C++ of
+``csrc`` (which ``build`` compiles), ``apa_triton`` holds the GPU kernels,
+``formulas`` the plain torch form.
 """

@@ -1,7 +1,7 @@
 """Which form computes an activation, and its derivative.
 
-``APA_MM_BACKEND`` overrides the choice for the whole process, the argument
-``backend`` for a call:
+The environment variable ``APA_MM_BACKEND`` chooses for the whole process, the
+argument ``backend`` for a call:
 
 ======  ====================================================================
 auto    'native' on the CPU, 'triton' on CUDA devices that have it, 'eager'
@@ -44,11 +44,7 @@ def activate(x: Tensor,
              kind: int,
              paper: bool = False,
              backend: Optional[str] = None) -> Tensor:
-    """Return the activation, by the fastest form that is right here.
-
-    Arguments are those of :func:`apa_mm.kernels.formulas.activation`, and one
-    of :data:`BACKENDS` or None.
-    """
+    """Return :func:`~apa_mm.kernels.formulas.activation` by the best form."""
     if not is_plain(x, kappa, lambd):
         return activation(x, kappa, lambd, kind, paper)
     name = choose_backend(x, backend)
@@ -59,23 +55,10 @@ def activate(x: Tensor,
 
 
 def choose_backend(x: Tensor, wanted: Optional[str] = None) -> str:
-    """Return the name of the implementation to call for a plain tensor.
-
-    Args:
-        x (Tensor): Input of the activation, see :func:`is_plain`.
-        wanted (str, optional): One of :data:`BACKENDS`; None reads the
-            environment variable ``APA_MM_BACKEND``, else 'auto'.
-
-    Returns:
-        str: 'eager', 'native' or 'triton'.
+    """Return 'eager', 'native' or 'triton' for a plain tensor.
 
     Raises:
-        ValueError: If the name is unknown.
-
-    Example:
-        >>> import torch
-        >>> choose_backend(torch.ones(1), 'eager')
-        'eager'
+        ValueError: If the name, an argument or APA_MM_BACKEND, is unknown.
     """
     name = wanted or os.environ.get(VARIABLE) or 'auto'
     if name not in BACKENDS:
@@ -96,9 +79,8 @@ def choose_backend(x: Tensor, wanted: Optional[str] = None) -> str:
 def is_plain(*tensors: Tensor) -> bool:
     """Return whether kernels may read the tensors' memory as their values.
 
-    Not so while operations are recorded or transformed, for subclasses, and
-    for tensors that are more than their memory: with a pending negation,
-    sparse, nested, symbolic zeros.
+    Not so while operations are recorded or transformed, nor for subclasses and
+    tensors that are more than their memory (negated, sparse, nested, zeros).
     """
     if (torch.compiler.is_compiling() or torch.jit.is_tracing()
             or torch._C._len_torch_dispatch_stack()
@@ -117,8 +99,7 @@ def gradients_of(function: Callable, inputs: Sequence[Tensor], grad: Tensor,
                  needed: Sequence[bool]) -> List[Optional[Tensor]]:
     """Compute ``function`` again and return the gradients of its inputs.
 
-    With grad mode on, as under ``create_graph=True``, they can be
-    differentiated again.
+    They can be differentiated again if grad mode is on (``create_graph``).
     """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -135,14 +116,7 @@ def gradients_of(function: Callable, inputs: Sequence[Tensor], grad: Tensor,
 
 
 def refuse_second_order(remedy: str) -> None:
-    """Raise where ``create_graph=True`` asks for what would come out as 0.
-
-    Args:
-        remedy (str): What the user can do instead.
-
-    Raises:
-        RuntimeError: In a backward pass with grad mode on.
-    """
+    """Raise RuntimeError in a backward pass with ``create_graph=True``."""
     if torch.is_grad_enabled():
         raise RuntimeError('create_graph=True: there is no second derivative '
                            f'here; {remedy}')
@@ -165,13 +139,18 @@ class _Activation(torch.autograd.Function):
         layout = None
         if not torch.is_grad_enabled() and is_plain(*inputs, grad):
             layout = _find_layout(backend, *inputs)
-        if layout is not None:
-            grads = _backward(*inputs, grad, layout, kind, paper, backend)
-        else:
+        if layout is None:
             grads = gradients_of(
                 lambda *t: activation(*t, kind, paper), inputs, grad,
                 ctx.needs_input_grad[:3])
-        return (*grads, None, None, None)
+            return (*grads, None, None, None)
+        x, kappa, lambd = inputs
+        grad_x, sums = _module(backend).backward(
+            x, grad, native.flat(kappa), native.flat(lambd), layout, kind,
+            paper)
+        return (grad_x, sums[:, 0].reshape(kappa.shape).to(kappa.dtype),
+                sums[:, 1].reshape(lambd.shape).to(lambd.dtype), None, None,
+                None)
 
 
 def _forward(x: Tensor, kappa: Tensor, lambd: Tensor, kind: int,
@@ -181,15 +160,6 @@ def _forward(x: Tensor, kappa: Tensor, lambd: Tensor, kind: int,
         return activation(x, kappa, lambd, kind)
     return _module(backend).forward(x, native.flat(kappa), native.flat(lambd),
                                     layout, kind)
-
-
-def _backward(x: Tensor, kappa: Tensor, lambd: Tensor, grad: Tensor,
-              layout: native.Layout, kind: int, paper: bool,
-              backend: str) -> Tuple[Tensor, ...]:
-    grad_x, sums = _module(backend).backward(
-        x, grad, native.flat(kappa), native.flat(lambd), layout, kind, paper)
-    return (grad_x, sums[:, 0].reshape(kappa.shape).to(kappa.dtype),
-            sums[:, 1].reshape(lambd.shape).to(lambd.dtype))
 
 
 def _module(backend: str) -> Any:
@@ -211,8 +181,7 @@ def _find_layout(backend: str, x: Tensor, kappa: Tensor,
                  lambd: Tensor) -> Optional[native.Layout]:
     """Return how the kernel walks x; None asks for the eager form.
 
-    None if the parameters vary along more than one axis or differ in shape,
-    or ``x`` would have to be copied.
+    So it is if the parameters vary along several axes or differ in shape.
     """
     if backend == 'eager' or kappa.numel() != lambd.numel():
         return None

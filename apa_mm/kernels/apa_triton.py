@@ -3,21 +3,17 @@ r"""Triton kernels of APA, AGLU and the Gumbel gate for GPUs.
 One pass forward and one pass backward; the formulas are those of
 ``csrc/apa_math.h``. Nothing but the input is kept.
 
-Design note. A float32 element costs 8 bytes of memory traffic forward and 12
-backward; half types 4 and 6. The arithmetic is 5 to 6 operations per byte,
-where current cards can do 10 to 20 before it is the limit, so the time is that
-of a device copy, and what is left to choose is how many bytes are on their way
-at once: latency times bandwidth is about 10 KB per multiprocessor on an A100
-and 18 KB on an H100. A program of 1,024 elements on 4 warps loads 4 KB forward
-and 8 KB backward, and eight or more programs are resident.
+The arithmetic is 5 to 6 operations per byte, where current cards do 10 to 20,
+so the time is that of a device copy if enough bytes are on their way at once:
+10 KB per multiprocessor on an A100, 18 KB on an H100. A program of 1,024
+elements on 4 warps loads 4 KB forward and 8 KB backward, and eight or more
+programs are resident.
 
 The gradients of kappa and lambda are summed in float32 within a block, written
-to a buffer (0.07 % of the traffic; 2 % with channels last, where a block is 32
-channels, one line of the cache, times 32 pixels) and added up by ``torch.sum``
-in a fixed order: the result is the same in every run.
+to a buffer (0.07 % of the traffic; 2 % with channels last) and added up by
+``torch.sum`` in a fixed order: the result is the same in every run.
 
-Three ways to walk a tensor, none of which copies it, in blocks of
-height x width elements:
+Three ways to walk a tensor, in blocks of height x width elements:
 
 flat      one pair of parameters; (1, n), any dense strides.
 rows      one pair per row, row r has those of channel r % channels;
@@ -28,7 +24,7 @@ Kernels are compiled per element type, formula, way and power of two of the
 row length (up to 1,024), not per image size.
 """
 import contextlib
-from typing import Any, ContextManager, NamedTuple, Tuple
+from typing import Any, NamedTuple, Tuple
 
 import torch
 import triton
@@ -40,18 +36,14 @@ from .native import Layout
 
 __all__ = ['backward', 'forward', 'interpreted']
 
-#: Elements per program, see the design note.
-BLOCK = 1024
+BLOCK = 1024  # elements per program
 WARPS = 4
 #: Widest block where every column has its own sum: 128 bytes of float32.
 LINE = 32
+FLAT, ROWS, COLUMNS = range(3)  # ways to walk the tensor
 
-_UNIT = tl.constexpr(UNIT)
-_GUMBEL = tl.constexpr(GUMBEL)
-# Ways to walk the tensor.
-FLAT, ROWS, COLUMNS = range(3)
-_FLAT = tl.constexpr(FLAT)
-_ROWS = tl.constexpr(ROWS)
+_UNIT, _GUMBEL = tl.constexpr(UNIT), tl.constexpr(GUMBEL)
+_FLAT, _ROWS = tl.constexpr(FLAT), tl.constexpr(ROWS)
 
 
 def interpreted() -> bool:
@@ -74,10 +66,7 @@ def _place(rows, cols, channels, way: tl.constexpr, height: tl.constexpr,
         col = program % blocks * width + tl.arange(0, width)[None, :]
         at = row * cols + col
         mask = (row < rows) & (col < cols)
-        if way == _ROWS:
-            channel = row % channels
-        else:
-            channel = col % channels
+        channel = (row if way == _ROWS else col) % channels
     return at, mask, channel
 
 
@@ -214,17 +203,15 @@ class _Plan(NamedTuple):
 
     @classmethod
     def of(cls, layout: Layout) -> '_Plan':
-        if layout.channels_last:
-            way, rows, cols = COLUMNS, layout.rows, layout.channels
-        else:
-            way, rows, cols = ROWS, layout.rows, layout.inner
-        if rows == layout.channels == 1:
+        rows, inner, channels, channels_last = layout
+        way = COLUMNS if channels_last else ROWS
+        cols = channels if channels_last else inner
+        if rows == channels == 1:
             way = FLAT
         width = LINE if way == COLUMNS else BLOCK
         if way != FLAT:
             width = min(width, triton.next_power_of_2(cols))
-        return cls(way, rows, cols, layout.channels,
-                   (BLOCK // width, width))
+        return cls(way, rows, cols, channels, (BLOCK // width, width))
 
     @property
     def blocks(self) -> Tuple[int, int]:
@@ -236,22 +223,18 @@ class _Plan(NamedTuple):
                **constants: Any) -> None:
         """Run a kernel on the tensors' device."""
         down, across = self.blocks
-        with _on_device(tensors[0]):
+        x = tensors[0]
+        with (torch.cuda.device(x.device) if x.is_cuda else
+              contextlib.nullcontext()):
             kernel[(down * across, )](
                 *tensors, self.rows, self.cols, self.channels, *numbers,
                 way=self.way, height=self.block[0], width=self.block[1],
                 num_warps=WARPS, **constants)
 
 
-def _on_device(x: Tensor) -> ContextManager:
-    if x.is_cuda:
-        return torch.cuda.device(x.device)
-    return contextlib.nullcontext()
-
-
 def forward(x: Tensor, kappa: Tensor, lambd: Tensor, layout: Layout,
             kind: int) -> Tensor:
-    """Return the activation; see :func:`apa_mm.kernels.native.forward`."""
+    """Return the activation; arguments as of ``native.forward``."""
     y = torch.empty_like(x)
     _Plan.of(layout).launch(_forward, (x, y, kappa, lambd), kind=int(kind))
     return y
@@ -260,10 +243,7 @@ def forward(x: Tensor, kappa: Tensor, lambd: Tensor, layout: Layout,
 def backward(x: Tensor, grad: Tensor, kappa: Tensor, lambd: Tensor,
              layout: Layout, kind: int,
              paper: bool) -> Tuple[Tensor, Tensor]:
-    """Return the gradient of x and (channels, 2) of kappa and lambda.
-
-    Arguments are those of :func:`apa_mm.kernels.native.backward_parts`.
-    """
+    """Return the gradient of x and (channels, 2) of kappa and lambda."""
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
         grad = torch.empty_like(x).copy_(grad)
     out = torch.empty_like(x)

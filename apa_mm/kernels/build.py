@@ -2,11 +2,10 @@
 
 The library is compiled at first use with the system's C++ compiler (6 s on
 one core) into ``${XDG_CACHE_HOME:-~/.cache}/apa_mm/native``, under a name made
-of the sources, the flags and the processor, and loaded from there afterwards;
-then no compiler is needed, and the folder may be read-only. A digest lies
-beside it: a file that is not what was written is compiled again. The folder
-is used only if nobody but its owner, who is this user or root, may write to
-it. Without a library the eager form is used.
+of the sources, the flags and the processor, and loaded from there afterwards.
+A digest lies beside it: a file that is not what was written is compiled again.
+The folder is used only if nobody but its owner, this user or root, may write
+to it. Without a library the eager form is used.
 """
 import ctypes
 import functools
@@ -33,12 +32,9 @@ FLAGS = ('-O3', '-std=c++17', '-fPIC', '-shared', '-fopenmp',
 #: Tried in order; the second for compilers that do not know the first.
 TUNING = (('-march=native', '-mprefer-vector-width=512'),
           ('-march=native', ), ())
-#: Seconds for one run of the compiler; 6 are usual.
-TIMEOUT = 300
-#: So much of what a failing compiler says is repeated.
-MESSAGE_LENGTH = 2000
-#: Bits of a mode that let others write.
-WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+TIMEOUT = 300  # seconds for one run of the compiler; 6 are usual
+MESSAGE_LENGTH = 2000  # so much of what a failing compiler says is repeated
+WRITABLE = stat.S_IWGRP | stat.S_IWOTH  # by others than the owner
 
 
 class BuildError(Exception):
@@ -47,11 +43,7 @@ class BuildError(Exception):
 
 @functools.lru_cache(maxsize=None)
 def library() -> Optional[ctypes.CDLL]:
-    """Return the compiled library, building it if need be.
-
-    Returns:
-        CDLL | None: None if there is none; said once, as a warning.
-    """
+    """Return the compiled library, built if need be; None with a warning."""
     try:
         return _load()
     except (BuildError, OSError, RuntimeError) as error:
@@ -79,26 +71,19 @@ def _load() -> ctypes.CDLL:
 
 
 def _cache_folder() -> Path:
-    """Return the folder, made if need be.
-
-    Raises:
-        PermissionError: If somebody else may write to it.
-    """
     root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     folder = root / 'apa_mm' / 'native'
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    if _is_mine(folder) and folder.stat().st_mode & WRITABLE:
+    mine = hasattr(os, 'geteuid') and folder.lstat().st_uid == os.geteuid()
+    if mine and folder.stat().st_mode & WRITABLE:
         folder.chmod(0o700)
     _check_owner(folder)
     return folder
 
 
-def _is_mine(path: Path) -> bool:
-    return hasattr(os, 'geteuid') and path.lstat().st_uid == os.geteuid()
-
-
 def _check_owner(path: Path) -> None:
+    """Raise PermissionError if somebody else may write to the path."""
     if not hasattr(os, 'geteuid'):  # Windows: the profile is the user's own
         return
     info = path.lstat()
@@ -113,17 +98,13 @@ def _is_whole(target: Path) -> bool:
     """Return whether the library is there, as it was written."""
     try:
         _check_owner(target)
-        return _digest(target) == _beside(target).read_text()
+        return _digest(target) == target.with_suffix('.sha256').read_text()
     except (OSError, UnicodeDecodeError):
         return False
 
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _beside(target: Path) -> Path:
-    return target.with_suffix('.sha256')
 
 
 def _compiler() -> Optional[str]:
@@ -148,7 +129,7 @@ def _build(target: Path) -> None:
             raise BuildError(f'{compiler} failed: {output}')
         digest = _digest(temporary)
     target.chmod(0o700)  # whatever the umask
-    with replacing(_beside(target)) as temporary:
+    with replacing(target.with_suffix('.sha256')) as temporary:
         temporary.write_text(digest)
 
 

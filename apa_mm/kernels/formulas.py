@@ -5,10 +5,9 @@ With ``t = log(lambda) - kappa * x``, ``s = exp(t)`` and ``w = s / lambda``::
     log(eta) = -softplus(t) / lambda = -w * (1 - s / 2 + s^2 / 3 - ...)
 
 autograd differentiates these in every mode and order. In the first form the
-gradient for lambda is ``(softplus(t) - sigmoid(t)) / lambda^2``, which cancels
-for small s; the series is used there, where it matters, that is with
-gradients. The Gumbel gate is the limit of lambda to 0, ``exp(-exp(u))`` with
-``u = -kappa * x``.
+gradient for lambda, ``(softplus(t) - sigmoid(t)) / lambda^2``, cancels for
+small s; with gradients the series is used there. The Gumbel gate is the limit
+of lambda to 0, ``exp(-exp(u))`` with ``u = -kappa * x``.
 """
 import math
 from typing import Optional
@@ -40,24 +39,11 @@ def activation(x: Tensor,
                lambd: Optional[Tensor],
                kind: int,
                paper: bool = False) -> Tensor:
-    """Return the activation of ``x``.
+    """Return GATE, UNIT or GUMBEL of ``x``; the last needs no ``lambd``.
 
-    Args:
-        x (Tensor): Any shape and floating dtype; half types are computed in
-            float32.
-        kappa (Tensor): Broadcastable to ``x``.
-        lambd (Tensor, optional): Positive, like ``kappa``; the Gumbel gate
-            does not use it.
-        kind (int): GATE, UNIT or GUMBEL.
-        paper (bool): Eq. 8 of the paper in place of the true derivative for
-            lambda. Eq. 8 holds the exponent ``-1 / lambda`` constant; it has
-            the opposite sign and grows like ``1 / lambda``.
-
-    Returns:
-        Tensor: Shape, dtype and memory format of ``x``.
-
-    Raises:
-        RuntimeError: With ``paper`` under forward-mode differentiation.
+    ``paper`` asks for Eq. 8 in place of the true derivative for lambda: the
+    exponent ``-1 / lambda`` is held constant. Under forward-mode
+    differentiation it raises RuntimeError.
     """
     wide = widen(x)
     finite = wide.clamp(-LARGEST, LARGEST)

@@ -50,18 +50,10 @@ class GOLSettings(NamedTuple):
 
 def gol(cls_score: Tensor, labels: Tensor, positives: Tensor,
         ratios: Optional[Tensor], settings: GOLSettings) -> Tensor:
-    """Return the loss of every RoI.
+    """Return the loss of every RoI, (N,); scores are (N, C), others (N, 1).
 
-    Args:
-        cls_score (Tensor): Scores, (N, C), any floating dtype.
-        labels (Tensor): Class of a foreground row, else 0, int64, (N, 1).
-        positives (Tensor): True on foreground rows, bool, (N, 1).
-        ratios (Tensor, optional): Probability to keep the negative of a rare
-            class, float32, (N, 1).
-        settings (GOLSettings): Activation, range of the scores, rare classes.
-
-    Returns:
-        Tensor: (N,), float32, or float64 for float64 scores.
+    ``labels`` is 0 where ``positives`` is false (no foreground); ``ratios``,
+    float32, is the probability to keep the negative of a rare class.
     """
     form = _GOL.apply if is_plain(cls_score) else _losses
     return form(cls_score, labels, positives, ratios, settings)

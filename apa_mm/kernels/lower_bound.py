@@ -55,11 +55,8 @@ class _Identity(torch.autograd.Function):
 
 
 def _is_exporting() -> bool:
-    """Return what ``torch.compiler.is_exporting`` should.
-
-    torch.compile takes that one for True whenever it compiles (2.9), and
-    torch 2.6 and older do not have it.
-    """
+    # torch.compiler.is_exporting is missing up to torch 2.6, and true within
+    # torch.compile in 2.9.
     return getattr(torch.compiler, '_is_exporting_flag', False)
 
 

@@ -19,31 +19,18 @@ ELEMENTS_PER_THREAD = 16384
 
 
 class Layout(NamedTuple):
-    """How a tensor is walked: see the header of ``apa_cpu.cpp``.
-
-    Attributes:
-        rows (int): Rows of ``inner`` elements, or of ``channels`` elements.
-        inner (int): Elements per row that share their parameters.
-        channels (int): Number of different parameters.
-        channels_last (bool): Whether the parameters differ within a row.
-    """
+    """How a tensor is walked: see the header of ``apa_cpu.cpp``."""
 
     rows: int
-    inner: int
-    channels: int
-    channels_last: bool
+    inner: int  # elements per row that share their parameters
+    channels: int  # number of different parameters
+    channels_last: bool  # whether the parameters differ within a row
 
 
 def find_layout(x: Tensor, channel_dim: Optional[int]) -> Optional[Layout]:
     """Return how to walk ``x`` without a copy, or None if that is impossible.
 
-    Args:
-        x (Tensor): Any shape and strides.
-        channel_dim (int, optional): Non-negative axis along which the
-            parameters differ; None if they are shared.
-
-    Returns:
-        Layout | None: None asks for the eager form.
+    The parameters differ along axis ``channel_dim``; None: they are shared.
     """
     size = x.numel()
     if x.dtype not in DTYPES or not size:
@@ -73,26 +60,13 @@ def _is_dense(x: Tensor) -> bool:
     return True
 
 
-def forward(x: Tensor,
-            kappa: Tensor,
-            lambd: Tensor,
-            layout: Layout,
-            kind: int,
+def forward(x: Tensor, kappa: Tensor, lambd: Tensor, layout: Layout, kind: int,
             affine: Optional[Tuple[Tensor, Tensor]] = None) -> Tensor:
     """Return the activation of ``z = scale * x + shift``.
 
-    Args:
-        x (Tensor): Input that ``layout`` was found for.
-        kappa (Tensor): One float32 value, or one per channel, contiguous.
-        lambd (Tensor): The same number of values, positive; the Gumbel gate
-            does not use it.
-        layout (Layout): From :func:`find_layout`.
-        kind (int): GATE, UNIT or GUMBEL of ``formulas.py``.
-        affine (tuple[Tensor, Tensor], optional): Scale and shift per channel,
-            float32 and contiguous; None for 1 and 0.
-
-    Returns:
-        Tensor: Shape, dtype and strides of ``x``.
+    ``layout`` is that of ``x``; kappa and lambda have one value or one per
+    channel. ``affine`` is scale and shift per channel, None for 1 and 0. All
+    but ``x`` are float32 and contiguous, see :func:`flat`.
     """
     y = torch.empty_like(x)
     library().apa_forward(
@@ -104,43 +78,21 @@ def forward(x: Tensor,
 def backward(x: Tensor, grad: Tensor, kappa: Tensor, lambd: Tensor,
              layout: Layout, kind: int,
              paper: bool) -> Tuple[Tensor, Tensor]:
-    """Return the gradient of x and (channels, 4) of the parameters.
-
-    Arguments and columns are those of :func:`backward_parts`.
-    """
+    """Return :func:`backward_parts`, its sums added up: (channels, 4)."""
     grad_x, sums = backward_parts(x, grad, kappa, lambd, layout, kind, paper)
     return grad_x, sums.reshape(-1, layout.channels, 4).sum(0)
 
 
 def backward_parts(
-    x: Tensor,
-    grad: Tensor,
-    kappa: Tensor,
-    lambd: Tensor,
-    layout: Layout,
-    kind: int,
-    paper: bool,
-    affine: Optional[Tuple[Tensor, Tensor]] = None,
-    center: Optional[Tensor] = None
-) -> Tuple[Tensor, Tensor]:
+        x: Tensor, grad: Tensor, kappa: Tensor, lambd: Tensor, layout: Layout,
+        kind: int, paper: bool,
+        affine: Optional[Tuple[Tensor, Tensor]] = None,
+        center: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
     """Return the gradient for z and the sums that the parameters need.
 
-    Args:
-        x (Tensor): As in :func:`forward`.
-        grad (Tensor): Gradient of the result, dtype and shape of ``x``.
-        kappa (Tensor): As in :func:`forward`.
-        lambd (Tensor): As in :func:`forward`.
-        layout (Layout): As in :func:`forward`.
-        kind (int): As in :func:`forward`.
-        paper (bool): Eq. 8 of the paper for lambda.
-        affine (tuple[Tensor, Tensor], optional): As in :func:`forward`.
-        center (Tensor, optional): One float32 value per channel.
-
-    Returns:
-        tuple[Tensor, Tensor]: Gradient for z, strides of ``x``; and a float64
-        tensor (rows, 4), or (channels, 4) with ``channels_last``, with the
-        sums of the gradients for kappa and lambda, of ``grad_z`` and of
-        ``grad_z * (x - center)``.
+    Those are float64, (rows, 4), or (channels, 4) with ``channels_last``: of
+    the gradients for kappa and lambda (Eq. 8 if ``paper``), of ``grad_z`` and
+    of ``grad_z * (x - center)``. Other arguments as in :func:`forward`.
     """
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
         grad = torch.empty_like(x).copy_(grad)
@@ -155,7 +107,7 @@ def backward_parts(
 
 
 def flat(parameter: Tensor) -> Tensor:
-    """Return a tensor whose memory is that of the values in order, float32."""
+    """Return the values in order in memory, as float32."""
     if parameter.dtype == torch.float32 and parameter.is_contiguous():
         return parameter
     return parameter.detach().to(torch.float32).contiguous()

@@ -45,8 +45,8 @@ class _Parametric(nn.Module):
 
     def __init__(self,
                  num_parameters: int = 1,
-                 channel_dim: int = 1,
                  kappa_init: Init = 1.0,
+                 channel_dim: int = 1,
                  inplace: bool = False,
                  device: Device = None,
                  dtype: Optional[torch.dtype] = None) -> None:
@@ -61,13 +61,14 @@ class _Parametric(nn.Module):
         self.kappa_init = check_range('kappa_init', kappa_init)
         self.kappa = nn.Parameter(
             torch.empty(num_parameters, device=device, dtype=dtype))
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the parameters from their initial ranges again."""
-        nn.init.uniform_(self.kappa, *self.kappa_init)
+        for name, parameter in self.named_parameters():
+            nn.init.uniform_(parameter, *getattr(self, f'{name}_init'))
 
     def _align(self, parameter: Tensor, x: Tensor) -> Tensor:
-        """Reshape ``(C,)`` so that it broadcasts along ``channel_dim``."""
         if self.num_parameters == 1:
             return parameter
         return _along_channels(parameter, x, self.num_parameters,
@@ -87,14 +88,14 @@ class _Adaptive(_Parametric):
 
     def __init__(self,
                  num_parameters: int = 1,
-                 kappa_init: Init = 1.0,
+                 kappa_init: Init = (-1.0, 0.0),
                  lambd_init: Init = (0.0, 1.0),
                  lambd_min: float = LAMBDA_FLOOR,
                  channel_dim: int = 1,
                  inplace: bool = False,
                  device: Device = None,
                  dtype: Optional[torch.dtype] = None) -> None:
-        super().__init__(num_parameters, channel_dim, kappa_init, inplace,
+        super().__init__(num_parameters, kappa_init, channel_dim, inplace,
                          device, dtype)
         if not lambd_min > 0:
             raise ValueError(f'lambd_min must be positive, but got '
@@ -102,11 +103,6 @@ class _Adaptive(_Parametric):
         self.lambd_init = check_range('lambd_init', lambd_init)
         self.lambd_min = lambd_min
         self.lambd = nn.Parameter(torch.empty_like(self.kappa))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw kappa and lambda from their initial ranges again."""
-        super().reset_parameters()
         nn.init.uniform_(self.lambd, *self.lambd_init)
 
     def values(self, x: Tensor) -> dict:
@@ -123,14 +119,11 @@ class _Adaptive(_Parametric):
 
 @MODELS.register_module()
 class APA(_Adaptive):
-    r"""Adaptive Parametric Activation, a gate that learns its shape (Eq. 5).
-
-    .. math:: \eta(x) = (\lambda e^{-\kappa x} + 1)^{-1/\lambda}
+    """Adaptive Parametric Activation, :func:`apa_mm.functional.apa` (Eq. 5).
 
     A lambda that training pushes below ``lambd_min`` counts as ``lambd_min``
-    and stays alive: gradients that would raise it still reach it (see
-    :func:`apa_mm.functional.lower_bound`), where the authors' code gives it
-    none, so that it never returns.
+    and can return, see :func:`apa_mm.functional.lower_bound`; in the authors'
+    code it gets no gradient there.
 
     Args:
         num_parameters (int): 1 (shared) or the channel count (Table 13).
@@ -141,7 +134,7 @@ class APA(_Adaptive):
         lambd_min (float): Floor of lambda, positive.
         channel_dim (int): Axis of the channels if ``num_parameters > 1``.
         inplace (bool): Has no effect; accepted because mmcv and timm set it.
-        device (torch.device, optional): As in torch's own modules, and dtype.
+        device (torch.device, optional): Of the parameters.
         dtype (torch.dtype, optional): Of the parameters.
 
     Raises:
@@ -155,18 +148,6 @@ class APA(_Adaptive):
         tensor([[0.5000, 0.5000]], grad_fn=<_ActivationBackward>)
     """
 
-    def __init__(self,
-                 num_parameters: int = 1,
-                 kappa_init: Init = (-1.0, 0.0),
-                 lambd_init: Init = (0.0, 1.0),
-                 lambd_min: float = LAMBDA_FLOOR,
-                 channel_dim: int = 1,
-                 inplace: bool = False,
-                 device: Device = None,
-                 dtype: Optional[torch.dtype] = None) -> None:
-        super().__init__(num_parameters, kappa_init, lambd_init, lambd_min,
-                         channel_dim, inplace, device, dtype)
-
     def forward(self, x: Tensor) -> Tensor:
         """Return eta(x) in [0, 1], shape and dtype of ``x``."""
         return apa(x, **self.values(x))
@@ -174,23 +155,10 @@ class APA(_Adaptive):
 
 @MODELS.register_module()
 class AGLU(_Adaptive):
-    r"""Adaptive Generalised Linear Unit, ``x * eta(x)`` (Eq. 6).
+    """Adaptive Generalised Linear Unit, Eq. 6; :func:`apa_mm.functional.aglu`.
 
-    Args:
-        num_parameters (int): 1 (shared) or the channel count (Table 13).
-        kappa_init (float | Sequence[float]): Initial constant or uniform
-            range; the paper uses U(1, 1.3) (Table 11).
-        lambd_init (float | Sequence[float]): The same for lambda.
-        lambd_min (float): Floor of lambda, see :class:`APA`.
-        lambda_grad (str): 'exact', or 'paper' for Eq. 8 as printed; see
-            :func:`apa_mm.functional.aglu`.
-        channel_dim (int): Axis of the channels if ``num_parameters > 1``.
-        inplace (bool): Has no effect; accepted because mmcv and timm set it.
-        device (torch.device, optional): As in torch's own modules, and dtype.
-        dtype (torch.dtype, optional): Of the parameters.
-
-    Raises:
-        ValueError: See :class:`APA`.
+    Arguments and errors are those of :class:`APA`, with kappa drawn from
+    U(1, 1.3) as in the paper (Table 11), and ``lambda_grad`` of the function.
 
     Example:
         >>> import torch
@@ -225,12 +193,9 @@ class AGLU(_Adaptive):
 
 @MODELS.register_module()
 class Gumbel(nn.Module):
-    r"""Gumbel gate ``exp(-exp(-x))``, the limit of APA as lambda goes to 0.
+    """Gumbel gate ``exp(-exp(-x))``, :func:`apa_mm.functional.gumbel`.
 
-    Args:
-        inplace (bool): Has no effect; accepted because mmcv sets it.
-        device (torch.device, optional): As torch's own modules take it.
-        dtype (torch.dtype, optional): Likewise.
+    The arguments have no effect, as there are no parameters.
     """
 
     def __init__(self,
@@ -246,32 +211,13 @@ class Gumbel(nn.Module):
 
 @MODELS.register_module()
 class TemperedSigmoid(_Parametric):
-    r"""Sigmoid with a learnable inverse temperature, ``sigmoid(kappa * x)``.
+    """Sigmoid with a learnable inverse temperature, ``sigmoid(kappa * x)``.
 
     The row "sigmoid with temperature" of Table 4a: APA with lambda held at 1.
-    The parameter is called ``kappa`` as in APA, so that the rules for kappa
-    (no weight decay, plots) cover it.
-
-    Args:
-        num_parameters (int): 1 (shared) or the channel count.
-        kappa_init (float | Sequence[float]): Initial constant or uniform
-            range.
-        channel_dim (int): Axis of the channels if ``num_parameters > 1``.
-        inplace (bool): Has no effect; accepted because mmcv and timm set it.
-        device (torch.device, optional): As in torch's own modules, and dtype.
-        dtype (torch.dtype, optional): Of the parameters.
+    Arguments are those of :class:`APA` without those for lambda. The parameter
+    is called ``kappa`` too, so that the rules for kappa (no weight decay,
+    plots) cover it.
     """
-
-    def __init__(self,
-                 num_parameters: int = 1,
-                 kappa_init: Init = 1.0,
-                 channel_dim: int = 1,
-                 inplace: bool = False,
-                 device: Device = None,
-                 dtype: Optional[torch.dtype] = None) -> None:
-        super().__init__(num_parameters, channel_dim, kappa_init, inplace,
-                         device, dtype)
-        self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return values in [0, 1], shape and dtype of ``x``."""
@@ -283,10 +229,9 @@ class TemperedSigmoid(_Parametric):
 
 @MODELS.register_module()
 class TemperedGumbel(TemperedSigmoid):
-    r"""Gumbel gate with a learnable inverse temperature (Table 4a).
+    """Gumbel gate ``exp(-exp(-kappa * x))`` with a learnable kappa (Table 4a).
 
-    ``exp(-exp(-kappa * x))``: APA in the limit of lambda to 0. Arguments as
-    in :class:`TemperedSigmoid`.
+    APA in the limit of lambda to 0; arguments as in :class:`TemperedSigmoid`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -297,14 +242,8 @@ class TemperedGumbel(TemperedSigmoid):
 def build_site_activation(cfg: dict, channels: int) -> nn.Module:
     """Build the activation of one site from a config shared by many.
 
-    Args:
-        cfg (dict): Config of any registered activation. The value
-            ``'channels'`` of its ``num_parameters`` stands for the site's
-            channel count, which differs from site to site (Table 13).
-        channels (int): Channel count at the site.
-
-    Returns:
-        nn.Module: A new module, never shared with another site.
+    ``num_parameters='channels'`` in the config stands for the site's channel
+    count (Table 13). The module is never shared with another site.
 
     Example:
         >>> build_site_activation(

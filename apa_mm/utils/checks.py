@@ -12,15 +12,7 @@ def check_choice(name: str, value: Any, choices: Sequence) -> None:
 
 
 def check_range(name: str, value: Any) -> tuple:
-    """Return ``(low, high)`` for a number or a pair of numbers.
-
-    Args:
-        name (str): Argument name for the message.
-        value (float | Sequence[float]): A constant, or low and high.
-
-    Raises:
-        ValueError: If it is neither, or ``low > high``.
-    """
+    """Return ``(low, high)`` for a number or a pair of ascending numbers."""
     pair = (value, value) if isinstance(value, (int, float)) else value
     try:
         low, high = (float(v) for v in pair)

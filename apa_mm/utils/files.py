@@ -12,17 +12,8 @@ __all__ = ['replacing']
 def replacing(path: Union[str, Path]) -> Iterator[Path]:
     """Yield a temporary name; what is written there then replaces ``path``.
 
-    The temporary file lies in the folder of ``path``, is synced to disk
-    before the move, and is deleted if the block raises.
-
-    Args:
-        path (str | Path): File to write; its folder must exist.
-
-    Yields:
-        Path: Where to write.
-
-    Raises:
-        OSError: If the folder cannot be written to or the disk is full.
+    The temporary file lies in the same folder, which must exist, is synced to
+    disk before the move, and is deleted if the block raises.
 
     Example:
         >>> import tempfile
@@ -41,14 +32,9 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
         yield temporary
         with open(temporary, 'rb') as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        mask = os.umask(0)  # that of new files, which mkstemp does not use
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """Return the mask of new files, which mkstemp does not use."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

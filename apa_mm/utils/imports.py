@@ -8,10 +8,7 @@ __all__ = [
 
 
 def _has(name: str) -> bool:
-    """Return whether a top-level module can be found.
-
-    A dotted name would import its parent: mmcv, and with it cv2.
-    """
+    """Look for a top-level module; a dotted name would import its parent."""
     return find_spec(name) is not None
 
 

@@ -25,11 +25,9 @@ struct Problem {
   const float *kappa, *lambda, *scale, *shift, *center;
   int64_t parameter_stride;  // 0: one kappa and lambda for all channels
 
-  // One entry per channel, or a single one that all channels share.
-  std::vector<Parameters> table() const {
-    const int64_t count = parameter_stride || scale ? channels : 1;
-    std::vector<Parameters> entries(count);
-    for (int64_t c = 0; c < count; ++c) {
+  std::vector<Parameters> table() const {  // one entry per channel
+    std::vector<Parameters> entries(channels);
+    for (int64_t c = 0; c < channels; ++c) {
       const float l = lambda[c * parameter_stride];
       entries[c] = {kappa[c * parameter_stride], std::log(l), 1.f / l,
                     scale ? scale[c] : 1.f,      shift ? shift[c] : 0.f,
@@ -56,8 +54,8 @@ void forward_rows(const Problem& problem, const T* x, T* y, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t unit = 0; unit < problem.rows * units; ++unit) {
     const int64_t row = unit / units, begin = unit % units * kChunk;
-    const int64_t count = inner - begin < kChunk ? inner - begin : kChunk;
-    const Parameters p = table[row % problem.channels % table.size()];
+    const int64_t count = std::min(inner - begin, kChunk);
+    const Parameters p = table[row % problem.channels];
     const T* in = x + row * inner + begin;
     T* out = y + row * inner + begin;
     const int64_t whole = count / kWidth * kWidth;
@@ -71,13 +69,19 @@ void forward_rows(const Problem& problem, const T* x, T* y, int threads) {
   }
 }
 
+double add_up(const float* values, int64_t count, int64_t stride) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += values[i * stride];
+  return sum;
+}
+
 struct Sums {
   float kappa = 0.f, lambda = 0.f, z = 0.f, zx = 0.f;
 };
 
 template <typename T, Kind kKind, bool kPaper>
 NOINLINE void backward_part(const T* in, const T* gin, T* out, int64_t count,
-                   Parameters p, Sums* sums) {
+                            Parameters p, Sums* sums) {
   float k = 0.f, l = 0.f, dz = 0.f, dzx = 0.f;
 #pragma omp simd reduction(+ : k, l, dz, dzx)
   for (int64_t i = 0; i < count; ++i) {
@@ -104,8 +108,8 @@ void backward_rows(const Problem& problem, const T* x, const T* grad,
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t unit = 0; unit < problem.rows * units; ++unit) {
     const int64_t row = unit / units, begin = unit % units * kChunk;
-    const int64_t count = inner - begin < kChunk ? inner - begin : kChunk;
-    const Parameters p = table[row % problem.channels % table.size()];
+    const int64_t count = std::min(inner - begin, kChunk);
+    const Parameters p = table[row % problem.channels];
     const T* in = x + row * inner + begin;
     const T* gin = grad + row * inner + begin;
     T* out = grad_z + row * inner + begin;
@@ -126,12 +130,8 @@ void backward_rows(const Problem& problem, const T* x, const T* grad,
     into[2] = part.z, into[3] = part.zx;
   }
   for (int64_t row = 0; row < problem.rows; ++row)
-    for (int j = 0; j < 4; ++j) {
-      double sum = 0;
-      for (int64_t unit = 0; unit < units; ++unit)
-        sum += partial[(row * units + unit) * 4 + j];
-      sums[row * 4 + j] = sum;
-    }
+    for (int j = 0; j < 4; ++j)
+      sums[row * 4 + j] = add_up(&partial[row * units * 4 + j], units, 4);
 }
 
 // Parameters of the channels as one array per kind, which vectorises.
@@ -139,9 +139,7 @@ struct ChannelTable {
   std::vector<float> kappa, log_lambda, inverse_lambda, scale, shift, center;
 
   explicit ChannelTable(const Problem& problem) {
-    const std::vector<Parameters> table = problem.table();
-    for (int64_t c = 0; c < problem.channels; ++c) {
-      const Parameters& p = table[c % table.size()];
+    for (const Parameters& p : problem.table()) {
       kappa.push_back(p.kappa);
       log_lambda.push_back(p.log_lambda);
       inverse_lambda.push_back(p.inverse_lambda);
@@ -178,7 +176,7 @@ void backward_channels(const Problem& problem, const T* x, const T* grad,
   const int64_t channels = problem.channels;
   // A fixed number of blocks: the order of the sums is the same for every
   // number of threads.
-  const int64_t blocks = problem.rows < 64 ? problem.rows : 64;
+  const int64_t blocks = std::min<int64_t>(problem.rows, 64);
   std::vector<float> partial(blocks * channels * 4, 0.f);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t block = 0; block < blocks; ++block) {
@@ -204,33 +202,28 @@ void backward_channels(const Problem& problem, const T* x, const T* grad,
     }
   }
   for (int64_t c = 0; c < channels; ++c)
-    for (int j = 0; j < 4; ++j) {
-      double sum = 0;
-      for (int64_t block = 0; block < blocks; ++block)
-        sum += partial[(block * 4 + j) * channels + c];
-      sums[c * 4 + j] = sum;
-    }
+    for (int j = 0; j < 4; ++j)
+      sums[c * 4 + j] =
+          add_up(&partial[j * channels + c], blocks, 4 * channels);
 }
 
 // Calls f with a value of the element type, and with the kind as a constant.
 template <typename F>
-void by_type(int dtype, F f) {
+void dispatch(int dtype, int kind, F f) {
+  const auto with_kind = [&](auto element) {
+    if (kind == kUnit)
+      f(element, std::integral_constant<Kind, kUnit>{});
+    else if (kind == kGate)
+      f(element, std::integral_constant<Kind, kGate>{});
+    else
+      f(element, std::integral_constant<Kind, kGumbel>{});
+  };
   if (dtype == 0)
-    f(float{});
+    with_kind(float{});
   else if (dtype == 1)
-    f(BFloat16{});
+    with_kind(BFloat16{});
   else
-    f(_Float16{});
-}
-
-template <typename F>
-void by_kind(int kind, F f) {
-  if (kind == kUnit)
-    f(std::integral_constant<Kind, kUnit>{});
-  else if (kind == kGate)
-    f(std::integral_constant<Kind, kGate>{});
-  else
-    f(std::integral_constant<Kind, kGumbel>{});
+    with_kind(_Float16{});
 }
 
 }  // namespace
@@ -245,14 +238,12 @@ extern "C" void apa_forward(const void* x, void* y, int dtype, int64_t rows,
                             int channels_last, int threads) {
   const Problem problem{rows,  inner, channels, kappa,  lambda,
                         scale, shift, nullptr,  parameter_stride};
-  by_type(dtype, [&](auto element) {
-    by_kind(kind, [&](auto constant) {
-      using T = decltype(element);
-      constexpr Kind kKind = decltype(constant)::value;
-      const auto walk =
-          channels_last ? forward_channels<T, kKind> : forward_rows<T, kKind>;
-      walk(problem, static_cast<const T*>(x), static_cast<T*>(y), threads);
-    });
+  dispatch(dtype, kind, [&](auto element, auto constant) {
+    using T = decltype(element);
+    constexpr Kind kKind = decltype(constant)::value;
+    const auto walk =
+        channels_last ? forward_channels<T, kKind> : forward_rows<T, kKind>;
+    walk(problem, static_cast<const T*>(x), static_cast<T*>(y), threads);
   });
 }
 
@@ -268,18 +259,16 @@ extern "C" void apa_backward(const void* x, const void* grad, void* grad_z,
                              int threads) {
   const Problem problem{rows,  inner, channels, kappa,  lambda,
                         scale, shift, center,   parameter_stride};
-  by_type(dtype, [&](auto element) {
-    by_kind(kind, [&](auto constant) {
-      using T = decltype(element);
-      constexpr Kind kKind = decltype(constant)::value;
-      constexpr bool kPaper = kKind == kUnit;  // it has no other gradient
-      const auto exact = channels_last ? backward_channels<T, kKind, false>
-                                       : backward_rows<T, kKind, false>;
-      const auto printed = channels_last ? backward_channels<T, kKind, kPaper>
-                                         : backward_rows<T, kKind, kPaper>;
-      (paper ? printed : exact)(
-          problem, static_cast<const T*>(x), static_cast<const T*>(grad),
-          static_cast<T*>(grad_z), sums, threads);
-    });
+  dispatch(dtype, kind, [&](auto element, auto constant) {
+    using T = decltype(element);
+    constexpr Kind kKind = decltype(constant)::value;
+    constexpr bool kPaper = kKind == kUnit;  // it has no other gradient
+    const auto exact = channels_last ? backward_channels<T, kKind, false>
+                                     : backward_rows<T, kKind, false>;
+    const auto printed = channels_last ? backward_channels<T, kKind, kPaper>
+                                       : backward_rows<T, kKind, kPaper>;
+    (paper ? printed : exact)(
+        problem, static_cast<const T*>(x), static_cast<const T*>(grad),
+        static_cast<T*>(grad_z), sums, threads);
   });
 }

@@ -10,6 +10,7 @@
 // The Gumbel gate is the limit of lambda to 0, exp(-exp(-kappa * z)).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>

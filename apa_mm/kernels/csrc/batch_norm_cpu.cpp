@@ -16,7 +16,7 @@ struct Moments {
 Moments row_moments(const float* in, int64_t inner) {
   double total = 0;
   for (int64_t begin = 0; begin < inner; begin += kChunk) {
-    const int64_t end = begin + kChunk < inner ? begin + kChunk : inner;
+    const int64_t end = std::min(begin + kChunk, inner);
     float sum = 0.f;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = begin; i < end; ++i) sum += in[i];
@@ -26,7 +26,7 @@ Moments row_moments(const float* in, int64_t inner) {
   // The second pass corrects the mean, whose sum was rounded.
   double squares = 0, rest = 0;
   for (int64_t begin = 0; begin < inner; begin += kChunk) {
-    const int64_t end = begin + kChunk < inner ? begin + kChunk : inner;
+    const int64_t end = std::min(begin + kChunk, inner);
     float sum = 0.f, off = 0.f;
 #pragma omp simd reduction(+ : sum, off)
     for (int64_t i = begin; i < end; ++i) {

@@ -110,8 +110,7 @@ extern "C" void gol_forward(const float* x, float* grad, float* losses,
     const uint64_t key = mix64(seed + mix64(row));
     double total = 0;
     for (int64_t begin = 0; begin < columns; begin += kChunk) {
-      const int64_t end =
-          begin + kChunk < columns ? begin + kChunk : columns;
+      const int64_t end = std::min(begin + kChunk, columns);
       total += ratio > 0.f ? row_part<true>(in, out, common, ratio, label, key,
                                             begin, end, low, high)
                            : row_part<false>(in, out, common, ratio, label,

@@ -17,7 +17,8 @@ Parameters shared(float kappa, float lambda) {
 }
 
 NOINLINE void end_forward(const float* in, const float* other, float* out,
-                 int64_t count, float a, float b, float c, Parameters p) {
+                          int64_t count, float a, float b, float c,
+                          Parameters p) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i)
     out[i] = forward_at<kUnit>(a * in[i] + b * other[i] + c, p);
@@ -42,9 +43,10 @@ struct Folded {
 };
 
 template <bool kPaper>
-NOINLINE void end_backward(const float* in, const float* other, const float* gin,
-                  float* out_z, float* out_h, int64_t count, Row row,
-                  Parameters p, double* total) {
+NOINLINE void end_backward(const float* in, const float* other,
+                           const float* gin, float* out_z, float* out_h,
+                           int64_t count, Row row, Parameters p,
+                           double* total) {
   float k = 0.f, l = 0.f, dz = 0.f, dzx = 0.f;
 #pragma omp simd reduction(+ : k, l, dz, dzx)
   for (int64_t i = 0; i < count; ++i) {
@@ -112,11 +114,9 @@ extern "C" void block_end_backward(
     double total[4] = {0, 0, 0, 0};
     const auto part = paper ? end_backward<true> : end_backward<false>;
     const int64_t whole = inner / kWidth * kWidth, left = inner - whole;
-    for (int64_t begin = 0; begin < whole; begin += kChunk) {
-      const int64_t count = whole - begin < kChunk ? whole - begin : kChunk;
+    for (int64_t begin = 0; begin < whole; begin += kChunk)
       part(in + begin, other + begin, gin + begin, out_z + begin,
-           out_h + begin, count, r, p, total);
-    }
+           out_h + begin, std::min(whole - begin, kChunk), r, p, total);
     if (left) {
       float one[kWidth] = {}, two[kWidth] = {}, three[kWidth] = {};
       float result_z[kWidth], result_h[kWidth];
