@@ -13,7 +13,7 @@ from apa_mm.utils.checks import check_choice
 
 from .call_sites import CONTAINERS, CallSites, find_call_sites
 from .equivalents import RELU_KAPPA, equivalent_of, kind_of
-from .site_units import Place, find_places, find_shared_units, put_units
+from .site_units import ModulePlace, find_places, find_shared_units, put_units
 
 __all__ = ['Swap', 'SwapReport', 'replace_activations']
 
@@ -154,7 +154,7 @@ def replace_activations(model: nn.Module,
     return report._replace(shared=list(map(str, find_shared_units(model))))
 
 
-def _matches(place: Place, types: Sequence[str], pattern: Optional[str],
+def _matches(place: ModulePlace, types: Sequence[str], pattern: Optional[str],
              stages: Optional[Sequence[int]]) -> bool:
     kind = kind_of(place.module)
     named = type(place.module).__name__ in types or any(
@@ -167,7 +167,7 @@ def _matches(place: Place, types: Sequence[str], pattern: Optional[str],
     return stage is not None and int(stage[1]) in stages
 
 
-def _describe(found: Sequence[Place]) -> str:
+def _describe(found: Sequence[ModulePlace]) -> str:
     if not found:
         return 'no ReLU, SiLU or GELU modules at all'
     names = sorted({type(place.module).__name__ for place in found})
@@ -175,7 +175,7 @@ def _describe(found: Sequence[Place]) -> str:
             f'{found[0].name}')
 
 
-def _sites_of(place: Place, shared: Sequence[str]) -> CallSites:
+def _sites_of(place: ModulePlace, shared: Sequence[str]) -> CallSites:
     block = type(place.block).__name__
     key = f'{block}.{place.attribute}'
     if key in shared:
@@ -192,7 +192,7 @@ def _sites_of(place: Place, shared: Sequence[str]) -> CallSites:
     return sites
 
 
-def _put(model: nn.Module, place: Place, swap: Swap, sites: CallSites,
+def _put(model: nn.Module, place: ModulePlace, swap: Swap, sites: CallSites,
          options: dict) -> None:
     if swap.kappa is not None:
         options.update(kappa_init=swap.kappa, lambd_init=swap.lambd)

@@ -9,8 +9,8 @@ from apa_mm.layers.activation import AGLU
 from .call_sites import CONTAINERS, CallSites, find_call_sites
 
 __all__ = [
-    'Place', 'SharedUnit', 'SiteUnits', 'find_places', 'find_shared_units',
-    'put_units', 'split_shared_units'
+    'ModulePlace', 'SharedUnit', 'SiteUnits', 'find_places',
+    'find_shared_units', 'put_units', 'split_shared_units'
 ]
 
 
@@ -73,7 +73,7 @@ class _Mark:
         self.units._next = self.number
 
 
-class Place(NamedTuple):
+class ModulePlace(NamedTuple):
     """A module in a block, and its dotted name in the model."""
 
     name: str
@@ -82,17 +82,18 @@ class Place(NamedTuple):
     module: nn.Module
 
 
-def find_places(model: nn.Module) -> Iterator[Place]:
+def find_places(model: nn.Module) -> Iterator[ModulePlace]:
     """Yield every module below a model, as often as it is registered."""
     for prefix, block in model.named_modules():
         # named_children would leave out a module registered twice.
         for name, child in block._modules.items():
             if child is not None:
                 full = f'{prefix}.{name}' if prefix else name
-                yield Place(full, block, name, child)
+                yield ModulePlace(full, block, name, child)
 
 
-def put_units(place: Place, units: List[nn.Module], sites: CallSites) -> None:
+def put_units(place: ModulePlace, units: List[nn.Module],
+              sites: CallSites) -> None:
     """Put one unit for each call where a block has its activation."""
     new = units[0] if len(units) == 1 else SiteUnits(units)
     new.train(place.module.training)
@@ -157,7 +158,7 @@ def split_shared_units(model: nn.Module) -> List[SharedUnit]:
     return done
 
 
-_Callers = List[Tuple[Place, CallSites]]
+_Callers = List[Tuple[ModulePlace, CallSites]]
 
 
 def _shared_units(model: nn.Module) -> List[Tuple[SharedUnit, _Callers]]:
