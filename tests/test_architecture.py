@@ -12,7 +12,7 @@ ROOT = Path(apa_mm.__file__).parent
 #: Rooms that share a row do not name each other.
 ROOMS = ('version', 'utils', 'registry', 'kernels', 'functional', 'layers',
          'surgery', 'weights', 'backbones', 'losses', 'evaluation', 'data',
-         'checkpoint', 'preflight', 'engine', 'det cls', 'analysis')
+         'preflight', 'engine', 'det cls', 'checkpoint', 'analysis')
 ROW = {room: row for row, rooms in enumerate(ROOMS) for room in rooms.split()}
 MOST_LINES, MOST_LINES_OF_A_FILE = 17_000, 350
 

@@ -1,6 +1,7 @@
 """Read a ResNet's architecture off the names and shapes of its tensors."""
 import re
-from typing import Dict, Mapping, NamedTuple, Optional, Set, Tuple
+from collections import Counter
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +9,12 @@ from torch import Tensor, nn
 from apa_mm.backbones import APAResNet, APAResNetCIFAR
 from apa_mm.registry import MODELS
 from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
 
 __all__ = ['Architecture', 'Attention', 'read_architecture', 'shapes_of']
 
 Shape = Tuple[int, ...]
-_STAGE = re.compile('layer[1-9]')
+_BLOCK = re.compile(r'(layer[1-9])\.(\d[^.]*)')
 CIFAR = 'apa_mm.APAResNetCIFAR'
 
 
@@ -24,8 +26,8 @@ class Attention(NamedTuple):
         reduction (int): Channels over hidden width; 1 for 'spatial'.
         norm (bool): Whether the pooled vector is normalised.
         bias (bool): Whether the linear layers have biases.
-        gate (str): Gate of the channels (of the places for 'spatial'):
-            'sigmoid', 'apa', or 'apa-channels' with one value per channel.
+        gate (str): 'sigmoid', 'apa', or 'apa-channels' with one kappa and
+            lambda per channel.
         spatial_gate (str): Gate of CBAM's places, 'sigmoid' or 'apa'.
     """
 
@@ -38,10 +40,14 @@ class Attention(NamedTuple):
 
     def cfg(self) -> dict:
         """Return the ``attention_cfg`` that builds it."""
-        gate = _gate_cfg(self.gate)
+        gates = {
+            'apa': {},  # the default
+            'sigmoid': dict(gate_cfg=dict(type='Sigmoid')),
+            'apa-channels': dict(
+                gate_cfg=dict(type='apa_mm.APA', num_parameters='channels'))
+        }
         if self.kind == 'spatial':
-            cfg = dict(type='apa_mm.SpatialAttention')
-            return cfg if gate is None else dict(cfg, gate_cfg=gate)
+            return dict(type='apa_mm.SpatialAttention', **gates[self.gate])
         cbam = self.kind == 'cbam'
         cfg = dict(type='apa_mm.CBAM' if cbam else 'apa_mm.ChannelAttention')
         if self.reduction != 16:
@@ -51,30 +57,19 @@ class Attention(NamedTuple):
             cfg.update(norm_cfg=None, dropout=0.0)
         if self.bias != cbam:
             cfg['bias'] = self.bias
-        if gate is not None:
-            cfg['gate_cfg'] = gate
+        cfg.update(gates[self.gate])
         if cbam and self.spatial_gate != self.gate:
-            cfg['spatial_gate_cfg'] = _gate_cfg(
-                self.spatial_gate) or dict(type='apa_mm.APA')
+            cfg['spatial_gate_cfg'] = gates[self.spatial_gate].get(
+                'gate_cfg', dict(type='apa_mm.APA'))
         return cfg
 
 
 class Architecture(NamedTuple):
     """What a backbone config needs to build the network of a file.
 
-    Attributes:
-        type (str): Our class.
-        depth (int): Depth in its name, as in ResNet-50.
-        stages (tuple[int]): Blocks per stage.
-        bottleneck (bool): Whether blocks have three convolutions.
-        in_channels (int): Channels of the image.
-        groups (int): Groups of the 3x3 convolutions.
-        base_width (int): Width per group, 64 for a ResNet.
-        deep_stem (bool): Whether it is a ResNet-D.
-        units (str): 'plain', 'aglu', or 'aglu-channels'.
-        attention (Attention, optional): None for a plain ResNet.
-        style (str): Where the stride is; 'pytorch' unless the source's code
-            is known to differ.
+    ``type`` is our class, ``stages`` the blocks per stage, ``base_width`` the
+    width per group, ``units`` 'plain', 'aglu' or 'aglu-channels'. ``style``
+    is 'pytorch' unless the source's code is known to differ.
     """
 
     type: str
@@ -92,9 +87,8 @@ class Architecture(NamedTuple):
     def cfg(self) -> dict:
         """Return the backbone config that builds the network."""
         cfg: dict = dict(type=self.type, depth=self.depth)
-        defaults = Architecture('', 0, (), True)
         for key in ('in_channels', 'groups', 'base_width', 'style'):
-            if getattr(self, key) != getattr(defaults, key):
+            if getattr(self, key) != self._field_defaults[key]:
                 cfg[key] = getattr(self, key)
         if self.units == 'plain':
             cfg['act_cfg'] = dict(type='ReLU')
@@ -104,14 +98,13 @@ class Architecture(NamedTuple):
         usual = 4 if self.is_cifar else 16
         if self.attention is None:
             cfg['attention_cfg'] = None
-        elif self.attention != Attention(
-                'se', usual, norm=True, gate='apa'):
+        elif self.attention != Attention('se', usual, True, gate='apa'):
             cfg['attention_cfg'] = self.attention.cfg()
         return cfg
 
     @property
     def is_cifar(self) -> bool:
-        """bool: Whether it is the small network for CIFAR."""
+        """bool: Whether it is the small network."""
         return self.type == CIFAR
 
     @property
@@ -136,37 +129,30 @@ def read_architecture(tensors: Mapping[str, Tensor],
     stages = _count_blocks(tensors)
     deep_stem = 'conv1.0.weight' in tensors
     stem = tensors.get('conv1.0.weight' if deep_stem else 'conv1.weight')
-    if stem is None or stem.dim() != 4 or not stages:
-        raise CheckpointError('its backbone has no ResNet stem and stages; '
-                              'only ResNets can be converted by name')
+    require(stem is not None and stem.dim() == 4 and len(stages) > 0,
+            'its backbone has no ResNet stem and stages; only ResNets can be '
+            'converted by name')
     bottleneck = any(name.endswith('.conv3.weight') for name in tensors)
     cifar = len(stages) == 3 and stem.shape[0] == 16
     depth = _depth(stages, bottleneck, cifar)
     groups, base_width = _width(tensors) if bottleneck else (1, 64)
-    kind = backbone_type or 'apa_mm.APAResNet'
-    if cifar:
-        kind = CIFAR
-    elif deep_stem:
-        kind = 'apa_mm.APAResNetD'
+    kind = CIFAR if cifar else 'apa_mm.APAResNetD' if deep_stem else (
+        backbone_type or 'apa_mm.APAResNet')
     legacy = kind.endswith('Legacy')
-    if legacy and not bottleneck:
-        raise CheckpointError(
+    require(bottleneck or not legacy,
             'legacy SE-ResNet-18 and -34 have an activation before their '
             'attention that no block here has; use a bottleneck network')
-    units = _units(tensors.get('act1.kappa'))
     return Architecture(kind, depth, stages, bottleneck, stem.shape[1], groups,
-                        base_width, deep_stem, units,
+                        base_width, deep_stem,
+                        _kind(tensors.get('act1.kappa'), 'plain', 'aglu'),
                         _read_attention(tensors),
                         'caffe' if legacy and groups == 1 else 'pytorch')
 
 
 def _count_blocks(tensors: Mapping[str, Tensor]) -> Tuple[int, ...]:
-    blocks: Dict[str, Set[str]] = {}
-    for name in tensors:
-        stage, _, rest = name.partition('.')
-        if _STAGE.fullmatch(stage) and rest[:1].isdigit():
-            blocks.setdefault(stage, set()).add(rest.split('.')[0])
-    return tuple(len(blocks[stage]) for stage in sorted(blocks))
+    found = filter(None, map(_BLOCK.match, tensors))
+    blocks = Counter(stage for stage, _ in {match.groups() for match in found})
+    return tuple(blocks[stage] for stage in sorted(blocks))
 
 
 def _depth(stages: Tuple[int, ...], bottleneck: bool, cifar: bool) -> int:
@@ -185,66 +171,50 @@ def _width(tensors: Mapping[str, Tensor]) -> Tuple[int, int]:
     """Return groups and base width of the first bottleneck."""
     first, second = (
         tensors.get(f'layer1.0.conv{j}.weight') for j in (1, 2))
-    if first is None or second is None or {first.dim(), second.dim()} != {4}:
-        raise CheckpointError('it lacks the first two convolutions of '
-                              'layer1.0, or they have not four axes; the '
-                              'width of the network is read off them')
+    require(first is not None and second is not None
+            and first.dim() == second.dim() == 4,
+            'it lacks the first two convolutions of layer1.0, or they have '
+            'not four axes; the width of the network is read off them')
     groups = max(1, first.shape[0] // max(1, second.shape[1]))
     return groups, first.shape[0] // groups
 
 
-def _units(kappa: Optional[Tensor]) -> str:
+def _kind(kappa: Optional[Tensor], without: str = 'sigmoid',
+          shared: str = 'apa') -> str:
     if kappa is None:
-        return 'plain'
-    return 'aglu' if kappa.numel() == 1 else 'aglu-channels'
+        return without
+    return shared if kappa.numel() == 1 else f'{shared}-channels'
 
 
 def _read_attention(tensors: Mapping[str, Tensor]) -> Optional[Attention]:
     block = 'layer1.0.attention.'
-    names = {n[len(block):] for n in tensors if n.startswith(block)}
-    if not names:
+    inside = {n.removeprefix(block): tensors[n]
+              for n in tensors if n.startswith(block)}
+    if not inside:
         return None
-    if 'conv.weight' in names:
-        return Attention(
-            'spatial', gate=_gate(tensors.get(f'{block}gate.kappa')))
-    cbam = 'spatial.conv.weight' in names
+    if 'conv.weight' in inside:
+        return Attention('spatial', gate=_kind(inside.get('gate.kappa')))
+    cbam = 'spatial.conv.weight' in inside
     prefix = 'channel.' if cbam else ''
     return Attention(
         'cbam' if cbam else 'se',
         _reduction(tensors, prefix),
-        norm=f'{prefix}norm.weight' in names,
-        bias=f'{prefix}fc1.bias' in names,
-        gate=_gate(tensors.get(f'{block}{prefix}gate.kappa')),
-        spatial_gate=_gate(tensors.get(f'{block}spatial.gate.kappa')))
+        norm=f'{prefix}norm.weight' in inside,
+        bias=f'{prefix}fc1.bias' in inside,
+        gate=_kind(inside.get(f'{prefix}gate.kappa')),
+        spatial_gate=_kind(inside.get('spatial.gate.kappa')))
 
 
 def _reduction(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    hidden = {
-        name: weight.shape
+    """Return channels over hidden width, which all blocks share."""
+    ratios = {
+        weight.shape[1] / max(1, weight.shape[0])
         for name, weight in tensors.items()
         if name.endswith(f'.attention.{prefix}fc1.weight')
+        and weight.dim() == 2
     }
-    ratios = {
-        shape[1] / max(1, shape[0])
-        for shape in hidden.values() if len(shape) == 2
-    }
-    if len(ratios) != 1 or not min(ratios).is_integer():
-        raise CheckpointError(
+    require(len(ratios) == 1 and min(ratios).is_integer(),
             'the hidden widths of its attention have no common reduction '
             f'(channels over width: {sorted(ratios)}); ChannelAttention '
             'takes one for all blocks')
     return int(ratios.pop())
-
-
-def _gate(kappa: Optional[Tensor]) -> str:
-    if kappa is None:
-        return 'sigmoid'
-    return 'apa' if kappa.numel() == 1 else 'apa-channels'
-
-
-def _gate_cfg(gate: str) -> Optional[dict]:
-    if gate == 'apa':
-        return None  # the default
-    if gate == 'sigmoid':
-        return dict(type='Sigmoid')
-    return dict(type='apa_mm.APA', num_parameters='channels')

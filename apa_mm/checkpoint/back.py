@@ -3,11 +3,11 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from torch import Tensor
 
-from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
 
 from .contents import Facts
 from .convert import Conversion
-from .recognition import BACKBONE, Names, change, recognise, translate
+from .recognition import BACKBONE, Names, recognise, translate
 from .report import LoadReport
 from .tables import TABLES
 
@@ -24,8 +24,7 @@ def convert_back(
     Args:
         tensors (Mapping[str, Tensor]): Result of :func:`convert`.
         source (str): Name of the key table.
-        added (Sequence[str]): Our names to leave out, as in
-            ``LoadReport.added``.
+        added (Sequence[str]): Names of ours to leave out.
         head (str, optional): 'norm' for the authors' transposed classifier.
 
     Returns:
@@ -41,9 +40,8 @@ def convert_back(
         ({'fc.weight': tensor([[1., 1., 1.],
                 [1., 1., 1.]])}, [])
     """
-    if source not in TABLES:
-        raise CheckpointError(f'there is no key table {source!r}; expected '
-                              f'one of {", ".join(TABLES)}')
+    require(source in TABLES, f'there is no key table {source!r}; expected '
+            f'one of {", ".join(TABLES)}')
     table = TABLES[source]
     names = Names(table, table.prefixed is not False)
     bare = not any(n.startswith((BACKBONE, 'head.', 'neck.')) for n in tensors)
@@ -52,13 +50,14 @@ def convert_back(
     for name, value in tensors.items():
         if name in added:
             continue
-        place = translate(BACKBONE + name if bare else name, names, back=True)
-        if place is None:
-            left.append(name)
-            continue
         if head == 'norm' and name == 'head.fc.weight':
             value = value.t()
-        result[place.name] = change(value, place.rule, back=True)
+        place = translate(
+            BACKBONE + name if bare else name, value, names, back=True)
+        if place is None:
+            left.append(name)
+        else:
+            result[place[0]] = place[1]
     return result, left
 
 
@@ -66,20 +65,26 @@ def convert_to_authors(tensors: Mapping[str, Tensor],
                        facts: Facts = Facts()) -> Conversion:
     """Give a network of ours the names of the authors' code."""
     source = recognise(tensors)
-    if source.table.name != 'apa_mm':
-        raise CheckpointError(f'it is of {source.table.title}; only networks '
-                              'of apa_mm can be given the authors\' names')
+    require(source.table.name == 'apa_mm',
+            f'it is of {source.table.title}; only networks of apa_mm can be '
+            "given the authors' names")
     table = facts.meta.get('table')
     if not str(table).startswith('authors-'):
-        table = 'authors-' + (
-            'detection' if any(n.startswith('roi_head.') for n in tensors) else
-            'cifar' if len(tensors.get(
-                'conv1.weight', tensors.get(f'{BACKBONE}conv1.weight', ()))) ==
-            16 else 'spatial' if any('.attention.conv.' in n for n in tensors)
-            else 'classification')
+        table = f'authors-{_task_of(tensors)}'
     result, left = convert_back(tensors, table, head=facts.meta.get('head'))
     report = LoadReport('apa_mm', table)
     kept = [name for name in tensors if name not in set(left)]
     report.mapped = dict(zip(kept, result, strict=True))
     report.unexpected = left
     return Conversion(result, report, source, None, None)
+
+
+def _task_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return which of the authors' codes has such a network."""
+    if any(name.startswith('roi_head.') for name in tensors):
+        return 'detection'
+    stem = tensors.get('conv1.weight', tensors.get(f'{BACKBONE}conv1.weight'))
+    if stem is not None and len(stem) == 16:
+        return 'cifar'
+    spatial = any('.attention.conv.' in name for name in tensors)
+    return 'spatial' if spatial else 'classification'

@@ -3,7 +3,7 @@ from typing import Any, Dict, Optional
 
 from .architecture import Architecture
 
-__all__ = ['config_text', 'head_cfg']
+__all__ = ['config_text']
 
 _HEADS: Dict[str, Dict[str, Any]] = {
     'linear': dict(type='LinearClsHead'),
@@ -14,17 +14,6 @@ _HEADS: Dict[str, Dict[str, Any]] = {
 }
 
 
-def head_cfg(head: str, num_classes: int, in_channels: int) -> dict:
-    """Return the config of MMPretrain's head for a kind of classifier.
-
-    Example:
-        >>> head_cfg('cosine', 10, 64)['type']
-        'apa_mm.CosineClsHead'
-    """
-    return dict(
-        _HEADS[head], num_classes=num_classes, in_channels=in_channels)
-
-
 def config_text(to: str,
                 checkpoint: str,
                 architecture: Architecture,
@@ -33,9 +22,8 @@ def config_text(to: str,
                 cauchy_heads: int = 0) -> str:
     """Return the config lines that build the network and load the weights.
 
-    For 'mmpretrain' they are a whole model; for detectors they are what a
-    child of the detector's config has to change, so that its frozen stages
-    and norms stay as they are.
+    For 'mmpretrain' they are a whole model; for detectors what a child of
+    the detector's config has to change.
 
     Example:
         >>> net = Architecture('apa_mm.APAResNet', 50, (3, 4, 6, 3), True)
@@ -59,7 +47,10 @@ def config_text(to: str,
             backbone=backbone,
             neck=dict(type='GlobalAveragePooling'))
         if head is not None and num_classes is not None:
-            model['head'] = head_cfg(head, num_classes, architecture.feat_dim)
+            model['head'] = dict(
+                _HEADS[head],
+                num_classes=num_classes,
+                in_channels=architecture.feat_dim)
         return f'model = {_render(model)}\nload_from = {checkpoint!r}\n'
     intro = "# Lines for a child of your detector's config.\n"
     model = dict(backbone=backbone)

@@ -1,13 +1,15 @@
 """Find the weights in a checkpoint's content, and what it says of itself."""
 import argparse
 import json
+import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
+from apa_mm.weights.load_check import is_finite
 
 __all__ = ['Facts', 'Weights', 'check_finite', 'find_weights', 'plain_values']
 
@@ -17,6 +19,7 @@ ENTRIES = ('state_dict', 'model', 'ema_state_dict', 'model_ema',
 AVERAGED = ENTRIES[2:]
 #: Put before every name by DDP, EMA and torch.compile.
 WRAPPERS = ('module.', '_orig_mod.')
+_WRAPPED = re.compile(rf'^(?:{"|".join(map(re.escape, WRAPPERS))})+')
 #: Counters of averaged models.
 COUNTERS = ('n_averaged', 'steps')
 
@@ -47,13 +50,7 @@ class Facts(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Tensors of a file under its own names, without wrappers' prefixes.
-
-    Attributes:
-        tensors (dict[str, Tensor]): The weights.
-        dropped (dict[str, str]): Entries left out and why.
-        facts (Facts): What else the file says.
-    """
+    """Tensors without wrappers' prefixes, and why others were left out."""
 
     tensors: Dict[str, Tensor]
     dropped: Dict[str, str]
@@ -79,17 +76,19 @@ def find_weights(content: Dict[str, Any],
         if short in COUNTERS and entry in AVERAGED:
             dropped[name] = 'counter of the moving average'
             continue
-        if short in tensors:
-            raise CheckpointError(
+        require(short not in tensors,
                 f'{short!r} is in the file twice, with and without the prefix '
                 f"{' or '.join(WRAPPERS)}; keep one of the two")
         tensors[short] = _plain(short, value)
-    if not tensors:
-        raise CheckpointError('its state dict is empty; name a file that '
-                              'holds weights')
+    require(bool(tensors),
+            'its state dict is empty; name a file that holds weights')
     facts = _facts(content, entry)
     if metadata:
-        meta = _parse(metadata.get('meta', '{}'))
+        try:
+            meta = json.loads(metadata.get('meta', '{}'))
+        except (ValueError, RecursionError):
+            meta = {}
+        meta = meta if isinstance(meta, dict) else {}
         facts = facts._replace(
             form='safetensors', meta=meta, classes=_classes(meta))
     return Weights(tensors, dropped, facts)
@@ -102,48 +101,38 @@ def check_finite(tensors: Dict[str, Tensor]) -> List[str]:
         >>> check_finite({'a': torch.ones(1), 'b': torch.tensor(torch.nan)})
         ['b']
     """
-    return [
-        name for name, value in tensors.items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
-    ]
+    return [n for n, value in tensors.items() if not is_finite(value)]
 
 
 def _choose(content: Dict[str, Any], averaged: bool) -> str:
+    """Return the entry that holds the weights, '' for the content itself."""
     found = [key for key in ENTRIES if isinstance(content.get(key), dict)]
     if averaged:
         found = [key for key in found if key in AVERAGED]
-        if not found:
-            raise CheckpointError(
-                'it holds no moving average (expected one of '
+        require(bool(found), 'it holds no moving average (expected one of '
                 f'{", ".join(AVERAGED)}); leave out --ema')
     if found:
         return found[0]
-    if not any(isinstance(value, Tensor) for value in content.values()):
-        keys = ', '.join(sorted(map(str, content))[:6])
-        raise CheckpointError(
+    keys = ', '.join(sorted(map(str, content))[:6])
+    require(any(isinstance(value, Tensor) for value in content.values()),
             f'it holds no state dict (its entries: {keys}); expected one of '
             f'{", ".join(ENTRIES)}, or tensors by name')
     return ''
 
 
 def _strip(name: Any) -> str:
-    if not isinstance(name, str):
-        raise CheckpointError(f'its state dict has the name {name!r}, which '
-                              'is no text; save the state dict anew')
-    while name.startswith(WRAPPERS):
-        name = name[len(next(w for w in WRAPPERS if name.startswith(w))):]
-    return name
+    """Return a name without what wrappers put before it."""
+    require(isinstance(name, str), f'its state dict has the name {name!r}, '
+            'which is no text; save the state dict anew')
+    return _WRAPPED.sub('', name)
 
 
 def _plain(name: str, value: Any) -> Tensor:
-    """Return a tensor that owns its memory."""
-    if not isinstance(value, Tensor):
-        raise CheckpointError(
+    require(isinstance(value, Tensor),
             f'{name!r} is a {type(value).__name__}, not a tensor; name a file '
             'that holds a state dict')
-    if (value.layout != torch.strided or value.is_quantized or value.is_meta
-            or value.is_complex()):
-        raise CheckpointError(
+    require(value.layout == torch.strided and not (
+        value.is_quantized or value.is_meta or value.is_complex()),
             f'{name!r} is a {value.dtype} tensor of a special kind (sparse, '
             'quantized, complex or without data); expected dense floats or '
             'integers')
@@ -151,40 +140,24 @@ def _plain(name: str, value: Any) -> Tensor:
 
 
 def _facts(content: Dict[str, Any], entry: str) -> Facts:
-    meta = content.get('meta')
-    meta = meta if isinstance(meta, dict) and entry else {}
+    if not entry:
+        return Facts()
+    meta, args, epoch = map(content.get, ('meta', 'args', 'epoch'))
+    meta = meta if isinstance(meta, dict) else {}
     form = ''
-    if entry and 'message_hub' in content:
+    if 'message_hub' in content:
         form = 'mmengine'
-    elif entry and meta:
+    elif meta:
         form = 'mmdet-2' if 'mmdet_version' in meta else 'mmengine'
-    args = content.get('args') if entry else None
     values = vars(args) if isinstance(args, argparse.Namespace) else {}
-    if values:
-        form = 'authors'
-    epoch = content.get('epoch') if entry else None
-    return Facts(
-        entry=entry,
-        form=form,
-        head=_text(values.get('classif_norm')) or
-        ('linear' if 'classif_norm' in values else None),
-        dataset=_text(values.get('dset_name')),
-        offset=_text(values.get('iif')),
-        epoch=epoch if isinstance(epoch, int) else None,
-        classes=_classes(meta),
-        meta=meta)
-
-
-def _parse(text: str) -> Dict[str, Any]:
-    try:
-        meta = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return meta if isinstance(meta, dict) else {}
-
-
-def _text(value: Any) -> Optional[str]:
-    return value if isinstance(value, str) and value else None
+    head, dataset, offset = (
+        value if isinstance(value, str) and value else None
+        for value in map(values.get, ('classif_norm', 'dset_name', 'iif')))
+    if 'classif_norm' in values:
+        head = head or 'linear'
+    return Facts(entry, 'authors' if values else form, head, dataset, offset,
+                 epoch if isinstance(epoch, int) else None, _classes(meta),
+                 meta)
 
 
 def _classes(meta: Dict[str, Any]) -> Optional[Tuple[str, ...]]:
@@ -194,9 +167,9 @@ def _classes(meta: Dict[str, Any]) -> Optional[Tuple[str, ...]]:
     if isinstance(dataset, dict):
         names = dataset.get('classes', dataset.get('CLASSES'))
     names = meta.get('CLASSES') if names is None else names
-    if not isinstance(names, (list, tuple)):
-        return None
-    return tuple(names) if all(isinstance(n, str) for n in names) else None
+    known = isinstance(names, (list, tuple)) and all(
+        isinstance(name, str) for name in names)
+    return tuple(names) if known else None
 
 
 def plain_values(value: Any) -> Any:

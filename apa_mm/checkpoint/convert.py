@@ -1,35 +1,31 @@
-"""Conversion of state dicts: pure functions, no files.
-
-A state dict goes from the source's names to ours by the source's key table,
-gets what it lacks, and is cut to the target. The report accounts for every
-tensor.
-"""
-from typing import Dict, Mapping, NamedTuple, Optional
+"""Conversion of state dicts: pure functions, no files."""
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 
 from apa_mm.utils.checks import check_choice
 from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
 
-from .architecture import Architecture, read_architecture
+from .architecture import Architecture, Shape, read_architecture
 from .contents import Facts
 from .expected import detector_shapes, head_shapes
 from .notes import notes_of
-from .recognition import (BACKBONE, Names, change, recognise, strip_backbone,
+from .recognition import (BACKBONE, Names, recognise, strip_backbone,
                           translate)
 from .report import LoadReport
 from .values import Start, starting_values
 
 __all__ = ['TARGETS', 'Conversion', 'convert']
 
-TARGETS = ('mmpretrain', 'mmdet-backbone', 'mmdet')
 #: Parts that a target takes, by the first part of our names.
 _PARTS = {
     'mmpretrain': ('backbone', 'head'),
     'mmdet-backbone': ('backbone', ),
     'mmdet': ('backbone', 'neck', 'rpn_head', 'roi_head'),
 }
+TARGETS = tuple(_PARTS)
 
 
 class Conversion(NamedTuple):
@@ -39,9 +35,8 @@ class Conversion(NamedTuple):
         tensors (dict[str, Tensor]): The weights under the target's names.
         report (LoadReport): What became of every tensor.
         source (Names): Where they came from.
-        architecture (Architecture, optional): The backbone; None for a
-            network that is no ResNet.
-        head (str, optional): Kind of the classifier, if there is one.
+        architecture (Architecture, optional): The backbone, if a ResNet.
+        head (str, optional): Kind of the classifier.
     """
 
     tensors: Dict[str, Tensor]
@@ -84,17 +79,19 @@ def convert(tensors: Mapping[str, Tensor],
     source = recognise(tensors)
     report = LoadReport(source.table.name, to)
     ours = _rename(tensors, source, report)
-    head = _settle_head(ours, facts, report)
     architecture = _architecture(ours, source)
+    head = _settle_head(ours, facts, architecture, report)
+    wanted: Dict[str, Shape] = {}
     if architecture is not None:
-        architecture = _complete(ours, architecture, source, start, report)
-    if to == 'mmdet' and all(
-            name.split('.')[0] in ('backbone', 'head') for name in ours):
-        raise CheckpointError('it holds a classifier or backbone and no '
-                              'detector; use --to mmdet-backbone')
+        architecture, wanted = _complete(ours, architecture, source, start,
+                                         report)
+    require(to != 'mmdet' or any(
+        name.split('.')[0] not in ('backbone', 'head') for name in ours),
+            'it holds a classifier or backbone and no detector; use --to '
+            'mmdet-backbone')
     _cut(ours, to, report)
     if architecture is not None:
-        _compare(ours, to, architecture, head, source, report)
+        _compare(ours, wanted, to, architecture, head, source, report)
         ours = {n: v for n, v in ours.items() if n not in report.mismatched}
     report.notes += notes_of(source, architecture, head, facts, ours, to)
     if to == 'mmdet-backbone':
@@ -107,37 +104,35 @@ def _rename(tensors: Mapping[str, Tensor], source: Names,
             report: LoadReport) -> Dict[str, Tensor]:
     ours: Dict[str, Tensor] = {}
     for name, value in tensors.items():
-        place = translate(name, source)
+        place = translate(name, value, source)
         if place is None:
             report.unexpected.append(name)
             continue
-        if place.name in ours:
-            twin = next(k for k, v in report.mapped.items() if v == place.name)
+        new, changed = place
+        if new in ours:
+            twin = next(k for k, v in report.mapped.items() if v == new)
             raise CheckpointError(
-                f'{name} and {twin} would both become {place.name}; the file '
+                f'{name} and {twin} would both become {new}; the file '
                 'holds two networks or one twice, so keep one of them')
-        changed = change(value, place.rule)
         if changed.shape != value.shape:
-            report.reshaped[place.name] = (tuple(value.shape),
-                                           tuple(changed.shape))
-        ours[place.name] = changed
-        report.mapped[name] = place.name
+            report.reshaped[new] = tuple(value.shape), tuple(changed.shape)
+        ours[new] = changed
+        report.mapped[name] = new
     return ours
 
 
 def _settle_head(ours: Dict[str, Tensor], facts: Facts,
+                 architecture: Optional[Architecture],
                  report: LoadReport) -> Optional[str]:
     """Find the kind of the classifier; turn the authors' transposed one."""
-    weight = ours.get('head.fc.weight')
+    name = 'head.fc.weight'
+    weight = ours.get(name)
     if weight is None:
         return None
-    features = _feature_size(ours)
-    transposed = (
-        weight.dim() == 2 and features == weight.shape[0] != weight.shape[1])
-    if transposed:
-        ours['head.fc.weight'] = weight.t()
-        report.reshaped['head.fc.weight'] = (tuple(weight.shape),
-                                             tuple(weight.shape[::-1]))
+    features = None if architecture is None else architecture.feat_dim
+    if weight.dim() == 2 and features == weight.shape[0] != weight.shape[1]:
+        ours[name] = weight.t()
+        report.reshaped[name] = tuple(weight.shape), tuple(weight.t().shape)
         if 'head.fc.bias' in ours:
             _drop(ours, 'head.fc.bias', report,
                   'bias that the normalised classifier never uses')
@@ -147,16 +142,6 @@ def _settle_head(ours: Dict[str, Tensor], facts: Facts,
     if 'head.fc.bias' not in ours:
         return 'cosine'
     return 'inv' if facts.head == 'inv' else 'linear'
-
-
-def _feature_size(ours: Mapping[str, Tensor]) -> Optional[int]:
-    """Return the channels of the last stage, from its last norm."""
-    norms = sorted(
-        (name for name in ours if name.startswith('backbone.layer')
-         and name.endswith('.weight') and '.bn' in name
-         and '.attention.' not in name),
-        key=lambda name: [p.zfill(4) for p in name.split('.')])
-    return len(ours[norms[-1]]) if norms and ours[norms[-1]].dim() else None
 
 
 def _architecture(ours: Mapping[str, Tensor],
@@ -173,37 +158,36 @@ def _architecture(ours: Mapping[str, Tensor],
 
 
 def _complete(ours: Dict[str, Tensor], architecture: Architecture,
-              source: Names, start: Start,
-              report: LoadReport) -> Architecture:
-    """Add what old files and other libraries' networks do not have."""
-    for name, shape in architecture.shapes().items():
-        if (name.endswith('num_batches_tracked')
-                and BACKBONE + name not in ours):
-            ours[BACKBONE + name] = torch.zeros(shape, dtype=torch.int64)
-            report.added[BACKBONE + name] = (
-                'num_batches_tracked = 0, which old files do not have')
+              source: Names, start: Start, report: LoadReport
+              ) -> Tuple[Architecture, Dict[str, Shape]]:
+    """Add what is lacking; return the architecture then, and its shapes."""
+    adaptive = architecture
     has_any = any(n.endswith(('.kappa', '.lambd')) for n in ours)
     # Our own networks without kappa and lambda are so on purpose.
-    if has_any or start.init == 'plain' or source.table.name == 'apa_mm':
-        return architecture
-    attention = architecture.attention
-    if attention is not None:
-        spatial = 'apa' if attention.kind == 'cbam' else 'sigmoid'
-        attention = attention._replace(gate='apa', spatial_gate=spatial)
-    adaptive = architecture._replace(units='aglu', attention=attention)
-    lacking = {
-        BACKBONE + name: shape
-        for name, shape in adaptive.shapes().items()
-        if name.endswith(('.kappa', '.lambd'))
-    }
-    values, notes = starting_values(lacking, start)
-    ours.update(values)
-    reason = 'kappa and lambda, ' + (
-        'random' if start.init == 'random' else f'equal to {start.act} (units)'
-        ' and sigmoid (gates)')
-    report.added.update(dict.fromkeys(values, reason))
-    report.notes += notes
-    return adaptive
+    if not (has_any or start.init == 'plain'
+            or source.table.name == 'apa_mm'):
+        attention = architecture.attention
+        if attention is not None:
+            spatial = 'apa' if attention.kind == 'cbam' else 'sigmoid'
+            attention = attention._replace(gate='apa', spatial_gate=spatial)
+        adaptive = architecture._replace(units='aglu', attention=attention)
+    wanted = {BACKBONE + n: shape for n, shape in adaptive.shapes().items()}
+    for name, shape in wanted.items():
+        if name.endswith('num_batches_tracked') and name not in ours:
+            ours[name] = torch.zeros(shape, dtype=torch.int64)
+            report.added[name] = (
+                'num_batches_tracked = 0, which old files do not have')
+    if adaptive != architecture:
+        values, note = starting_values(
+            {n: shape for n, shape in wanted.items()
+             if n.endswith(('.kappa', '.lambd'))}, start)
+        ours.update(values)
+        reason = 'kappa and lambda, ' + (
+            'random' if start.init == 'random' else
+            f'equal to {start.act} (units) and sigmoid (gates)')
+        report.added.update(dict.fromkeys(values, reason))
+        report.notes.append(note)
+    return adaptive, wanted
 
 
 def _cut(ours: Dict[str, Tensor], to: str, report: LoadReport) -> None:
@@ -232,24 +216,20 @@ def _drop(ours: Dict[str, Tensor], name: str, report: LoadReport,
 
 def _strip_report(report: LoadReport) -> None:
     """Let the report speak of names without the prefix, as the result."""
-
-    def short(name: str) -> str:
-        return name[len(BACKBONE):] if name.startswith(BACKBONE) else name
-
-    report.mapped = {old: short(new) for old, new in report.mapped.items()}
-    report.missing = [short(name) for name in report.missing]
+    report.mapped = {
+        k: v.removeprefix(BACKBONE) for k, v in report.mapped.items()
+    }
+    report.missing = [name.removeprefix(BACKBONE) for name in report.missing]
     for part in ('reshaped', 'added', 'mismatched'):
         entries = getattr(report, part)
-        setattr(report, part, {short(k): v for k, v in entries.items()})
+        setattr(report, part,
+                {k.removeprefix(BACKBONE): v for k, v in entries.items()})
 
 
-def _compare(ours: Mapping[str, Tensor], to: str, architecture: Architecture,
-             head: Optional[str], source: Names, report: LoadReport) -> None:
+def _compare(ours: Mapping[str, Tensor], wanted: Dict[str, Shape], to: str,
+             architecture: Architecture, head: Optional[str], source: Names,
+             report: LoadReport) -> None:
     """Hold the tensors against those of the network they describe."""
-    wanted = {
-        BACKBONE + name: shape
-        for name, shape in architecture.shapes().items()
-    }
     checked = ['backbone']
     if to == 'mmpretrain' and source.table.name != 'apa_mm':
         weight = ours.get('head.fc.weight')

@@ -1,8 +1,7 @@
-"""What the result of a conversion must hold, told by building the model.
+"""What a conversion's result must hold, told by building the model.
 
-Models are built without memory (on the meta device); what differs between
-networks of one kind, such as the number of classes, is taken from one tensor
-each, and all others must agree with it.
+Models are built on the meta device. What differs between networks of one
+kind, such as the number of classes, is read off one tensor each.
 """
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from apa_mm.layers import CosineClassifier, CosineLinear
 from apa_mm.utils.imports import HAS_MMDET
 from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
 from apa_mm.weights.load_check import Comparison, rehearse_loading
 
 from .architecture import Architecture, Shape, shapes_of
@@ -23,12 +23,7 @@ __all__ = ['compare_with_config', 'detector_shapes', 'head_shapes']
 
 def head_shapes(head: str, num_classes: int,
                 feat_dim: int) -> Dict[str, Shape]:
-    """Return the tensors of MMPretrain's classifier by our names.
-
-    Example:
-        >>> head_shapes('lr_cosine', 10, 64)
-        {'head.fc.weight': (10, 64), 'head.fc.temperature': ()}
-    """
+    """Return the tensors of MMPretrain's classifier by our names."""
     sizes = (feat_dim, num_classes)
     with torch.device('meta'):
         if head in ('linear', 'inv'):
@@ -69,28 +64,30 @@ def _detector_cfg(tensors: Mapping[str, Tensor],
     width = architecture.feat_dim // 8
     fpn = _size(tensors, 'neck.lateral_convs.0.conv.weight', 256)
     anchors = _size(tensors, 'rpn_head.rpn_cls.weight', 3)
-    cascade = 'roi_head.bbox_head.0.fc_cls.weight' in tensors
-    masks = any(n.startswith('roi_head.mask_head.') for n in tensors)
-    stages = ['0.', '1.', '2.'] if cascade else ['']
-    heads = [_box_head(tensors, f'roi_head.bbox_head.{s}', fpn)
-             for s in stages]
     extractor = dict(
         type='SingleRoIExtractor',
         roi_layer=dict(type='RoIAlign', output_size=7),
         out_channels=fpn,
         featmap_strides=[4, 8, 16, 32])
-    roi_head: Dict[str, Any] = dict(
-        type='CascadeRoIHead' if cascade else 'StandardRoIHead',
-        bbox_roi_extractor=extractor,
-        bbox_head=heads if cascade else heads[0])
-    if cascade:
-        roi_head.update(num_stages=3, stage_loss_weights=[1, 0.5, 0.25])
-    if masks:
+    name = 'roi_head.bbox_head.'
+    kind, roi_head = 'FasterRCNN', dict(
+        type='StandardRoIHead', bbox_roi_extractor=extractor)
+    if any(n.startswith('roi_head.mask_head.') for n in tensors):
+        kind = 'MaskRCNN'
         roi_head.update(
             mask_roi_extractor=extractor, mask_head=_mask_head(tensors, fpn))
+    if f'{name}0.fc_cls.weight' in tensors:
+        kind = 'CascadeRCNN'
+        roi_head.update(
+            type='CascadeRoIHead',
+            num_stages=3,
+            stage_loss_weights=[1, 0.5, 0.25],
+            bbox_head=[_box_head(tensors, f'{name}{i}.', fpn)
+                       for i in range(3)])
+    else:
+        roi_head['bbox_head'] = _box_head(tensors, name, fpn)
     return ConfigDict(
-        type='CascadeRCNN' if cascade else
-        ('MaskRCNN' if masks else 'FasterRCNN'),
+        type=kind,
         backbone=architecture.cfg(),
         neck=dict(
             type='FPN',
@@ -122,11 +119,10 @@ def _box_head(tensors: Mapping[str, Tensor], name: str, fpn: int) -> dict:
         num_classes=rows - 1 if boxes == 4 else max(1, boxes // 4),
         reg_class_agnostic=boxes == 4)
     if any(n.endswith('.fc_cls.g') for n in tensors):
-        learned = f'{name}fc_cls.scale' in tensors
         cfg['cls_predictor_cfg'] = dict(
-            type='apa_mm.WrappedCauchyLinear',
-            form='released',
-            **(dict(scale=None) if learned else {}))
+            type='apa_mm.WrappedCauchyLinear', form='released')
+        if f'{name}fc_cls.scale' in tensors:  # learned
+            cfg['cls_predictor_cfg']['scale'] = None
     return cfg
 
 
@@ -157,27 +153,21 @@ def compare_with_config(path: str, tensors: Dict[str, Tensor],
     except FileNotFoundError:
         raise CheckpointError(f'the config {path} is not there; name a config '
                               'file of mmdet or mmpretrain') from None
-    if not cfg.get('model'):
-        raise CheckpointError(f'the config {path} has no model; name the '
-                              'config of a detector or classifier')
-    model = _build(cfg, path)
-    if backbone_only:
-        backbone: Optional[nn.Module] = getattr(model, 'backbone', None)
-        if backbone is None:
-            raise CheckpointError(f'the model of {path} has no backbone; use '
-                                  'another --to')
-        model = backbone
-    return rehearse_loading(model, tensors), shapes_of(model)
-
-
-def _build(cfg: Config, path: str) -> nn.Module:
+    require(bool(cfg.get('model')),
+            f'the config {path} has no model; name the config of a detector '
+            'or classifier')
     scope = cfg.get('default_scope') or 'mmengine'
     try:
         with DefaultScope.overwrite_default_scope(scope):
-            return MODELS.build(cfg.model)
+            model = MODELS.build(cfg.model)
     except Exception as error:
         # Whatever a config's constructors raise, it is the user's config.
         reason = str(error).strip().splitlines()
         raise CheckpointError(
             f'the model of {path} cannot be built ({type(error).__name__}: '
             f'{reason[-1] if reason else ""}); mend the config') from None
+    if backbone_only:
+        model = getattr(model, 'backbone', None)
+        require(model is not None, f'the model of {path} has no backbone; use '
+                'another --to')
+    return rehearse_loading(model, tensors), shapes_of(model)

@@ -4,6 +4,7 @@ from typing import Any, Dict, NamedTuple, Optional
 
 from apa_mm.version import __version__
 from apa_mm.weights import CheckpointError, RawCheckpoint, read_checkpoint
+from apa_mm.weights.errors import require
 
 from .back import convert_to_authors
 from .configs import config_text
@@ -19,11 +20,7 @@ __all__ = ['ConversionError', 'Converted', 'convert_file']
 
 
 class ConversionError(CheckpointError):
-    """A conversion that leaves tensors unexplained.
-
-    Attributes:
-        report (LoadReport): Which ones.
-    """
+    """A conversion that leaves the tensors in its report unexplained."""
 
     def __init__(self, message: str, report: LoadReport) -> None:
         super().__init__(message)
@@ -31,14 +28,7 @@ class ConversionError(CheckpointError):
 
 
 class Converted(NamedTuple):
-    """A file that was converted.
-
-    Attributes:
-        path (str): Where it was written.
-        report (LoadReport): What became of every tensor.
-        config (str, optional): Config lines that use it; None for networks
-            other than ResNets.
-    """
+    """Where a file was written, and config lines if it is a ResNet's."""
 
     path: str
     report: LoadReport
@@ -84,18 +74,16 @@ def convert_file(src: str,
     try:
         weights = find_weights(raw.content, averaged, raw.metadata)
         broken = check_finite(weights.tensors)
-        if broken:
-            raise CheckpointError(
+        require(not broken,
                 f'{len(broken)} of its tensors hold NaN or infinity, the '
-                f'first is {broken[0]}; take an earlier checkpoint')
-        if to == 'authors':
-            result = convert_to_authors(weights.tensors, weights.facts)
-        else:
-            result = convert(weights.tensors, to, weights.facts, start)
+                f'first is {"".join(broken[:1])}; take an earlier checkpoint')
+        result = (
+            convert_to_authors(weights.tensors, weights.facts)
+            if to == 'authors' else convert(weights.tensors, to, weights.facts,
+                                            start))
         broken = check_finite(result.tensors)
-        if broken:
-            raise CheckpointError(f'{broken[0]} would hold NaN or infinity; '
-                                  'mend the options')
+        require(not broken, f'{"".join(broken[:1])} would hold NaN or '
+                'infinity; mend the options')
     except CheckpointError as error:
         raise CheckpointError(f'{src} cannot be converted: {error}') from None
     report = result.report
@@ -110,15 +98,18 @@ def convert_file(src: str,
     _refuse(src, report, allow_missing)
     lost = {report.mapped.get(name, name) for name in report.unexpected}
     tensors = {k: v for k, v in result.tensors.items() if k not in lost}
-    if config_path is not None and result.architecture is None:
-        raise CheckpointError('only a ResNet for mmdet or mmpretrain has '
-                              'config lines; leave out --write-config')
-    meta = _meta(raw, result, weights.facts)
+    require(config_path is None or result.architecture is not None,
+            'only a ResNet for mmdet or mmpretrain has config lines; leave '
+            'out --write-config')
     path = write_checkpoint(
-        dst, tensors, meta, hash_suffix,
+        dst, tensors, _meta(raw, result, weights.facts), hash_suffix,
         'model' if to == 'authors' else 'state_dict')
-    text = _config(path, to, result)
-    if config_path is not None and text is not None:
+    if result.architecture is None:
+        return Converted(path, report, None)
+    text = config_text(
+        to, path, result.architecture, result.head, _rows(result),
+        sum(name.endswith('.fc_cls.g') for name in result.tensors))
+    if config_path is not None:
         write_bytes(config_path, text.encode())
     return Converted(path, report, text)
 
@@ -126,17 +117,17 @@ def convert_file(src: str,
 def _check_places(src: str, dst: str, config: Optional[str],
                   config_path: Optional[str]) -> None:
     """Check all that will be written before the first of it is."""
-    taken = {os.path.realpath(p) for p in (src, config) if p is not None}
-    for path in (dst, config_path):
-        place = None if path is None else os.path.realpath(path)
-        if place in taken:
-            what = 'is the source itself' if place == os.path.realpath(
-                src) else 'is named twice'
+    real = os.path.realpath
+    outputs = [path for path in (dst, config_path) if path is not None]
+    taken = {real(path) for path in (src, config) if path is not None}
+    for path in outputs:
+        if real(path) in taken:
+            own = real(path) == real(src)
+            what = 'is the source itself' if own else 'is named twice'
             raise CheckpointError(f'{path} {what}; write to another file')
-        taken.add(place or '')
-    for path in (dst, config_path):
-        if path is not None:
-            check_place(path)
+        taken.add(real(path))
+    for path in outputs:
+        check_place(path)
 
 
 def _check_config(config: str, result: Conversion) -> None:
@@ -154,25 +145,24 @@ def _check_config(config: str, result: Conversion) -> None:
 
 
 def _refuse(src: str, report: LoadReport, allow_missing: bool) -> None:
-    if report.ok:
+    if report.ok or (allow_missing and not report.mismatched):
         return
-    counts = (f'{len(report.missing)} tensors are missing, '
-              f'{len(report.unexpected)} unexpected and '
-              f'{len(report.mismatched)} of another shape')
-    if report.mismatched:
-        raise ConversionError(
-            f'{src} cannot be converted: {counts}; shapes must fit, so it is '
-            'of another architecture than its names say', report)
-    if not allow_missing:
-        raise ConversionError(
-            f'{src} cannot be converted: {counts}; see the lists above, and '
-            'give --allow-missing if you can do without them', report)
+    reason = ('shapes must fit, so it is of another architecture than its '
+              'names say' if report.mismatched else 'see the lists above, and '
+              'give --allow-missing if you can do without them')
+    raise ConversionError(
+        f'{src} cannot be converted: {len(report.missing)} tensors are '
+        f'missing, {len(report.unexpected)} unexpected and '
+        f'{len(report.mismatched)} of another shape; {reason}', report)
+
+
+def _rows(result: Conversion) -> Optional[int]:
+    weight = result.tensors.get('head.fc.weight')
+    return None if weight is None else len(weight)
 
 
 def _meta(raw: RawCheckpoint, result: Conversion, facts: Any) -> Dict:
     """Return plain values only: the file must load with weights_only."""
-    weight = result.tensors.get('head.fc.weight')
-    rows = None if weight is None else len(weight)
     meta = dict(
         source=result.source.table.title,
         table=result.source.table.name,
@@ -182,7 +172,7 @@ def _meta(raw: RawCheckpoint, result: Conversion, facts: Any) -> Dict:
         target=result.report.target,
         tool='apa_mm.checkpoint',
         tool_version=__version__,
-        class_order=class_order(result.source, facts, rows)[0],
+        class_order=class_order(result.source, facts, _rows(result))[0],
         report=result.report.summary(),
         notes=list(result.report.notes))
     if facts.epoch is not None:
@@ -199,12 +189,3 @@ def _meta(raw: RawCheckpoint, result: Conversion, facts: Any) -> Dict:
     if result.head is not None:
         meta['head'] = result.head
     return meta
-
-
-def _config(path: str, to: str, result: Conversion) -> Optional[str]:
-    if result.architecture is None:
-        return None
-    weight = result.tensors.get('head.fc.weight')
-    cauchy = sum(name.endswith('.fc_cls.g') for name in result.tensors)
-    return config_text(to, path, result.architecture, result.head,
-                       None if weight is None else len(weight), cauchy)

@@ -1,17 +1,17 @@
 """Say what a checkpoint is, and what its kappa and lambda are."""
-from typing import Dict, List, Mapping, NamedTuple, Optional
+from typing import List, Mapping, NamedTuple, Optional
 
 from torch import Tensor
 
 from apa_mm.layers.pairs import Pair, parameter_pairs
 from apa_mm.utils.tables import text_table
-from apa_mm.weights import CheckpointError, RawCheckpoint, read_checkpoint
+from apa_mm.weights import CheckpointError, read_checkpoint
 from apa_mm.weights.errors import printable
 
 from .architecture import Architecture, read_architecture
 from .contents import Facts, check_finite, find_weights
 from .notes import class_order
-from .recognition import (Names, change, recognise, strip_backbone, translate)
+from .recognition import Names, recognise, strip_backbone, translate
 
 __all__ = ['Inspection', 'Pair', 'inspect_file', 'parameter_pairs']
 
@@ -49,17 +49,12 @@ class Inspection(NamedTuple):
     notes: List[str]
 
     @property
-    def unit_clamp(self) -> str:
-        """str: How the source keeps the units' lambda positive."""
-        return 'floor' if self.source is None else self.source.table.unit_clamp
-
-    @property
     def dead(self) -> List[str]:
         """list[str]: Pairs whose lambda gets no gradient in the source."""
-        return [
-            pair.name for pair in self.pairs
-            if pair.dead(self.unit_clamp if pair.kind == 'unit' else 'floor')
-        ]
+        clamp = 'floor' if self.source is None else (
+            self.source.table.unit_clamp)
+        return [pair.name for pair in self.pairs
+                if pair.dead(clamp if pair.kind == 'unit' else 'floor')]
 
     def __str__(self) -> str:
         source = 'unknown' if self.source is None else self.source.table.title
@@ -105,9 +100,6 @@ def inspect_file(path: str, averaged: bool = False) -> Inspection:
         path (str): Checkpoint of torch or safetensors.
         averaged (bool): Look at the moving average of the weights.
 
-    Returns:
-        Inspection: What is known.
-
     Raises:
         CheckpointError: If it cannot be read or holds no state dict.
     """
@@ -116,63 +108,52 @@ def inspect_file(path: str, averaged: bool = False) -> Inspection:
         weights = find_weights(raw.content, averaged, raw.metadata)
     except CheckpointError as error:
         raise CheckpointError(f'{path} cannot be used: {error}') from None
-    tensors = weights.tensors
+    ours = tensors = weights.tensors
     notes: List[str] = []
     source: Optional[Names] = None
     architecture: Optional[Architecture] = None
     try:
         source = recognise(tensors)
+        ours = dict(
+            translate(name, value, source) or (name, value)
+            for name, value in tensors.items())
         architecture = read_architecture(
-            strip_backbone(_translated(tensors, source)),
-            source.table.backbone_type)
+            strip_backbone(ours), source.table.backbone_type)
     except CheckpointError as error:
         notes.append(str(error))
-    return _assemble(raw, tensors, weights.facts, source, architecture, notes)
-
-
-def _assemble(raw: RawCheckpoint, tensors: Dict[str, Tensor], facts: Facts,
-              source: Optional[Names], architecture: Optional[Architecture],
-              notes: List[str]) -> Inspection:
-    ours = tensors if source is None else _translated(tensors, source)
     pairs = parameter_pairs(ours)
-    if source is not None and source.table.name == 'ultralytics':
-        # Its class named AGLU is the gate alone.
-        pairs = [pair._replace(kind='gate') for pair in pairs]
-    weight = ours.get('head.fc.weight')
-    if source is not None and weight is not None and weight.dim():
-        rows = max(weight.shape) if architecture is None else weight.numel(
-        ) // max(1, architecture.feat_dim)
-        order, note = class_order(source, facts, rows)
-        notes += [f'class order: {order}' if note is None else note]
-    stored = [
-        value for name, value in tensors.items() if not name.endswith((
-            'running_mean', 'running_var', 'num_batches_tracked'))
-    ]
+    if source is not None:
+        if source.table.name == 'ultralytics':
+            # Its class named AGLU is the gate alone.
+            pairs = [pair._replace(kind='gate') for pair in pairs]
+        notes += _order_note(ours, source, weights.facts, architecture)
     return Inspection(
         path=raw.path,
         num_bytes=raw.num_bytes,
         sha256=raw.sha256,
         num_tensors=len(tensors),
-        num_parameters=sum(value.numel() for value in stored),
+        num_parameters=sum(
+            value.numel() for name, value in tensors.items()
+            if not name.endswith(('running_mean', 'running_var',
+                                  'num_batches_tracked'))),
         source=source,
         architecture=architecture,
         head=_head(ours, architecture),
-        facts=facts,
+        facts=weights.facts,
         pairs=pairs,
         broken=check_finite(tensors),
         notes=notes)
 
 
-def _translated(tensors: Mapping[str, Tensor],
-                source: Names) -> Dict[str, Tensor]:
-    ours = {}
-    for name, value in tensors.items():
-        place = translate(name, source)
-        if place is None:
-            ours[name] = value
-        else:
-            ours[place.name] = change(value, place.rule)
-    return ours
+def _order_note(ours: Mapping[str, Tensor], source: Names, facts: Facts,
+                architecture: Optional[Architecture]) -> List[str]:
+    weight = ours.get('head.fc.weight')
+    if weight is None or not weight.dim():
+        return []
+    rows = max(weight.shape) if architecture is None else (
+        weight.numel() // max(1, architecture.feat_dim))
+    order, note = class_order(source, facts, rows)
+    return [note or f'class order: {order}']
 
 
 def _head(ours: Mapping[str, Tensor],
@@ -209,25 +190,18 @@ def _describe(architecture: Optional[Architecture]) -> str:
     if architecture is None:
         return 'no ResNet that is known here'
     name = 'ResNeXt' if architecture.groups > 1 else 'ResNet'
-    text = f'{name}-{architecture.depth}'
-    if architecture.deep_stem:
-        text += '-D'
+    deep = '-D' * architecture.deep_stem
+    units = 'no AGLU' if architecture.units == 'plain' else 'AGLU'
+    text = f'{name}-{architecture.depth}{deep}, {units} units, '
     attention = architecture.attention
     if attention is None:
-        return f'{text}, {_unit_word(architecture)}, no attention'
+        return f'{text}no attention'
     gates = attention.gate if attention.kind != 'cbam' else (
         f'{attention.gate} and {attention.spatial_gate} gates')
     word = dict(se='SE', cbam='CBAM', spatial='spatial')[attention.kind]
     extras = [f'reduction {attention.reduction}'] * (attention.reduction > 1)
     extras += ['LayerNorm'] * attention.norm + ['biases'] * attention.bias
-    return (f'{text}, {_unit_word(architecture)}, {word} attention '
-            f'({", ".join([gates, *extras])})')
-
-
-def _unit_word(architecture: Architecture) -> str:
-    return dict(
-        plain='no AGLU units',
-        aglu='AGLU units')[architecture.units.split('-')[0]]
+    return f'{text}{word} attention ({", ".join([gates, *extras])})'
 
 
 def _names(names: List[str]) -> str:

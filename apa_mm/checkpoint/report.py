@@ -1,6 +1,7 @@
 """What a conversion did to every tensor, and what it could not explain."""
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Dict, List, Tuple
+from typing import Dict, Iterable, List, Tuple
 
 from apa_mm.weights.errors import printable
 
@@ -63,33 +64,29 @@ class LoadReport:
         }
 
     def __str__(self) -> str:
-        counts = ', '.join(
-            f'{number} {name}' for name, number in self.summary().items())
+        counts = ', '.join(f'{n} {name}' for name, n in self.summary().items())
+        reshaped = [f'{name}: {old} -> {new}'
+                    for name, (old, new) in self.reshaped.items()]
         lines = [f'{self.source} -> {self.target}: {counts}']
-        for title, names in (('missing', self.missing),
-                             ('unexpected', self.unexpected)):
-            lines += _section(title, names)
-        lines += _section('reshaped', [
-            f'{name}: {old} -> {new}'
-            for name, (old, new) in self.reshaped.items()
-        ])
+        for title, entries in (('missing', self.missing),
+                               ('unexpected', self.unexpected),
+                               ('reshaped', reshaped)):
+            lines += _section(title, entries) or [f'{title}: none']
         lines += _section('of another shape', [
             f'{name}: {found}, expected {wanted}'
             for name, (found, wanted) in self.mismatched.items()
-        ], always=False)
-        for title, entries in (('added', self.added),
-                               ('dropped', self.dropped)):
-            reasons: Dict[str, int] = {}
-            for reason in entries.values():
-                reasons[reason] = reasons.get(reason, 0) + 1
-            lines += _section(
-                title, [f'{n} x {reason}' for reason, n in reasons.items()],
-                always=False)
+        ])
+        lines += _section('added', _counted(self.added.values()))
+        lines += _section('dropped', _counted(self.dropped.values()))
         lines += [f'note: {note}' for note in self.notes]
         return '\n'.join(map(printable, lines))
 
 
-def _section(title: str, entries: List[str], always: bool = True) -> List[str]:
+def _section(title: str, entries: List[str]) -> List[str]:
     if not entries:
-        return [f'{title}: none'] if always else []
+        return []
     return [f'{title} ({len(entries)}):'] + [f'  {e}' for e in entries]
+
+
+def _counted(reasons: Iterable[str]) -> List[str]:
+    return [f'{n} x {reason}' for reason, n in Counter(reasons).items()]

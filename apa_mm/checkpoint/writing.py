@@ -12,6 +12,7 @@ from torch import Tensor
 
 from apa_mm.utils.files import replacing
 from apa_mm.weights import CheckpointError
+from apa_mm.weights.errors import require
 
 __all__ = ['check_place', 'write_bytes', 'write_checkpoint']
 
@@ -32,7 +33,7 @@ def write_checkpoint(path: str,
     No half of a file is ever seen, and equal content gives equal bytes.
 
     Args:
-        path (str): Where to; ``.safetensors`` decides the format.
+        path (str): ``.safetensors`` decides the format.
         tensors (dict[str, Tensor]): The weights.
         meta (dict): Plain values.
         hash_suffix (bool): Add ``-`` and the first 8 hex digits of the
@@ -40,7 +41,7 @@ def write_checkpoint(path: str,
         entry (str): Key of the weights.
 
     Returns:
-        str: The path that was written.
+        str: The path, with the suffix.
 
     Raises:
         CheckpointError: If the file or its folder cannot be written.
@@ -74,9 +75,9 @@ def check_place(path: str) -> None:
         raise CheckpointError(
             f'the folder {folder} of {os.path.basename(path)} cannot be made: '
             f'{error.strerror}; name another place to write to') from None
-    if os.path.isdir(path) or not os.access(folder, os.W_OK):
-        raise CheckpointError(f'{path} cannot be written: it is a folder, or '
-                              'its folder is read-only')
+    require(not os.path.isdir(path) and os.access(folder, os.W_OK),
+            f'{path} cannot be written: it is a folder, or its folder is '
+            'read-only')
 
 
 def write_bytes(path: str, data: bytes) -> None:

@@ -1,8 +1,7 @@
 """Check the content of an annotation file against what reads it.
 
-Pure functions that know no config and no library;
-:mod:`apa_mm.preflight.data_checks` calls them before training, the metrics
-and the class counts when they read a file.
+:mod:`apa_mm.preflight.data_checks` does so before training, the metrics and
+the class counts when they read a file.
 """
 from collections import Counter, defaultdict
 from typing import Dict, List, NamedTuple, Optional, Sequence, Union
@@ -15,14 +14,15 @@ from apa_mm.data.segmentation import is_usable
 from apa_mm.utils.checks import check_choice
 
 __all__ = [
-    'AnnotationReport', 'check_annotations', 'is_learned', 'label_names'
+    'LVIS_IMAGE_KEYS', 'AnnotationReport', 'check_annotations', 'is_learned',
+    'label_names'
 ]
 
 LAYOUTS = ('coco', 'lvis_v0.5', 'lvis_v1')
 #: LVIS calls a class rare up to 10 training images, common up to 100.
 RARE, COMMON = 10, 100
 _SECTIONS = ('images', 'annotations', 'categories')
-_LVIS_IMAGE_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
+LVIS_IMAGE_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
 _Entry = Union[Image, Annotation, Category]
 
 
@@ -30,25 +30,24 @@ class AnnotationReport(NamedTuple):
     """What :func:`check_annotations` found.
 
     Attributes:
-        problems (list[str]): One sentence per problem: what was found, what
-            was expected, how to mend; empty for a sound file.
+        problems (list[str]): One sentence per problem.
         counts (dict[str, int]): ``images``, ``annotations``,
             ``unlearned_annotations`` (see :func:`is_learned`),
             ``categories``, ``images_without_annotations``,
             ``unused_categories``, ``rare``, ``common``, ``frequent`` and, if
             a folder was given, ``missing_images``.
-        unused_categories (list[str]): Names of the categories that no
-            annotation to learn from has.
+        unused_categories (list[str]): Names of the categories without an
+            annotation to learn from.
         labels (list[str]): Category names in the order of the labels, of
             the dataset that reads the file.
         sorted_labels (list[str]): The same if labels go by category id.
     """
 
     problems: List[str]
-    counts: Dict[str, int]
-    unused_categories: List[str]
-    labels: List[str]
-    sorted_labels: List[str]
+    counts: Dict[str, int] = {}
+    unused_categories: List[str] = []
+    labels: List[str] = []
+    sorted_labels: List[str] = []
 
 
 def check_annotations(content: Annotations,
@@ -68,37 +67,27 @@ def check_annotations(content: Annotations,
             to. None leaves the images unchecked.
         layout (str, optional): Who reads it: 'coco', 'lvis_v0.5' or
             'lvis_v1'. It says which key names an image (see
-            :func:`~apa_mm.data.image_files.image_name`),
-            and whether classes are looked up by name or, as mmdet's LVIS
-            datasets do, every category of the file becomes a class in the
-            file's order. None, as 'coco', but image names are not needed.
-        classes (Sequence[str], optional): Class names that the dataset is
-            told to use.
+            :func:`~apa_mm.data.image_files.image_name`), and whether classes
+            are looked up by name or, as mmdet's LVIS datasets do, all taken
+            from the file. None is 'coco' without need of image names.
+        classes (Sequence[str], optional): The dataset's class names.
         lvis_metric (bool): Ask for the keys that LVIS evaluation reads.
         masks (bool): Ask for a usable ``segmentation`` in every annotation.
         need_annotations (bool): False for a set that may be without labels.
 
-    Returns:
-        AnnotationReport: Problems, counts, categories never used, labels.
-
     Raises:
         ValueError: If ``layout`` is none of these.
-
-    Example:
-        >>> check_annotations(Annotations(images=[], annotations=[])).problems
-        ["it lacks 'categories'; a COCO-style file has 'images', \
-'annotations' and 'categories'"]
     """
     check_choice('layout', layout, (*LAYOUTS, None))
     problems = _section_problems(content, need_annotations)
     if problems:
-        return AnnotationReport(problems, {}, [], [], [])
+        return AnnotationReport(problems)
     images, categories = content.images, content.categories
     annotations = content.annotations or []
     name = 'coco_url' if layout == 'lvis_v1' else 'file_name'
     problems += _key_problems('images', images, [
         'id', 'height', 'width', *([name] if layout else ()),
-        *(_LVIS_IMAGE_KEYS if lvis_metric else ())
+        *(LVIS_IMAGE_KEYS if lvis_metric else ())
     ])
     problems += _key_problems(
         'annotations', annotations,
@@ -107,13 +96,13 @@ def check_annotations(content: Annotations,
     problems += _key_problems('categories', categories,
                               ['id', 'name'] + ['frequency'] * lvis_metric)
     if problems:
-        return AnnotationReport(problems, {}, [], [], [])
+        return AnnotationReport(problems)
     problems += _reference_problems(images, annotations, categories)
     problems += _class_problems(categories, classes, layout)
-    by_id = {image.id: image for image in images}
+    image_of = {image.id: image for image in images}
     if masks:
-        problems += _mask_problems(annotations, by_id)
-    counts, unused = _counts(by_id, annotations, categories)
+        problems += _mask_problems(annotations, image_of)
+    counts, unused = _counts(image_of, annotations, categories)
     if image_folder is not None:
         names = [image_name(image, layout) for image in images]
         missing = missing_files(image_folder, names)
@@ -141,11 +130,10 @@ def is_learned(item: Annotation, image: Image) -> bool:
 def label_names(categories: Sequence[Category],
                 classes: Optional[Sequence[str]],
                 layout: Optional[str] = 'coco') -> List[str]:
-    """Return the category names behind the labels 0, 1, ... of a dataset.
+    """Return the category names behind a dataset's labels, in file order.
 
-    The order is the file's, whatever order the dataset is told. mmdet's
-    COCO datasets take the categories named by ``classes``, its LVIS datasets
-    all.
+    mmdet's COCO datasets take the categories that ``classes`` names, its LVIS
+    datasets all.
     """
     names = [category.name for category in categories]
     if classes is None or layout not in ('coco', None):
@@ -178,10 +166,8 @@ def _key_problems(section: str, items: Sequence[_Entry],
     for key in needed:
         lacking = [
             index for index, item in enumerate(items)
-            if getattr(item, key) is None
-        ] if key != 'segmentation' else [
-            index for index, item in enumerate(items)
-            if bytes(item.segmentation) == bytes(NOTHING)
+            if (getattr(item, key) is None if key != 'segmentation' else
+                bytes(item.segmentation) == bytes(NOTHING))
         ]
         if lacking:
             first = items[lacking[0]].id
@@ -195,20 +181,17 @@ def _key_problems(section: str, items: Sequence[_Entry],
 
 def _mask_problems(annotations: Sequence[Annotation],
                    images: Dict[int, Image]) -> List[str]:
-    bad = []
-    for index, item in enumerate(annotations):
-        image = images.get(item.image_id)
-        if image is not None and not is_usable(item.segmentation,
-                                               (image.height, image.width)):
-            bad.append(index)
+    bad = [
+        index for index, item in enumerate(annotations)
+        if (image := images.get(item.image_id)) is not None
+        and not is_usable(item.segmentation, (image.height, image.width))
+    ]
     if not bad:
         return []
     first = annotations[bad[0]]
-    return [
-        entries_text('annotations', len(annotations), 'segmentation', bad,
-                     first.id,
-                     bytes(first.segmentation)[:200].decode(errors='replace'))
-    ]
+    value = bytes(first.segmentation)[:200].decode(errors='replace')
+    return [entries_text('annotations', len(annotations), 'segmentation', bad,
+                         first.id, value)]
 
 
 def _reference_problems(images: Sequence[Image],
@@ -226,10 +209,8 @@ def _reference_problems(images: Sequence[Image],
     for key, section, items in (('image_id', 'images', images),
                                 ('category_id', 'categories', categories)):
         known = {item.id for item in items}
-        lost = [
-            value for value in (getattr(a, key) for a in annotations)
-            if value not in known
-        ]
+        ids = (getattr(item, key) for item in annotations)
+        lost = [value for value in ids if value not in known]
         if lost:
             problems.append(
                 f"the {key} of {len(lost)} annotations is not among the ids "
@@ -280,14 +261,11 @@ def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
                         'c' if number[c.id] <= COMMON else 'f')
         for c in categories)
     unused = [c.name for c in categories if not number[c.id]]
-    return dict(
-        images=len(images),
-        annotations=len(annotations),
+    empty = images.keys() - {item.image_id for item in annotations}
+    counts = dict(
+        images=len(images), annotations=len(annotations),
         unlearned_annotations=len(annotations) - learned,
-        categories=len(categories),
-        images_without_annotations=len(
-            images.keys() - {item.image_id for item in annotations}),
-        unused_categories=len(unused),
-        rare=groups['r'],
-        common=groups['c'],
-        frequent=groups['f']), unused
+        categories=len(categories), images_without_annotations=len(empty),
+        unused_categories=len(unused), rare=groups['r'], common=groups['c'],
+        frequent=groups['f'])
+    return counts, unused

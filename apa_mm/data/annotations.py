@@ -1,10 +1,10 @@
 """The one reader of COCO-, LVIS- and V3Det-style annotation files.
 
-The structs below are the schema of all three formats: a key that is not
-listed is skipped, a key without a value reads as None, and which keys a
-reader needs is the business of :mod:`apa_mm.data.annotation_checks`. A file
-is decoded straight into them; only a file that does not fit is read a second
-time, to tell what is wrong with which entry.
+The structs are the schema of all three: a key that is not listed is skipped,
+one without a value reads as None, and
+:mod:`apa_mm.data.annotation_checks` knows which keys a reader needs. Only a
+file that does not fit is decoded a second time, to tell which entries are
+wrong.
 """
 import json
 import os.path as osp
@@ -13,7 +13,7 @@ import reprlib
 from collections import defaultdict
 from mmap import ACCESS_READ, mmap
 from typing import (Annotated, Any, Dict, Iterable, List, Literal, Optional,
-                    Tuple, Union)
+                    Sequence, Tuple, Union)
 
 import msgspec
 from mmengine.fileio import get
@@ -56,11 +56,7 @@ _NOT_FINITE = re.compile('NaN|Infinity')
 
 
 class AnnotationError(ValueError):
-    """A file that does not fit the schema.
-
-    Args:
-        problems (list[str]): One sentence per problem.
-    """
+    """A file that does not fit the schema; one sentence per problem."""
 
     def __init__(self, problems: List[str]) -> None:
         super().__init__('; '.join(problems))
@@ -125,14 +121,7 @@ def show(items: Iterable) -> str:
 
 def read_annotations(path: str,
                      backend_args: Optional[dict] = None) -> Annotations:
-    """Read an annotation file.
-
-    Args:
-        path (str): Path or URL of the file.
-        backend_args (dict, optional): mmengine file backend.
-
-    Returns:
-        Annotations: Entries in the order of the file.
+    """Read an annotation file from a path or URL, in its order.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -145,8 +134,7 @@ def read_categories(path: str,
                     backend_args: Optional[dict] = None) -> List[Category]:
     """Read the categories alone, which takes a second where the rest is large.
 
-    Raises:
-        AnnotationError: As for :func:`read_annotations`.
+    Raises as :func:`read_annotations` does.
     """
     try:
         if osp.isfile(path):  # mapped: ranks share the memory
@@ -165,8 +153,6 @@ def parse_annotations(data: bytes) -> Annotations:
     """Read the bytes of an annotation file.
 
     Example:
-        >>> parse_annotations(b'{"images": [{"id": 7}]}').images[0].id
-        7
         >>> parse_annotations(b'{"images": [{"id": 7, "width": -1}]}')
         Traceback (most recent call last):
         ...
@@ -196,11 +182,11 @@ def _problems(data: bytes, error: Exception) -> List[str]:
     found = []
     for section, kind in _SECTIONS.items():
         items = content.get(section)
-        if items is not None and not isinstance(items, list):
+        if isinstance(items, list):
+            found += _unusable(section, kind, items)
+        elif items is not None:
             found.append(f'{section!r} must be a list, but is '
                          f'{reprlib.repr(items)}; rewrite the file')
-        elif items:
-            found += _unusable(section, kind, items)
     return found or [_not_json(error)]
 
 
@@ -233,30 +219,22 @@ def _unusable(section: str, kind: type, items: list) -> List[str]:
         if shape and _NOT_FINITE.search(str(shape)):
             item['segmentation'] = shape
             bad['segmentation'].append((index, item))
-    return [
-        entries_text(section, len(items), key, [i for i, _ in entries],
-                     *_id_and_value(entries[0][1], key))
-        for key, entries in bad.items()
-    ]
+    texts = []
+    for key, entries in bad.items():
+        indices, (first, *_) = zip(*entries, strict=True)
+        first_id, value = (first.get('id'), first.get(key, first)) \
+            if isinstance(first, dict) else (None, first)
+        texts.append(entries_text(section, len(items), key, indices, first_id,
+                                  value))
+    return texts
 
 
-def _id_and_value(item: Any, key: str) -> tuple:
-    if not isinstance(item, dict):
-        return None, item
-    return item.get('id'), item.get(key, item)
-
-
-def entries_text(section: str, total: int, key: str, indices: List[int],
+def entries_text(section: str, total: int, key: str, indices: Sequence[int],
                  first_id: Any, value: Any) -> str:
-    """Say which entries hold a key wrongly, what the first holds, the mend.
+    """Say which entries hold a key wrongly, and how to mend it.
 
-    Args:
-        section (str): 'images', 'annotations' or 'categories'.
-        total (int): Entries of the section.
-        key (str): The key; '' for entries that are no objects at all.
-        indices (list[int]): The entries.
-        first_id (Any): Id of the first of them, None if it has none.
-        value (Any): What the first of them holds.
+    ``first_id`` and ``value`` are of the first; ``key`` is '' for entries
+    that are no objects at all.
     """
     what = f'have an unusable {key!r}' if key else 'are no objects'
     named = '' if first_id is None else f' with id {reprlib.repr(first_id)}'

@@ -5,15 +5,15 @@ is imported. C is the number of classes.
 """
 from collections import Counter, defaultdict
 from itertools import chain
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence
 
 import numpy as np
 from torch.utils.data import Subset
 
 from apa_mm.data.annotation_checks import (check_annotations, is_learned,
                                            label_names)
-from apa_mm.data.annotations import (AnnotationError, Annotations,
-                                     read_annotations, read_categories, show)
+from apa_mm.data.annotations import (AnnotationError, read_annotations,
+                                     read_categories, show)
 
 __all__ = [
     'ClassFrequency', 'class_frequency', 'class_frequency_from_file',
@@ -22,26 +22,26 @@ __all__ = [
 
 
 class ClassFrequency(NamedTuple):
-    """In how many images each class occurs, in the order of the labels."""
+    """In how many images each class occurs, in the order of the labels.
+
+    ``counts`` are int64, (C,), ``num_images`` the images that they refer to,
+    ``source`` says for messages where they come from.
+    """
 
     counts: np.ndarray
-    """Images per class, int64, (C,)."""
     num_images: int
-    """Images that the counts refer to."""
     classes: tuple
-    """Class names, (C,)."""
     source: str
-    """Where they come from, for messages."""
 
 
 def class_frequency(dataset: Any) -> ClassFrequency:
     """Count the images of every class in a training dataset.
 
     - Datasets of COCO and LVIS files keep an index of the whole file. Every
-      image counts once per class, whatever images the dataset filters out;
-      what it does not learn from an image (crowds, boxes without area or
-      outside) does not count. ``num_images`` are the images with an object:
-      99,388 for LVIS v1's training set, not the 100,170 listed ones.
+      image counts once per class, even if the dataset filters it out; objects
+      that are not learned (crowds, boxes without area or outside) do not
+      count. ``num_images`` are the images with an object: 99,388 for LVIS
+      v1's training set, not the 100,170 listed ones.
     - Classification datasets (they have ``get_gt_labels``) and others with
       ``get_cat_ids`` count their samples; ``num_images`` is their length,
       or the number of samples with a label.
@@ -55,24 +55,22 @@ def class_frequency(dataset: Any) -> ClassFrequency:
         ValueError: If members have different classes, there is no object at
             all, or a file has not the classes of its dataset.
     """
-    found: List[ClassFrequency] = []
-    files = set()
+    found: Dict[Any, ClassFrequency] = {}
     for member in plain_datasets(dataset):
         if hasattr(member, 'full_init'):
             member.full_init()
         if hasattr(member, 'cat_img_map'):
             item = _from_index(member)
-            if (item.source, item.classes) not in files:
-                found.append(item)
-            files.add((item.source, item.classes))
+            found.setdefault((item.source, item.classes), item)
         else:
-            found.append(_from_samples(member))
-    labelled = [item for item in found if item.num_images]
+            found[len(found)] = _from_samples(member)
+    labelled = [item for item in found.values() if item.num_images]
     if not labelled:
+        sources = ' + '.join(item.source for item in found.values())
         raise ValueError(
-            f'{" + ".join(item.source for item in found)} holds no object to '
-            'learn from; train on a file that has annotations which are not '
-            'all crowds, without area or outside of their image')
+            f'{sources} holds no object to learn from; train on a file that '
+            'has annotations which are not all crowds, without area or '
+            'outside of their image')
     first = labelled[0]
     for other in labelled[1:]:
         if other.classes != first.classes:
@@ -98,9 +96,8 @@ def class_frequency_from_file(ann_file: str,
         ann_file (str): JSON file. If all its categories have an
             ``image_count``, as in LVIS, that is taken; otherwise images are
             counted.
-        classes (Sequence[str], optional): Names of the dataset, which mmdet
-            looks up in a COCO file; of an LVIS file it takes every category.
-            The order is the file's. None takes every category.
+        classes (Sequence[str], optional): Names of the dataset, by which
+            :func:`~apa_mm.data.annotation_checks.label_names` chooses.
         backend_args (dict, optional): Of mmengine's file backend.
 
     Raises:
@@ -108,10 +105,12 @@ def class_frequency_from_file(ann_file: str,
     """
     try:
         content = read_annotations(ann_file, backend_args)
-        layout = _layout(content)
-        problems = check_annotations(
-            content, layout=layout,
-            classes=None if classes is None else tuple(classes)).problems
+        # Images of LVIS v1 have no file_name.
+        lvis = any(image.coco_url and not image.file_name
+                   for image in (content.images or ())[:1])
+        layout = 'lvis_v1' if lvis else 'coco'
+        problems = check_annotations(content, layout=layout,
+                                     classes=classes).problems
     except AnnotationError as error:
         problems = error.problems
     if problems:
@@ -130,13 +129,6 @@ def class_frequency_from_file(ann_file: str,
     return ClassFrequency(
         np.array(counts, dtype=np.int64), len({image for _, image in shown}),
         tuple(names), str(ann_file))
-
-
-def _layout(content: Annotations) -> str:
-    """Return how a file names its images: LVIS v1 has no file_name."""
-    first = (content.images or [None])[0]
-    return 'lvis_v1' if first and first.coco_url and not first.file_name \
-        else 'coco'
 
 
 def plain_datasets(dataset: Any) -> Iterator[Any]:
@@ -158,10 +150,9 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def _from_index(dataset: Any) -> ClassFrequency:
-    """Count with the index of category to images that mmdet keeps.
+    """Count with mmdet's index of all annotations, by category.
 
-    The index has every annotation; images that the dataset holds show which
-    of them it learns.
+    The images that the dataset holds show which of them it learns.
     """
     source = str(getattr(dataset, 'ann_file', type(dataset).__name__))
     classes = _names_by_label(dataset)
@@ -187,10 +178,7 @@ def _from_index(dataset: Any) -> ClassFrequency:
 
 
 def _names_by_label(dataset: Any) -> tuple:
-    """Return class names in the order of the labels, which is the file's.
-
-    The order that a dataset is told may be another one.
-    """
+    """Return class names in the order of the labels, that of the file."""
     told = _class_names(dataset) or tuple(map(str, dataset.cat_ids))
     try:
         names = {

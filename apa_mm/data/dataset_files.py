@@ -3,10 +3,10 @@ import os.path as osp
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, Registry
 from mmengine.utils import is_abs
 
-__all__ = ['SPLITS', 'DataFile', 'find_data_files']
+__all__ = ['SPLITS', 'DataFile', 'configured_class', 'find_data_files']
 
 SPLITS = ('train', 'val', 'test')
 #: Readers of mmdet whose way from an entry to an image path is known.
@@ -24,17 +24,17 @@ class DataFile(NamedTuple):
         split (str): 'train', 'val' or 'test'.
         reader (str): Type of the dataset or metric.
         path (str): The annotation file, or the folder.
-        layout (str, optional): How the reader lays out images and classes
-            (see :func:`~apa_mm.data.annotation_checks.check_annotations`);
-            'folder' if ``path`` is a folder of images without an annotation
-            file; None if it is not known, then only existence can be checked.
+        layout (str, optional): As for
+            :func:`~apa_mm.data.annotation_checks.check_annotations`, but
+            'folder' for images without an annotation file, and None if not
+            known, so that only existence can be checked.
         image_folder (str, optional): Folder that image names start from.
         classes (Sequence[str], optional): Class names, where known.
         lvis_metric (bool): An LVIS metric reads it.
         masks (bool): Instance masks are read from it.
-        labelled (bool): False if its annotations are not needed: by no metric,
-            or a concatenation of training sets whose reader keeps images
-            without objects.
+        labelled (bool): False if it may lack annotations: no metric needs
+            them, or it is one of several training sets and images without
+            objects are kept.
         sort_categories (bool): Labels go by category id, not by file order.
     """
 
@@ -54,9 +54,9 @@ def find_data_files(cfg: Config,
                     splits: Sequence[str] = SPLITS) -> List[DataFile]:
     """List the local annotation files of a config's datasets and metrics.
 
-    Wrapped datasets (repeated, balanced, concatenated, mixed) are looked
-    into. Files behind a file client (``s3://`` and so on) are left out. In
-    the order of ``splits``, datasets before metrics.
+    In the order of ``splits``, datasets before metrics. Wrapped datasets
+    (repeated, concatenated, mixed) are looked into; files behind a file
+    client (``s3://`` and so on) are left out.
     """
     files = []
     for split in splits:
@@ -64,10 +64,10 @@ def find_data_files(cfg: Config,
         metrics = _metrics(cfg, split)
         leaves = list(_leaves(dataset))
         own = [
-            _dataset_file(split, leaf, cfg.get('default_scope'), metrics,
-                          len(leaves) > 1) for leaf in leaves
+            item for leaf in leaves if (item := _dataset_file(
+                split, leaf, cfg.get('default_scope'), metrics,
+                len(leaves) > 1)) is not None
         ]
-        own = [item for item in own if item is not None]
         read = {osp.normpath(item.path) for item in own}
         files += own
         files += [
@@ -92,8 +92,7 @@ def _leaves(dataset: Any) -> Iterator[dict]:
 
 
 def _metrics(cfg: Config, split: str) -> List[dict]:
-    evaluator = (cfg.get(f'{split}_evaluator') or []) if split != 'train' \
-        else []
+    evaluator = cfg.get(f'{split}_evaluator') or []
     if isinstance(evaluator, dict):
         evaluator = evaluator.get('metrics', evaluator)
     if isinstance(evaluator, dict):
@@ -115,9 +114,9 @@ def _join(root: str, path: str) -> str:
 def _dataset_file(split: str, dataset: dict, scope: Optional[str],
                   metrics: List[dict], is_member: bool) -> Optional[DataFile]:
     root = dataset.get('data_root') or ''
-    kind = dataset_class(dataset.get('type'), scope)
-    if not dataset.get('ann_file') and _is_local(root, dataset) and \
-            _inherits(kind, 'CustomDataset'):
+    kind = configured_class(DATASETS, dataset.get('type'), scope)
+    if not dataset.get('ann_file') and _is_local(root, dataset) and any(
+            base.__name__ == 'CustomDataset' for base in _mro(kind)):
         return DataFile(split, _type_name(dataset), root, layout='folder')
     if not _is_local(dataset.get('ann_file'), dataset) or '://' in root:
         return None
@@ -133,40 +132,27 @@ def _dataset_file(split: str, dataset: dict, scope: Optional[str],
         prefix = dataset.get('data_prefix') or {}
         folder = _join(root, prefix.get('img', prefix.get('img_path', '')))
     if is_member and split == 'train':
-        labelled = not _keeps_empty(dataset)
+        labelled = bool(
+            (dataset.get('filter_cfg') or {}).get('filter_empty_gt'))
     else:
         labelled = not metrics or not all(
             metric.get('format_only') for metric in metrics)
     return DataFile(
-        split=split,
-        reader=_type_name(dataset),
-        path=path,
-        layout=layout,
-        image_folder=folder,
+        split, _type_name(dataset), path, layout, folder,
         classes=_classes(dataset, kind),
         lvis_metric=any('LVIS' in _type_name(m) for m in metrics),
-        masks=_reads_masks(dataset, metrics),
-        labelled=labelled,
+        masks=_reads_masks(dataset, metrics), labelled=labelled,
         sort_categories=any(m.get('sort_categories') for m in metrics))
-
-
-def _keeps_empty(dataset: dict) -> bool:
-    """Return whether the reader keeps images without objects."""
-    return not (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
 
 
 def _metric_file(split: str, metric: dict, datasets: List[DataFile]) -> \
         DataFile:
     """Describe a metric's own annotation file after its dataset's."""
-    like = datasets[0] if len(datasets) == 1 else None
+    like = datasets[0] if len(datasets) == 1 else DataFile('', '', '')
+    name = _type_name(metric)
     return DataFile(
-        split=split,
-        reader=_type_name(metric),
-        path=metric['ann_file'],
-        layout=like.layout if like else None,
-        classes=like.classes if like else None,
-        lvis_metric='LVIS' in _type_name(metric),
-        masks=like.masks if like else False,
+        split, name, metric['ann_file'], like.layout, classes=like.classes,
+        lvis_metric='LVIS' in name, masks=like.masks,
         labelled=not metric.get('format_only'),
         sort_categories=bool(metric.get('sort_categories')))
 
@@ -176,28 +162,30 @@ def _type_name(item: dict) -> str:
     return kind if isinstance(kind, str) else getattr(kind, '__name__', '?')
 
 
-def dataset_class(kind: Any, scope: Optional[str]) -> Optional[type]:
-    """Return the dataset class of a config ``type``, None if unknown."""
+def configured_class(registry: Registry, kind: Any,
+                     scope: Optional[str]) -> Optional[type]:
+    """Return the class of a config ``type``; None if unknown.
+
+    The Runner will say that such a type does not exist.
+    """
     if not isinstance(kind, str):
         return kind if isinstance(kind, type) else None
     try:
-        with DATASETS.switch_scope_and_registry(scope) as registry:
-            return registry.get(kind)
+        with registry.switch_scope_and_registry(scope) as own:
+            return own.get(kind)
     except (ImportError, RuntimeError):
-        # The Runner will say that the type does not exist.
         return None
 
 
-def _inherits(kind: Optional[type], name: str) -> bool:
-    return any(base.__name__ == name for base in getattr(kind, '__mro__', ()))
+def _mro(kind: Optional[type]) -> tuple:
+    return getattr(kind, '__mro__', ())
 
 
 def _layout(kind: Optional[type]) -> Optional[str]:
     """Return the layout if the class reads files as a known one does."""
     owners = {
-        next((base.__name__ for base in getattr(kind, '__mro__', ())
-              if method in vars(base)), None)
-        for method in ('load_data_list', 'parse_data_info')
+        next((base.__name__ for base in _mro(kind) if method in vars(base)),
+             None) for method in ('load_data_list', 'parse_data_info')
     }
     known = owners - {'CocoDataset'}
     if not owners <= set(_LAYOUTS) or len(known) > 1:
@@ -206,17 +194,16 @@ def _layout(kind: Optional[type]) -> Optional[str]:
 
 
 def _classes(dataset: dict, kind: Optional[type]) -> Optional[Tuple[str]]:
-    metainfo = dataset.get('metainfo') or {}
-    classes = metainfo.get('classes')
+    classes = (dataset.get('metainfo') or {}).get('classes')
     if classes is None:
         classes = getattr(kind, 'METAINFO', {}).get('classes')
     return tuple(classes) if isinstance(classes, (list, tuple)) else None
 
 
 def _reads_masks(dataset: dict, metrics: List[dict]) -> bool:
-    loads = any(
-        isinstance(step, dict) and step.get('with_mask')
-        for step in dataset.get('pipeline') or [])
-    wanted = [metric.get('metric') or () for metric in metrics]
-    return loads or any('segm' in
-                        ([m] if isinstance(m, str) else m) for m in wanted)
+    steps = dataset.get('pipeline') or []
+    loads = any(isinstance(step, dict) and step.get('with_mask')
+                for step in steps)
+    # A metric's `metric` is a name or a list of names.
+    return loads or any('segm' in (metric.get('metric') or ())
+                        for metric in metrics)

@@ -5,7 +5,8 @@ from typing import Dict, List, Optional, Sequence
 
 from mmengine.logging import MMLogger
 
-from apa_mm.data.annotation_checks import check_annotations, label_names
+from apa_mm.data.annotation_checks import (LVIS_IMAGE_KEYS,
+                                           check_annotations, label_names)
 from apa_mm.data.annotations import (Annotation, AnnotationError, Annotations,
                                      Category, read_annotations)
 from apa_mm.data.segmentation import pack, unpack
@@ -20,23 +21,21 @@ IGNORED_AREA = 2e10
 class GroundTruth:
     """Ground truth of a COCO or LVIS file for one-image-at-a-time evaluation.
 
-    Of an annotation only what evaluation needs is kept: a file like LVIS val
-    takes 0.3 GB. hotcoco's own reader is not used, since it hides missing
-    keys, sorts the annotations of an image, whose order decides between equal
-    IoUs in pycocotools, and refuses ``"licenses": null``.
+    A file like LVIS val takes 0.3 GB. hotcoco's own reader would hide missing
+    keys, sort the annotations of an image (their order decides between equal
+    IoUs in pycocotools) and refuse ``"licenses": null``.
 
-    Categories and images are served under numbers of ours, 0, 1, ... in the
-    order of the labels and of the ids: hotcoco passes them through float64,
-    where ids above 2^53 would meet.
+    Categories and images are numbered anew from 0, in the order of the labels
+    and of the ids: hotcoco passes them through float64, where ids above 2^53
+    would meet.
 
     Args:
-        ann_file (str): Path or URL of the annotation file.
+        ann_file (str): Path or URL.
         backend_args (dict, optional): mmengine file backend.
         lvis_style (bool): Demand LVIS's extra keys, drop annotations without
             area and honour ``ignore``, all as lvis-api does.
         with_masks (bool): Demand and serve ``segmentation``.
-        with_annotations (bool): False reads images and categories only, as
-            for a test set without ground truth.
+        with_annotations (bool): False for a test set without ground truth.
 
     Attributes:
         images (dict[int, int]): Number of each image id, in file order.
@@ -63,22 +62,14 @@ class GroundTruth:
         content = self._read(ann_file, backend_args, with_annotations)
         self.categories: List[Category] = content.categories
         # Equal scores are ranked by image, in the order of the ids.
-        rank = {
-            i: k
-            for k, i in enumerate(sorted(x.id for x in content.images))
-        }
-        self.images = {item.id: rank[item.id] for item in content.images}
+        ids = [item.id for item in content.images]
+        rank = {image_id: k for k, image_id in enumerate(sorted(ids))}
+        self.images = {image_id: rank[image_id] for image_id in ids}
         self._entries: Dict[int, List[tuple]] = defaultdict(list)
-        items = content.annotations if with_annotations else ()
-        for number, item in enumerate(items):
+        for number, item in enumerate(content.annotations or ()):
             self._entries[item.image_id].append(self._pack(number, item))
         self.select(None)
-        self._infos = {
-            item.id: (int(item.height), int(item.width),
-                      item.neg_category_ids or (),
-                      item.not_exhaustive_category_ids or ())
-            for item in content.images
-        }
+        self._images = {item.id: item for item in content.images}
 
     def _read(self, path: str, backend_args: Optional[dict],
               with_annotations: bool) -> Annotations:
@@ -94,10 +85,8 @@ class GroundTruth:
             if not with_annotations:
                 content.annotations = None
             problems = check_annotations(
-                content,
-                layout=None,
+                content, layout=None, masks=self.with_masks,
                 lvis_metric=self.lvis_style and with_annotations,
-                masks=self.with_masks,
                 need_annotations=False).problems
             if with_annotations and content.annotations is None:
                 problems = ["it lacks 'annotations'", *problems]
@@ -156,15 +145,14 @@ class GroundTruth:
             raise ValueError(
                 f'image id {image_id!r} is not in annotation file '
                 f"'{self.path}'; give metric and dataset the same file")
-        height, width, negative, partial = self._infos[image_id]
-        info = dict(id=self.images[image_id], height=height, width=width)
+        image = self._images[image_id]
+        info = dict(id=self.images[image_id], height=int(image.height),
+                    width=int(image.width))
         if self.lvis_style:
-            info['neg_category_ids'] = self._known(negative)
-            info['not_exhaustive_category_ids'] = self._known(partial)
+            for key in LVIS_IMAGE_KEYS:
+                info[key] = [self._labels[i] for i in getattr(image, key) or ()
+                             if i in self._labels]
         return info
-
-    def _known(self, category_ids: Sequence[int]) -> List[int]:
-        return [self._labels[i] for i in category_ids if i in self._labels]
 
     def annotations(self, image_id: int) -> List[dict]:
         """Return the annotations of one image in file order, for hotcoco."""
@@ -172,16 +160,13 @@ class GroundTruth:
         for number, category_id, box, area, crowd, shape in self._entries.get(
                 image_id, ()):
             # lvis-api drops annotations without area.
-            if category_id in self._labels and (area > 0
-                                                or not self.lvis_style):
-                entries.append(
-                    dict(
-                        id=number,
-                        image_id=self.images[image_id],
-                        category_id=self._labels[category_id],
-                        bbox=box.tolist(),
-                        area=area,
-                        iscrowd=crowd))
-                if shape is not None:
-                    entries[-1]['segmentation'] = unpack(shape)
+            if category_id not in self._labels or (self.lvis_style
+                                                   and not area > 0):
+                continue
+            entries.append(dict(
+                id=number, image_id=self.images[image_id],
+                category_id=self._labels[category_id], bbox=box.tolist(),
+                area=area, iscrowd=crowd))
+            if shape is not None:
+                entries[-1]['segmentation'] = unpack(shape)
         return entries

@@ -1,7 +1,6 @@
 """The image files behind an annotation file."""
 import os
-from collections import defaultdict
-from typing import Dict, List, Optional, Sequence, Set
+from typing import List, Optional, Sequence, Set
 
 from apa_mm.data.annotations import Image, show
 
@@ -12,18 +11,12 @@ COCO_URL = 'http://images.cocodataset.org/'
 
 
 def image_name(image: Image, layout: Optional[str] = 'coco') -> str:
-    """Return an image's path below the image folder, as mmdet reads it.
-
-    Layout 'lvis_v1' takes ``coco_url`` without the server; 'lvis_v0.5' takes
-    ``file_name``, cut to the 16 characters of COCO 2017 if it is a name of
-    COCO 2014; 'coco' takes ``file_name``.
-    """
+    """Return an image's path below the image folder, as mmdet reads it."""
     if layout == 'lvis_v1':
         return image.coco_url.replace(COCO_URL, '')
-    name = image.file_name
-    if layout == 'lvis_v0.5' and name.startswith('COCO'):
-        return name[-16:]
-    return name
+    if layout == 'lvis_v0.5' and image.file_name.startswith('COCO'):
+        return image.file_name[-16:]  # COCO 2014's name in COCO 2017
+    return image.file_name
 
 
 def missing_files(folder: str, names: Sequence[str]) -> List[str]:
@@ -32,16 +25,14 @@ def missing_files(folder: str, names: Sequence[str]) -> List[str]:
     Every folder is listed once, which for 100,000 files is far cheaper than
     one look per file.
     """
-    wanted: Dict[str, Set[str]] = defaultdict(set)
-    for name in names:
-        wanted[os.path.dirname(name)].add(os.path.basename(name))
+    parts = [os.path.split(name) for name in names]
     present = {
         parent: _listing(os.path.join(folder, parent))
-        for parent in wanted
+        for parent in {parent for parent, _ in parts}
     }
     return [
-        name for name in names
-        if os.path.basename(name) not in present[os.path.dirname(name)]
+        name for name, (parent, base) in zip(names, parts, strict=True)
+        if base not in present[parent]
     ]
 
 

@@ -25,14 +25,7 @@ _decoder = msgspec.json.Decoder(
 
 
 def is_usable(raw: Raw, size: Tuple[float, float]) -> bool:
-    """Return whether a mask can be drawn in an image of (height, width).
-
-    Example:
-        >>> is_usable(Raw(b'[[0, 0, 9, 0, 9, 9]]'), (20, 20))
-        True
-        >>> is_usable(Raw(b'{"size": [4, 5], "counts": [19]}'), (4, 5))
-        False
-    """
+    """Return whether a mask can be drawn in an image of (height, width)."""
     try:
         shape = _decoder.decode(raw)
     except FAULTS:
@@ -50,9 +43,9 @@ def is_usable(raw: Raw, size: Tuple[float, float]) -> bool:
 def _runs(text: str) -> Optional[List[int]]:
     """Return the runs of COCO's text form, None if the text breaks off.
 
-    Five bits per character, least first, from '0' on; bit 6 says that more
-    follow, the highest bit is the sign. From the fourth number on, a run is
-    the difference to the last but one.
+    Each character from '0' on holds five bits, least first, and a sixth if
+    more follow; the highest bit is the sign. From the fourth number on, a run
+    is the difference to the last but one.
     """
     runs, value, shift = [], 0, 0
     for char in text:

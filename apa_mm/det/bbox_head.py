@@ -26,18 +26,10 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
     """
 
     def _predict_by_feat_single(
-            self,
-            roi: Tensor,
-            cls_score: Tensor,
-            bbox_pred: Optional[Tensor],
-            img_meta: dict,
-            rescale: bool = False,
+            self, roi: Tensor, cls_score: Tensor, bbox_pred: Optional[Tensor],
+            img_meta: dict, rescale: bool = False,
             rcnn_test_cfg: Optional[dict] = None) -> InstanceData:
-        """Turn the outputs for one image into detections.
-
-        Without ``rcnn_test_cfg`` the parent decodes and activates, and stops
-        before the NMS: ours starts from there.
-        """
+        # Without a config the parent stops before the NMS.
         results = super()._predict_by_feat_single(
             roi, cls_score, bbox_pred, img_meta, rescale, rcnn_test_cfg=None)
         if rcnn_test_cfg is None:

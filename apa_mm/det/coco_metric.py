@@ -1,7 +1,6 @@
 """COCO and V3Det evaluation that streams instead of piling up results."""
 import os.path as osp
 import tempfile
-from collections import OrderedDict
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
@@ -15,8 +14,7 @@ from apa_mm.data.annotations import Category
 from apa_mm.data.ground_truth import GroundTruth
 from apa_mm.registry import METRICS
 from apa_mm.utils.checks import check_choice
-from .coco_report import (ap_limits, check_items, coco_report,
-                          detection_limits)
+from .coco_report import ap_limits, coco_report, detection_limits
 from .eval_summary import PrecisionGrid
 from .mask_rle import encode_masks
 from .streaming import Detections, StreamingMatcher, need_hotcoco
@@ -29,12 +27,10 @@ class CocoMetric(_CocoMetric):
     """mmdet's ``CocoMetric`` with matching in :meth:`process`.
 
     Drop-in for mmdet's class: same arguments, keys, rounding and result
-    files. Each rank matches an image when it comes and keeps counts only
-    (hotcoco's streaming evaluator), ranks merge counts, images that come
-    twice count once and images that never come count as missed. Where the
-    samples come from several data sets (mmdet's ``ConcatDataset``, for
-    ``MultiDatasetsEvaluator`` or not), image ids may meet: results are kept
-    as mmdet keeps them and matched at the end.
+    files. Each rank matches an image when it comes and keeps counts only, by
+    hotcoco; images that come twice count once, images that never come count
+    as missed. With several data sets (mmdet's ``ConcatDataset``) image ids
+    may meet, so results are kept and matched at the end.
 
     Numbers equal pycocotools' with these exceptions, all meant: an annotation
     with id 0 can be matched; classwise rows stay with their category when the
@@ -44,22 +40,19 @@ class CocoMetric(_CocoMetric):
     without a class and unknown images raise.
 
     Args:
-        ann_file (str, optional): Annotation file. Without it the ground truth
-            comes from the data samples, and all results are gathered first.
+        ann_file (str, optional): Without it the ground truth comes from the
+            data samples, and all results are gathered first.
         metric (str | list[str]): 'bbox', 'segm' and 'proposal'; the last is
             left to mmdet and needs the raw results of all ranks.
-        iou_thrs (float | Sequence[float], optional): IoU thresholds. Defaults
-            to 0.5, 0.55, ..., 0.95.
+        iou_thrs (float | Sequence[float], optional): 0.5, 0.55, ..., 0.95.
         format_only (bool): Only write the result files.
-        outfile_prefix (str, optional): Prefix of the result files. Writing
-            them needs the raw results of all ranks.
+        outfile_prefix (str, optional): Of the result files, which need the
+            raw results of all ranks.
         sort_categories (bool): Number labels by category id, not by file
             order (Objects365 v1).
-        use_mp_eval (bool): True reads every AP at the last of
-            ``proposal_nums``, as mmdet's multi-process evaluator does (V3Det:
-            300). False reads mAP at 100 if ``proposal_nums`` has it, the
-            other five at the third of ``proposal_nums``, as pycocotools does.
-            No processes are started.
+        use_mp_eval (bool): Read every AP at the last of ``proposal_nums``, as
+            mmdet's multi-process evaluator does (V3Det: 300); otherwise see
+            :func:`~apa_mm.det.coco_report.ap_limits`. Starts no processes.
         max_dets (int, optional): Read every AP at this limit instead.
         segm_area (str): Whether a detected mask is small, medium or large by
             the area of its 'mask' (pycocotools, mmdet) or of its 'box'.
@@ -97,12 +90,9 @@ class CocoMetric(_CocoMetric):
                 'format_only=True needs outfile_prefix, but got None; set '
                 'outfile_prefix to the path prefix of the result files')
         super().__init__(
-            metric=metric,
+            metric=metric, format_only=format_only, use_mp_eval=use_mp_eval,
             iou_thrs=[iou_thrs] if isinstance(iou_thrs, float) else iou_thrs,
-            format_only=format_only,
-            outfile_prefix=outfile_prefix,
-            use_mp_eval=use_mp_eval,
-            **kwargs)
+            outfile_prefix=outfile_prefix, **kwargs)
         check_choice('segm_area', segm_area, ('box', 'mask'))
         if 'proposal_fast' in self.metrics:
             raise ValueError(
@@ -113,22 +103,15 @@ class CocoMetric(_CocoMetric):
         self.sort_categories = sort_categories
         self.segm_area = segm_area
         self.ap_limits = ap_limits(self.proposal_nums, use_mp_eval, max_dets)
-        self._check_items()
         self.max_dets = self._detection_limits()
         self.truth = None if ann_file is None else self._read_truth(
             ann_file, self.backend_args)
         self._matcher: Optional[StreamingMatcher] = None
         self._grids: Optional[Dict[str, PrecisionGrid]] = None
 
-    def _check_items(self) -> None:
-        check_items(self.metric_items)
-
     def _detection_limits(self) -> List[int]:
+        """Check the metric items and return the limits that they need."""
         return detection_limits(self.ap_limits, self.metric_items)
-
-    def _needs_raw_boxes(self) -> bool:
-        """Return whether a metric works on all results at once."""
-        return 'proposal' in self.metrics
 
     def _iou_types(self) -> List[str]:
         """Return the IoU types that the metrics need a grid of."""
@@ -137,9 +120,7 @@ class CocoMetric(_CocoMetric):
     def _read_truth(self, ann_file: str,
                     backend_args: Optional[dict] = None) -> GroundTruth:
         truth = GroundTruth(
-            ann_file,
-            backend_args,
-            lvis_style=self.lvis_style,
+            ann_file, backend_args, lvis_style=self.lvis_style,
             with_masks='segm' in self._iou_types() and not self.format_only,
             with_annotations=not self.format_only)
         if self.sort_categories:
@@ -147,12 +128,9 @@ class CocoMetric(_CocoMetric):
         return truth
 
     def _streams(self) -> bool:
-        """Return whether images are matched as they come.
-
-        Not where an image id may mean an image of another data set: mmdet's
-        concatenation then has a list of meta information or names the sizes
-        of its members.
-        """
+        """Return whether images are matched as they come."""
+        # Not where ids of several data sets may meet: mmdet's concatenation
+        # has a list of meta information or the sizes of its members.
         meta = self.dataset_meta
         several = isinstance(meta, (list, tuple)) or len(
             (meta or {}).get('cumulative_sizes', ())) > 1
@@ -183,15 +161,16 @@ class CocoMetric(_CocoMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Match a batch of predictions, or keep them where that is asked.
 
-        Args:
-            data_batch (Any): Not used.
-            data_samples (Sequence[dict]): Each with ``img_id``, ``ori_shape``
-                and ``pred_instances``, see :class:`Detections`.
+        Each data sample has ``img_id``, ``ori_shape`` and ``pred_instances``,
+        see :class:`Detections`; ``data_batch`` is not used.
         """
         streams = self._streams()
         need_masks = 'segm' in self._iou_types()
-        keep_masks = self.outfile_prefix is not None or (need_masks
-                                                         and not streams)
+        keep_masks = self.outfile_prefix is not None or (
+            need_masks and not streams)
+        # mmdet's recall of proposals works on all results at once.
+        keep_raw = keep_masks or not streams or (
+            'proposal' in self.metrics and not self.lvis_style)
         if not isinstance(self.dataset_meta, (list, tuple)):
             self._prepare_categories()
         if streams and self._matcher is None:
@@ -204,11 +183,9 @@ class CocoMetric(_CocoMetric):
                 found = found._replace(masks=encode_masks(found.masks))
             if streams:
                 self._matcher.update(sample['img_id'], found)
-            if keep_masks or not streams or self._needs_raw_boxes():
-                self.results.append(
-                    self._raw_result(sample, found, keep_masks))
-            else:
-                self.results.append(sample['img_id'])
+            self.results.append(
+                self._raw_result(sample, found, keep_masks)
+                if keep_raw else sample['img_id'])
 
     def _check_labels(self, image_id: int, labels: np.ndarray) -> None:
         if labels.size and not 0 <= labels.min() <= labels.max() < len(
@@ -258,12 +235,11 @@ class CocoMetric(_CocoMetric):
     def compute_metrics(self, results: list) -> Dict[str, float]:
         """Compute the metrics on the main rank.
 
-        Args:
-            results (list): Per image its id, or ground truth and result where
-                raw results are kept.
+        ``results`` hold per image its id, or ground truth and result where
+        raw results are kept.
         """
         logger = MMLogger.get_current_instance()
-        metrics: Dict[str, float] = OrderedDict()
+        metrics: Dict[str, float] = {}
         self._prepare_categories()
         if self._streams() and self._grids is None:
             raise RuntimeError(
@@ -299,8 +275,8 @@ class CocoMetric(_CocoMetric):
 
         Otherwise ids stay, since equal scores are ranked by them.
         """
-        different = len({truth['img_id'] for truth, _ in results})
-        if self.truth is not None or different == len(results):
+        ids = {truth['img_id'] for truth, _ in results}
+        if self.truth is not None or len(ids) == len(results):
             return results
         return [(dict(truth, img_id=k), dict(result, img_id=k))
                 for k, (truth, result) in enumerate(results)]

@@ -1,6 +1,5 @@
 """COCO's numbers under mmdet's names, from a precision grid."""
 import re
-from collections import OrderedDict
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from mmengine.logging import MMLogger
@@ -10,10 +9,10 @@ from apa_mm.utils.tables import text_table
 from .eval_summary import (PrecisionGrid, average_precision, average_recall,
                            rounded)
 
-__all__ = ['ap_limits', 'check_items', 'coco_report', 'detection_limits']
+__all__ = ['ap_limits', 'coco_report', 'detection_limits']
 
 #: Threshold and area range of each average precision that mmdet reports.
-AP_ITEMS = OrderedDict(
+AP_ITEMS = dict(
     mAP=(None, 'all'),
     mAP_50=(0.5, 'all'),
     mAP_75=(0.75, 'all'),
@@ -28,15 +27,12 @@ COCO_MAX_DETS = 100
 
 def ap_limits(proposal_nums: Sequence[int], use_mp_eval: bool,
               max_dets: Optional[int]) -> Tuple[int, int, int]:
-    """Return the limits on detections at which mmdet reads precision.
+    """Return the limits on detections for mAP, other AP and classwise values.
 
     pycocotools reads mAP at 100 and the other five at the third limit; mmdet
     reads classwise values at the last one, and with its multi-process
-    evaluator everything. Where pycocotools has no such limit the last counts.
-
-    Returns:
-        tuple[int, int, int]: For mAP, the other five, and classwise values;
-        ``max_dets`` for all if it is given.
+    evaluator everything. Without such a limit the last counts; ``max_dets``
+    replaces all.
 
     Raises:
         ValueError: If a limit is not a positive whole number.
@@ -58,21 +54,23 @@ def ap_limits(proposal_nums: Sequence[int], use_mp_eval: bool,
     return COCO_MAX_DETS if COCO_MAX_DETS in nums else others, others, last
 
 
-def check_items(items: Optional[Sequence[str]]) -> None:
-    """Raise KeyError if a metric item is neither an AP nor a recall."""
+def detection_limits(limits: Sequence[int],
+                     items: Optional[Sequence[str]]) -> List[int]:
+    """Return every limit that a reported number needs, ascending.
+
+    Raises:
+        KeyError: If an item is neither an AP nor a recall.
+    """
+    needed = set(limits)
     for item in items or ():
-        if item not in AP_ITEMS and not AR_ITEM.fullmatch(item):
+        recall = AR_ITEM.fullmatch(item)
+        if recall:
+            needed.add(int(recall.group(2)))
+        elif item not in AP_ITEMS:
             raise KeyError(
                 f"metric_items must be of {list(AP_ITEMS)} and 'AR@n', "
                 f"'AR_s@n', 'AR_m@n', 'AR_l@n', but got {item!r}")
-
-
-def detection_limits(limits: Sequence[int],
-                     items: Optional[Sequence[str]]) -> List[int]:
-    """Return every limit that a reported number needs, ascending."""
-    recalls = [i for i in items or () if i not in AP_ITEMS]
-    return sorted({*limits,
-                   *(int(AR_ITEM.fullmatch(i).group(2)) for i in recalls)})
+    return sorted(needed)
 
 
 def coco_report(metric: str,
@@ -86,16 +84,17 @@ def coco_report(metric: str,
     ``limits`` are from :func:`ap_limits`, ``classwise`` the categories to
     report one by one, in the order of the labels.
     """
-    report: Dict[str, float] = OrderedDict()
+    report: Dict[str, float] = {}
     logger = MMLogger.get_current_instance()
     if classwise:
-        rows = _class_rows(grid, limits[2], classwise)
+        rows = [[category.name] + [
+            rounded(_precision(grid, item, limits[2], [label], float('nan')))
+            for item in AP_ITEMS
+        ] for label, category in enumerate(classwise)]
         report.update((f'{row[0]}_precision', row[1]) for row in rows)
         logger.info('\n' + text_table(['category', *AP_ITEMS], rows))
-    values = {
-        item: _precision(grid, item, limits[0 if item == 'mAP' else 1])
-        for item in AP_ITEMS
-    }
+    values = {item: _precision(grid, item, limits[0 if item == 'mAP' else 1])
+              for item in AP_ITEMS}
     for item in items or AP_ITEMS:
         value = values[item] if item in AP_ITEMS else _recall(grid, item)
         report[f'{metric}_{item}'] = rounded(value)
@@ -104,32 +103,16 @@ def coco_report(metric: str,
     return report
 
 
-def _class_rows(grid: PrecisionGrid, limit: int,
-                categories: Sequence[Category]) -> List[list]:
-    """Return name and six rounded precisions of each category."""
-    return [[category.name] + [
-        rounded(_precision(grid, item, limit, [label], float('nan')))
-        for item in AP_ITEMS
-    ] for label, category in enumerate(categories)]
-
-
-def _precision(grid: PrecisionGrid,
-               item: str,
-               limit: int,
+def _precision(grid: PrecisionGrid, item: str, limit: int,
                columns: Optional[List[int]] = None,
                missing: float = -1.0) -> float:
     threshold, area = AP_ITEMS[item]
-    return average_precision(
-        grid,
-        iou_thr=threshold,
-        area=area,
-        max_det=limit,
-        columns=columns,
-        missing=missing)
+    return average_precision(grid, iou_thr=threshold, area=area, max_det=limit,
+                             columns=columns, missing=missing)
 
 
 def _recall(grid: PrecisionGrid, item: str) -> float:
     letter, limit = AR_ITEM.fullmatch(item).groups()
-    return average_recall(
-        grid, area=AREA_OF_LETTER[letter], max_det=int(limit))
+    return average_recall(grid, area=AREA_OF_LETTER[letter],
+                          max_det=int(limit))
 

@@ -16,15 +16,9 @@ AREAS = ('all', 'small', 'medium', 'large')
 class PrecisionGrid(NamedTuple):
     """What COCO and LVIS evaluation accumulate; -1 marks "no ground truth".
 
-    T IoU thresholds, R = 101 recall levels, K categories in the order of the
-    labels, A = 4 area ranges (all, small, medium, large), M limits on
-    detections.
-
-    Attributes:
-        precision (np.ndarray): (T, R, K, A, M) in [0, 1] or -1.
-        recall (np.ndarray): (T, K, A, M) in [0, 1] or -1.
-        iou_thrs (np.ndarray): (T, ).
-        max_dets (list[int]): The M limits.
+    ``precision`` is (T, R, K, A, M) and ``recall`` (T, K, A, M), in [0, 1]:
+    T IoU thresholds ``iou_thrs``, R = 101 recall levels, K categories in the
+    order of the labels, the areas A of ``AREAS``, M limits ``max_dets``.
     """
     precision: np.ndarray
     recall: np.ndarray
@@ -33,10 +27,7 @@ class PrecisionGrid(NamedTuple):
 
     def at(self, values: np.ndarray, area: str,
            max_det: Optional[int]) -> np.ndarray:
-        """Return precision or recall at one area range and limit.
-
-        The limit is the last one by default; (T, R, K) or (T, K).
-        """
+        """Return (T, R, K) or (T, K) at one area range and limit."""
         limit = -1 if max_det is None else self.max_dets.index(max_det)
         return values[..., AREAS.index(area), limit]
 
@@ -52,14 +43,6 @@ def average_precision(grid: PrecisionGrid,
 
     At one IoU threshold, limit on detections (the last by default) or some
     columns of categories if given; ``missing`` if there is no ground truth.
-
-    Example:
-        >>> import numpy as np
-        >>> grid = PrecisionGrid(np.full((1, 101, 2, 4, 1), 0.25),
-        ...                      np.zeros((1, 2, 4, 1)), np.array([0.5]),
-        ...                      [100])
-        >>> average_precision(grid, iou_thr=0.5)
-        0.25
     """
     values = grid.at(grid.precision, area, max_det)
     if columns is not None:
@@ -90,9 +73,6 @@ def rounded(value: float) -> float:
 def frequency_columns(
         categories: Sequence[Category]) -> Dict[str, List[int]]:
     """Return the columns of rare, common and frequent categories."""
-    return {
-        letter: [
-            k for k, item in enumerate(categories) if item.frequency == letter
-        ]
-        for letter in 'rcf'
-    }
+    frequencies = np.array([item.frequency for item in categories])
+    return {letter: np.flatnonzero(frequencies == letter).tolist()
+            for letter in 'rcf'}

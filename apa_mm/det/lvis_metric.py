@@ -1,5 +1,4 @@
 """LVIS evaluation that runs on today's numpy and streams."""
-from collections import OrderedDict
 from typing import Dict, List, Optional
 
 from mmengine.logging import MMLogger
@@ -14,7 +13,7 @@ from .streaming import LVIS_MAX_DETS
 __all__ = ['LVISMetric']
 
 #: Threshold, area range and frequency group of each of LVIS's precisions.
-AP_ITEMS = OrderedDict(
+AP_ITEMS = dict(
     AP=(None, 'all', None),
     AP50=(0.5, 'all', None),
     AP75=(0.75, 'all', None),
@@ -24,8 +23,8 @@ AP_ITEMS = OrderedDict(
     APr=(None, 'all', 'r'),
     APc=(None, 'all', 'c'),
     APf=(None, 'all', 'f'))
-AR_ITEMS = OrderedDict([('AR@300', 'all'), ('ARs@300', 'small'),
-                        ('ARm@300', 'medium'), ('ARl@300', 'large')])
+AR_ITEMS = {'AR@300': 'all', 'ARs@300': 'small', 'ARm@300': 'medium',
+            'ARl@300': 'large'}
 
 
 @METRICS.register_module()
@@ -34,17 +33,14 @@ class LVISMetric(CocoMetric):
 
     Drop-in for mmdet's class, same arguments, keys and rounding, without its
     need for lvis-api, whose release fails with numpy >= 1.24 when the
-    inference is done. Streams as :class:`CocoMetric` does. Federated as LVIS
-    is: a detection counts as wrong only where the image is known not to hold
-    its category, and the 300 best detections of an image count.
+    inference is done. Streams as :class:`CocoMetric` does. As LVIS is
+    federated, a detection counts as wrong only where the image is known not
+    to hold its category; the 300 best detections of an image count.
 
     Numbers equal lvis-api's: detections and annotations without area are
     dropped, ``ignore`` is honoured and ``iscrowd`` is not, and masks are
-    sized by their boxes. Exceptions, all meant: an annotation with id 0 can
-    be matched, classwise rows stay with their category when the file's
-    categories are not sorted by id, no detection at all gives 0 and not an
-    empty dict, ``iou_thrs`` is honoured, and NaN scores, labels without a
-    class and unknown images raise.
+    sized by their boxes. Exceptions are those of :class:`CocoMetric`, and
+    that ``iou_thrs`` is honoured.
 
     Args:
         ann_file (str): LVIS v1 annotation file, with ``frequency`` in its
@@ -60,14 +56,7 @@ class LVISMetric(CocoMetric):
             'APl', 'APr', 'APc', 'APf' (the default), 'AR@300', 'ARs@300',
             'ARm@300', 'ARl@300'.
 
-    Raises:
-        ValueError: If an argument or the annotation file is unusable.
-        KeyError: If a metric or metric item is unknown.
-        ImportError: If hotcoco is missing or too old.
-
-    Example:
-        >>> LVISMetric.default_prefix
-        'lvis'
+    Raises as :class:`CocoMetric` does.
     """
     default_prefix: Optional[str] = 'lvis'
     lvis_style = True
@@ -88,17 +77,12 @@ class LVISMetric(CocoMetric):
                             'has its own order and limit; remove them')
         super().__init__(ann_file, *args, segm_area=segm_area, **kwargs)
 
-    def _check_items(self) -> None:
+    def _detection_limits(self) -> List[int]:
         for item in self.metric_items or ():
             if item not in AP_ITEMS and item not in AR_ITEMS:
                 raise KeyError(f'metric_items must be of {list(AP_ITEMS)} and '
                                f'{list(AR_ITEMS)}, but got {item!r}')
-
-    def _detection_limits(self) -> List[int]:
         return [LVIS_MAX_DETS]
-
-    def _needs_raw_boxes(self) -> bool:
-        return False
 
     def _iou_types(self) -> List[str]:
         return (['bbox'] * bool({'bbox', 'proposal'} & {*self.metrics}) +
@@ -114,7 +98,7 @@ class LVISMetric(CocoMetric):
         if metric == 'proposal':
             items = self.metric_items or AR_ITEMS
             return {k: _formatted(values[k]) for k in values if k in items}
-        report = self._classwise(grid) if self.classwise else OrderedDict()
+        report = self._classwise(grid) if self.classwise else {}
         items = self.metric_items or AP_ITEMS
         report.update((f'{metric}_{k}', _formatted(values[k])) for k in values
                       if k in items)
@@ -123,20 +107,18 @@ class LVISMetric(CocoMetric):
     def _values(self, grid: PrecisionGrid) -> Dict[str, float]:
         """Return all of LVIS's numbers, not rounded."""
         columns = frequency_columns(self.categories)
-        values = OrderedDict()
-        for item, (threshold, area, group) in AP_ITEMS.items():
-            values[item] = average_precision(
-                grid,
-                iou_thr=threshold,
-                area=area,
-                columns=None if group is None else columns[group])
-        for item, area in AR_ITEMS.items():
-            values[item] = average_recall(grid, area=area)
+        values = {
+            item: average_precision(grid, iou_thr=threshold, area=area,
+                                    columns=columns.get(group))
+            for item, (threshold, area, group) in AP_ITEMS.items()
+        }
+        values.update((item, average_recall(grid, area=area))
+                      for item, area in AR_ITEMS.items())
         return values
 
     def _classwise(self, grid: PrecisionGrid) -> Dict[str, float]:
         """Return and log the AP of every category, NaN without objects."""
-        report, rows = OrderedDict(), []
+        report, rows = {}, []
         for label, category in enumerate(self.categories):
             value = average_precision(
                 grid, columns=[label], missing=float('nan'))

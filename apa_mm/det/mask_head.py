@@ -26,16 +26,15 @@ TEMPERATURE_NAMES = ('temperature', 'tempearture')
 
 
 class ClasswiseFeatures(Tensor):
-    """Features (N, C, H, W) that are indexed as the logits they stand for.
+    """Features (N, C, H, W) that give logits (k, H, W) for [rows, labels].
 
-    ``features[rows, labels]`` computes those channels alone, (k, H, W), as
-    Mask Scoring R-CNN takes them; all else sees a plain tensor.
+    Mask Scoring R-CNN indexes them so; all else sees a plain tensor.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     def __getitem__(self, index: Any) -> Tensor:
-        """Return logits for a pair of rows and labels."""
+        """Compute the logits of a pair of rows and labels alone."""
         plain = self.as_subclass(Tensor)
         if not isinstance(index, tuple) or len(index) != 2:
             return plain[index]
@@ -53,11 +52,6 @@ def classwise_method(conv: nn.Module) -> Optional[Callable]:
         Callable | None: From features and labels (N,) to logits
         (N, 1, H, W); None if the predictor neither has a method
         ``forward_classwise`` nor is a 1 x 1 convolution, plain or cosine.
-
-    Example:
-        >>> method = classwise_method(nn.Conv2d(8, 1203, 1))
-        >>> method(torch.rand(2, 8, 4, 4), torch.tensor([3, 1202])).shape
-        torch.Size([2, 1, 4, 4])
     """
     if hasattr(conv, 'forward_classwise'):
         return conv.forward_classwise
@@ -70,13 +64,8 @@ def classwise_method(conv: nn.Module) -> Optional[Callable]:
                                                   labels)
     if type(conv) is NormedConv2d:
         return lambda x, labels: cosine_classwise_conv2d(
-            x,
-            conv.weight,
-            conv.bias,
-            labels,
-            scale=_temperature(conv),
-            power=conv.power,
-            eps=conv.eps)
+            x, conv.weight, conv.bias, labels, scale=_temperature(conv),
+            power=conv.power, eps=conv.eps)
     if _temperature(conv) is not None:
         return lambda x, labels: _own_forward(conv, x, labels)
     return None
@@ -101,26 +90,24 @@ def _own_forward(conv: nn.Conv2d, x: Tensor, labels: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class ClasswiseFCNMaskHead(FCNMaskHead):
-    """mmdet's ``FCNMaskHead`` that skips the mask logits not read.
+    """mmdet's ``FCNMaskHead`` without the mask logits that nothing reads.
 
     Loss and prediction use one channel per RoI: that of the true class in
-    training, of the predicted class at test. ``forward`` hands on the
-    features before the last convolution, and that one channel is finished
-    where the label is known. Losses, gradients, masks and state dict are
-    those of the parent; memory does not grow with the number of classes.
+    training, of the predicted class at test. ``forward`` returns the features
+    before the last convolution, which runs for that one channel once the
+    label is known. Losses, gradients, masks and state dict are those of the
+    parent; memory does not grow with the number of classes.
 
-    For RoI heads that pass what ``forward`` returns on to this head as it is
-    or index it by rows and labels, as mmdet's ``StandardRoIHead`` and
-    ``MaskScoringRoIHead`` do. Cascades average the masks of their stages;
-    they train with this head and need ``classwise=False`` at test (the
-    checkpoint fits). Back to the parent's way::
+    For RoI heads that hand the features back as they are or indexed by rows
+    and labels, as mmdet's ``StandardRoIHead`` and ``MaskScoringRoIHead`` do.
+    Cascades, which average the masks of their stages, train with this head
+    but need ``classwise=False`` at test. Back to the parent's way::
 
         --cfg-options model.roi_head.mask_head.classwise=False
 
     Args:
-        *args: Positional arguments of ``FCNMaskHead``.
         classwise (bool): False computes every channel, as the parent does.
-        **kwargs: Keyword arguments of ``FCNMaskHead``.
+        *args, **kwargs: Arguments of ``FCNMaskHead``.
     """
 
     def __init__(self, *args, classwise: bool = True, **kwargs) -> None:
@@ -181,22 +168,13 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
             loss = self.loss_mask(logits, targets, torch.zeros_like(labels))
         return dict(loss_mask=dict(loss_mask=loss), mask_targets=targets)
 
-    def _predict_by_feat_single(self,
-                                mask_preds: Tensor,
-                                bboxes: Tensor,
-                                labels: Tensor,
-                                img_meta: dict,
+    def _predict_by_feat_single(self, mask_preds: Tensor, bboxes: Tensor,
+                                labels: Tensor, img_meta: dict,
                                 rcnn_test_cfg: ConfigDict,
                                 rescale: bool = False,
                                 activate_map: bool = False) -> Tensor:
-        """Paste the masks of one image, as the parent does.
-
-        Raises:
-            ValueError: If ``activate_map`` is set: sigmoids of features mean
-                nothing.
-        """
         if self.classwise:
-            if activate_map:
+            if activate_map:  # sigmoids of features mean nothing
                 raise ValueError(
                     'ClasswiseFCNMaskHead got activated maps '
                     '(activate_map=True, as cascades and mask test-time '

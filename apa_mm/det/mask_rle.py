@@ -12,21 +12,14 @@ def encode_masks(masks: Any,
     """Encode masks as COCO run-length codes.
 
     An unmatched detection is judged by its score and its area, never by its
-    pixels. So a mask whose category the image does not have gets a stand-in
-    without reading its pixels again: one run of the right area, or an empty
-    mask where areas come from the boxes.
+    pixels. So a mask whose category the image does not have gets a stand-in:
+    one run of the right area, or an empty mask where areas come from boxes.
 
     Args:
         masks (Tensor | np.ndarray | Sequence[dict]): Binary masks (N, H, W),
             bool or uint8, or N codes that are passed on as they are.
         wanted (np.ndarray, optional): Which masks are read, bool (N, ).
-        areas (np.ndarray, optional): Pixels of every mask, (N, ), for the
-            stand-ins. Defaults to 0.
-
-    Example:
-        >>> import numpy as np
-        >>> encode_masks(np.ones((1, 2, 3), bool), wanted=np.array([False]))
-        [{'size': [2, 3], 'counts': [6]}]
+        areas (np.ndarray, optional): Pixels of the stand-ins, (N, ), or 0.
     """
     if _is_encoded(masks):
         return list(masks)

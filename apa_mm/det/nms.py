@@ -4,9 +4,8 @@ Shapes: N boxes or RoIs, C classes, n candidates (pairs of RoI and class above
 the score threshold), k candidates under inspection, D box dimension (4).
 
 Candidates are ordered by score, equal scores by the flat index
-``roi * C + class``. Greedy NMS decides about a candidate only from those
-before it, so the decisions about the first so many are those of the whole
-list.
+``roi * C + class``. Greedy NMS judges a candidate by better ones only, so a
+prefix of the list gets the same decisions as the whole.
 """
 from typing import Callable, NamedTuple, Optional, Tuple, Union
 
@@ -25,9 +24,9 @@ HARD_NMS_KEYS = frozenset([
     'type', 'iou_threshold', 'iou_thr', 'offset', 'score_threshold', 'max_num',
     'split_thr', 'class_agnostic', 'exact'
 ])
-#: Least number of candidates looked at first. With fewer, the fixed cost of a
-#: second round outweighs what a shorter prefix saves (measured: 1,566
-#: candidates of 80 classes take 1.4 ms in one round, 1.8 ms in two).
+#: Least number of candidates looked at first; a second round costs more than
+#: a shorter prefix saves (1,566 candidates of 80 classes: 1.4 ms in one round,
+#: 1.8 ms in two).
 MIN_PREFIX = 1536
 #: First prefix per box asked for, and the growth of each later one.
 PREFIX_FACTOR = 4
@@ -84,11 +83,9 @@ def exact_multiclass_nms(
 ) -> Union[Tuple[Tensor, Tensor], Tuple[Tensor, Tensor, Tensor]]:
     """Suppress per class, exactly, at the cost of the boxes returned.
 
-    A drop-in for mmdet's ``multiclass_nms`` with its arguments and results:
-    boxes (N, C * D) or, shared by all classes, (N, D), and scores (N, C + 1),
-    the last column the background. The best candidates of all classes are
-    suppressed per class; if fewer than ``max_num`` survive, more are taken.
-    It differs from mmdet's in three ways:
+    A drop-in for mmdet's ``multiclass_nms``: boxes (N, C * D) or, shared by
+    all classes, (N, D), and scores (N, C + 1), the last column the
+    background. It differs from mmdet's in three ways:
 
     - Boxes of different classes never meet. mmdet moves each class by
       ``label * (max coordinate + 1)`` in float32, which loses whole pixels
@@ -99,10 +96,10 @@ def exact_multiclass_nms(
     - ``class_agnostic=True`` in ``nms_cfg`` holds for any number of
       candidates; mmdet drops it from ``split_thr`` (10,000) on.
 
-    ``nms_cfg`` is handed to mmdet's function, unchanged but for ``exact``, if
-    its type is not 'nms', it has keys that hard NMS does not know, it says
-    ``exact=False``, ``box_dim`` is not 4, or the model is being exported to
-    ONNX. ``split_thr`` has no effect otherwise.
+    mmdet's function does the work if ``nms_cfg`` says ``exact=False``, its
+    type is not 'nms', it has keys that hard NMS does not know, ``box_dim`` is
+    not 4, or the model is being exported to ONNX. ``split_thr`` has no effect
+    otherwise.
 
     Returns:
         tuple[Tensor]: Boxes with scores (k, D + 1), labels (k,) and, with
@@ -112,13 +109,6 @@ def exact_multiclass_nms(
         ValueError: If shapes do not fit together or ``offset`` is unknown.
         KeyError: If ``nms_cfg`` has no ``iou_threshold``.
 
-    Example:
-        >>> import torch
-        >>> boxes = torch.tensor([[0., 0., 9., 9.], [0., 0., 9., 8.]])
-        >>> scores = torch.tensor([[.9, .1, 0.], [.8, .7, .2]])
-        >>> exact_multiclass_nms(
-        ...     boxes, scores, 0.05, dict(type='nms', iou_threshold=0.5))[1]
-        tensor([0, 1])
     """
     hard = HardNMS.parse(nms_cfg, box_dim)
     if hard is None:
@@ -151,11 +141,8 @@ def exact_batched_nms(boxes: Tensor,
                       max_num: int = -1) -> Tuple[Tensor, Tensor]:
     """Suppress inside each group, exactly, as mmcv's ``batched_nms`` means to.
 
-    Arguments are mmcv's: boxes (N, 4), scores (N,), groups ``idxs`` (N,).
-
-    Returns:
-        tuple[Tensor]: Boxes with scores (k, 5) and their indices (k,), best
-        score first, equal scores by index.
+    Boxes (N, 4), scores and groups ``idxs`` (N,); returns boxes with scores
+    (k, 5) and their indices (k,), best first, equal scores by index.
 
     Raises:
         ValueError: If ``nms_cfg`` does not describe hard NMS on xyxy boxes.
@@ -169,7 +156,6 @@ def exact_batched_nms(boxes: Tensor,
     chosen = torch.arange(len(scores), device=scores.device)
     if hard.score_threshold > 0:
         chosen = chosen[scores > hard.score_threshold]
-
     eligible = scores[chosen]
 
     def first(count: int) -> Tuple[Tensor, bool]:
@@ -186,14 +172,12 @@ def exact_batched_nms(boxes: Tensor,
 def _check_shapes(multi_bboxes: Tensor, multi_scores: Tensor,
                   box_dim: int) -> int:
     """Return C after checking that boxes and scores belong together."""
-    num_classes = multi_scores.size(1) - 1
-    widths = (box_dim, num_classes * box_dim)
-    if (len(multi_bboxes) != len(multi_scores)
-            or multi_bboxes.size(1) not in widths):
+    num, num_classes = len(multi_scores), multi_scores.size(1) - 1
+    shapes = (num, box_dim), (num, num_classes * box_dim)
+    if multi_bboxes.shape not in shapes:
         raise ValueError(
             f'multi_scores of shape {tuple(multi_scores.shape)} need '
-            f'multi_bboxes of shape ({len(multi_scores)}, {widths[0]}) or '
-            f'({len(multi_scores)}, {widths[1]}), but got '
+            f'multi_bboxes of shape {shapes[0]} or {shapes[1]}, but got '
             f'{tuple(multi_bboxes.shape)}; scores carry one background column '
             'more than boxes')
     return num_classes
@@ -206,8 +190,7 @@ def _select(first: Callable, look_up: Callable, hard: HardNMS,
 
     ``first(n)`` gives the first n candidates (k,), all for 0, and whether
     there are more; ``look_up`` their boxes (k, 4) and groups (k,). More are
-    taken until enough survive; what is suppressed suppresses nothing itself,
-    so only the survivors meet the next ones.
+    taken until enough survive; only survivors suppress the next ones.
     """
     limit = hard.limit(max_num)
     if hard.iou_threshold is None:

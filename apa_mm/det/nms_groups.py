@@ -1,7 +1,4 @@
-"""Suppression inside groups of boxes that never meet, by torchvision's kernel.
-
-Shapes: k boxes.
-"""
+"""Suppression inside groups of boxes that never meet; k boxes."""
 import math
 from typing import List, Optional, Tuple
 
@@ -21,15 +18,10 @@ def grouped_nms(boxes: Tensor, groups: Tensor,
                 iou_threshold: float) -> Tensor:
     """Suppress greedily inside each group.
 
-    Boxes (k, 4) are float64 and come best first, with a group (k,) each; a
-    box goes if its IoU with a better one of its group is above the threshold.
-    Returns the positions of those that stay, ascending.
+    Boxes (k, 4) are float64 and come best first; one goes if its IoU with a
+    better one of its group (k,) is above the threshold. Returns the positions
+    of those that stay, ascending.
 
-    Example:
-        >>> import torch
-        >>> boxes = torch.tensor([[0., 0., 9., 9.]]).double().repeat(3, 1)
-        >>> grouped_nms(boxes, torch.tensor([7, 2, 7]), 0.5)
-        tensor([0, 1])
     """
     groups, order = groups.sort(stable=True)
     counts = groups.unique_consecutive(return_counts=True)[1]
@@ -72,10 +64,9 @@ def _share_calls(counts: Tensor,
 def _move_apart(boxes: Tensor, lanes: Tensor) -> Optional[Tensor]:
     """Move boxes of different lanes apart along x, or not at all.
 
-    The step is a power of two above twice any coordinate; float64 takes up
-    the sum of it and of float32 coordinates exactly, so every IoU is that of
-    the boxes in place, bit for bit. Where moving back shows a rounding (tiny
-    coordinates beside large ones), None is returned.
+    The step is a power of two above twice any coordinate, so float64 holds
+    the sums exactly and every IoU stays the same, bit for bit. None where
+    moving back shows a rounding (tiny coordinates beside large ones).
     """
     bound = float(boxes.abs().max())
     if not math.isfinite(bound):

@@ -21,13 +21,7 @@ PAIRS_PER_ENTRY = 128
 
 
 def best(scores: Tensor, count: int) -> Tensor:
-    """Return the positions of the best ``count`` scores (N,), best first.
-
-    Example:
-        >>> import torch
-        >>> best(torch.tensor([.1, .5, .9, .5, .5]), 3)
-        tensor([2, 1, 3])
-    """
+    """Return the positions of the best ``count`` scores (N,), best first."""
     if 2 * count >= scores.numel():
         return scores.sort(descending=True, stable=True).indices[:count]
     # topk may pick any of several equal scores; take all that reach its least
@@ -104,12 +98,11 @@ class ScoredPairs:
     def _search(self, count: int) -> Optional[Tensor]:
         """Return ascending places that include the first ``count``.
 
-        The scores are cut into blocks, one class and ``BLOCK_ROWS`` RoIs
-        each, and the blocks of a class into groups. Let f be the
-        ``count``-th largest of the groups' maxima: at least ``count`` scores
-        reach f, so the first ``count`` lie in blocks whose maximum does.
-        None where this does not settle it: with factors, with NaN, or if f
-        is not above the threshold.
+        A block is one class and ``BLOCK_ROWS`` RoIs, a group some blocks of
+        a class. At least ``count`` scores reach the ``count``-th largest of
+        the groups' maxima, so the first ``count`` lie in blocks whose maximum
+        does. None where this does not settle it: with factors, with NaN, or
+        if that value is not above the threshold.
         """
         if self.factors is not None:
             return None
@@ -139,9 +132,7 @@ class ScoredPairs:
 def _maxima(values: Tensor, rows: int) -> Tensor:
     """Return maxima (ceil(N / rows), C) over each ``rows`` of (N, C)."""
     whole = len(values) // rows * rows
-    parts = []
-    if whole > 0:
-        parts.append(values[:whole].unflatten(0, (-1, rows)).amax(1))
-    if whole < len(values):
-        parts.append(values[whole:].amax(0, keepdim=True))
-    return torch.cat(parts)
+    maxima = values[:whole].unflatten(0, (whole // rows, rows)).amax(1)
+    if whole == len(values):
+        return maxima
+    return torch.cat([maxima, values[whole:].amax(0, keepdim=True)])

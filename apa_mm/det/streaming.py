@@ -4,6 +4,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 import torch
 from mmengine.logging import MMLogger
+from mmengine.utils import digit_version
 from torch import Tensor
 
 from apa_mm.data.annotations import Category
@@ -27,8 +28,7 @@ def need_hotcoco() -> None:
     if HAS_HOTCOCO:
         import hotcoco
         found = f'{hotcoco.__version__} is installed'
-        version = tuple(int(n) for n in hotcoco.__version__.split('.')[:2])
-        if (1, 3) <= version < (2, 0):
+        if (1, 3) <= digit_version(hotcoco.__version__)[:2] < (2, 0):
             return
     raise ImportError(f'detection metrics need hotcoco >=1.3,<2, but hotcoco '
                       f'{found}; {INSTALL}')
@@ -37,13 +37,8 @@ def need_hotcoco() -> None:
 class Detections(NamedTuple):
     """Predictions of one image, N boxes in the frame of the original image.
 
-    Attributes:
-        boxes (np.ndarray): Corners xyxy in pixels, (N, 4).
-        scores (np.ndarray): Scores of the boxes, (N, ).
-        labels (np.ndarray): Class indices, (N, ) int.
-        masks (Tensor | np.ndarray | list[dict], optional): Binary masks
-            (N, H, W) or N run-length codes.
-        mask_scores (np.ndarray, optional): Scores of the masks, (N, ).
+    ``boxes`` are corners xyxy in pixels, (N, 4); ``masks`` a tensor or array
+    of binary masks (N, H, W), or N run-length codes; the others are (N, ).
     """
     boxes: np.ndarray
     scores: np.ndarray
@@ -81,11 +76,8 @@ class Detections(NamedTuple):
 
     def as_result(self, image_id: int, keep_masks: bool) -> dict:
         """Return them as mmdet's own methods read a result."""
-        result = dict(
-            img_id=image_id,
-            bboxes=self.boxes,
-            scores=self.scores,
-            labels=self.labels)
+        result = dict(img_id=image_id, bboxes=self.boxes, scores=self.scores,
+                      labels=self.labels)
         if keep_masks and self.masks is not None:
             result['masks'] = self.masks
         if self.mask_scores is not None:
@@ -105,16 +97,11 @@ def _numpy(values: Any) -> np.ndarray:
         values = values.detach().cpu()
         if values.dtype is torch.bfloat16:  # numpy has no such type
             values = values.float()
-        values = values.numpy()
     return np.asarray(values)
 
 
 def to_xywh(boxes: np.ndarray) -> np.ndarray:
-    """Turn corners into x, y, width, height, all float64.
-
-    The differences are taken in float64: float32 has other last digits than
-    pycocotools sees.
-    """
+    """Turn corners into x, y, width, height in float64, as pycocotools."""
     boxes = boxes.astype(np.float64)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
@@ -132,8 +119,7 @@ class StreamingMatcher:
         max_dets (Sequence[int]): Detection limits per image and class,
             ascending. LVIS has its own limit, 300 per image.
         iou_thrs (Sequence[float]): IoU thresholds.
-        segm_area (str): 'box' or 'mask', what a detected mask's size is taken
-            from when it is small, medium or large.
+        segm_area (str): As of :class:`~apa_mm.det.coco_metric.CocoMetric`.
     """
 
     def __init__(self, truth: GroundTruth, categories: Sequence[Category],
@@ -162,8 +148,10 @@ class StreamingMatcher:
             if iou_type == 'bbox':
                 keep = self._admit(image, entries, rows,
                                    rows[:, 3] * rows[:, 4])
-                plain = [_without_mask(e) for e in entries] \
-                    if self.truth.with_masks else entries
+                plain = entries
+                if self.truth.with_masks:  # polygons would cost time
+                    plain = [{k: v for k, v in entry.items()
+                              if k != 'segmentation'} for entry in entries]
                 stream.update([image], plain, rows[keep])
             else:
                 self._check_size(image_id, image, found)
@@ -174,9 +162,9 @@ class StreamingMatcher:
                areas: np.ndarray) -> np.ndarray:
         """Return the indices of the detections that count.
 
-        lvis-api first keeps the 300 best, equal scores in their order, and
-        then drops without a word what has no area. It knows nothing of
-        categories that an image neither has nor is known not to have.
+        lvis-api first keeps the 300 best, equal scores in their order, then
+        drops what has no area, or a category that the image neither has nor
+        is known not to have.
         """
         keep = np.arange(len(rows))
         if not self.truth.lvis_style:
@@ -205,11 +193,8 @@ class StreamingMatcher:
             return
         # Without a box hotcoco and pycocotools measure the mask.
         stream.update([image], entries, [
-            dict(
-                image_id=image['id'],
-                category_id=int(row[6]),
-                score=row[5],
-                segmentation=code)
+            dict(image_id=image['id'], category_id=int(row[6]), score=row[5],
+                 segmentation=code)
             for row, code in zip(rows[keep].tolist(), codes, strict=True)
         ])
 
@@ -268,11 +253,6 @@ def _is_among(category_ids: np.ndarray, wanted: set) -> np.ndarray:
     return np.array([i in wanted for i in category_ids.tolist()], dtype=bool)
 
 
-def _without_mask(entry: dict) -> dict:
-    """Return an annotation that costs the box evaluation no polygons."""
-    return {k: v for k, v in entry.items() if k != 'segmentation'}
-
-
 def _new_stream(iou_type: str, categories: Sequence[Category],
                 lvis_style: bool, max_dets: Sequence[int],
                 iou_thrs: Sequence[float]) -> Any:
@@ -289,7 +269,6 @@ def _new_stream(iou_type: str, categories: Sequence[Category],
 def _accumulate(stream: Any) -> PrecisionGrid:
     evaluator = stream.finalize()
     evaluator.accumulate()
-    arrays = evaluator.eval
-    params = evaluator.params
+    arrays, params = evaluator.eval, evaluator.params
     return PrecisionGrid(arrays['precision'], arrays['recall'],
                          np.array(params.iou_thrs), list(params.max_dets))

@@ -21,15 +21,10 @@ _FLIPPED = dict(horizontal=(2, ), vertical=(1, ), diagonal=(1, 2))
 class LargeVocabTTAModel(DetTTAModel):
     """mmdet's ``DetTTAModel`` with an NMS that keeps classes apart exactly.
 
-    The parent moves each class by ``label * (max coordinate + 1)`` in
-    float32, which loses whole pixels once that passes 2^24, and loops over
-    all classes from 10,000 boxes on. Back to the parent's own::
-
-        --cfg-options tta_model.tta_cfg.nms.exact=False
-
-    NMS types other than 'nms' are left to the parent too. Masks, which the
-    parent refuses, are those of the view that a kept box comes from, turned
-    back; they are not averaged over the views.
+    NMS types other than 'nms' are left to the parent, and with
+    ``--cfg-options tta_model.tta_cfg.nms.exact=False`` that one too. Masks,
+    which the parent refuses, are those of the view that a kept box comes
+    from, turned back; they are not averaged over the views.
 
     Args:
         tta_cfg (dict): 'nms', see

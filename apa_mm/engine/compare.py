@@ -1,8 +1,8 @@
 """Train variants with several seeds and collect what they reach.
 
-A run is one config with one seed. Its result is kept in its folder together
-with a digest of the config's content, so that an interrupted comparison goes
-on where it stopped and a changed config is trained anew.
+A run is one config with one seed; its result lies in its folder with a digest
+of the config, so that an interrupted comparison goes on where it stopped and
+a changed config is trained anew.
 """
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ __all__ = ['Run', 'plan_runs', 'run_all']
 
 @dataclass(frozen=True)
 class Run:
-    """One config with one seed, and its work directory.
+    """One config with one seed.
 
     ``variant`` is the name of the config file without ending, ``digest`` the
     SHA-256 of the config's content and the seed.
@@ -54,20 +54,15 @@ class Run:
         return osp.join(self.folder, 'output.txt')
 
 
-def plan_runs(configs: Sequence[str],
-              num_seeds: int,
-              work_dir: str,
+def plan_runs(configs: Sequence[str], num_seeds: int, work_dir: str,
               cfg_options: Optional[dict] = None) -> List[Run]:
     """Check every config and list the runs, all variants of a seed together.
 
     Args:
-        configs (Sequence[str]): Config files.
+        configs (Sequence[str]): Config files, whose names are the variants.
         num_seeds (int): Trains with the seeds 0 to ``num_seeds - 1``.
         work_dir (str): Folder for all runs.
-        cfg_options (dict, optional): Settings to override in every config.
-
-    Returns:
-        list[Run]: ``len(configs) * num_seeds`` runs.
+        cfg_options (dict, optional): Settings to override.
 
     Raises:
         ValueError: If there is no config or seed, two configs have the same
@@ -92,13 +87,9 @@ def plan_runs(configs: Sequence[str],
                                  'every config and then tests it')
         check_config(cfg)
     return [
-        Run(
-            str(cfg.filename),
-            name,
-            seed,
-            folder=osp.join(work_dir, name, f'seed_{seed}'),
-            digest=_digest(cfg, seed)) for seed in range(num_seeds)
-        for name, cfg in variants.items()
+        Run(str(cfg.filename), name, seed,
+            osp.join(work_dir, name, f'seed_{seed}'), _digest(cfg, seed))
+        for seed in range(num_seeds) for name, cfg in variants.items()
     ]
 
 
@@ -110,14 +101,6 @@ def _digest(cfg: Config, seed: int) -> str:
         content.pop(key, None)
     text = json.dumps([content, seed], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _load(run: Run, cfg_options: Optional[dict]) -> Config:
-    cfg = load_config(run.config, run.folder, cfg_options)
-    cfg.randomness = {**cfg.get('randomness', {}), 'seed': run.seed}
-    # mmengine tells the runs of one process apart by this name.
-    cfg.experiment_name = f'{run.variant}_seed_{run.seed}'
-    return cfg
 
 
 def finished_result(run: Run) -> Optional[dict]:
@@ -133,10 +116,9 @@ def finished_result(run: Run) -> Optional[dict]:
 def train_and_test(run: Run, cfg_options: Optional[dict] = None) -> dict:
     """Train one run, test its last state and keep the result.
 
-    What the run prints goes to its ``output.txt``.
-
     Returns:
-        dict: 'metrics' by name, 'seconds' of wall clock, 'digest', 'seed'.
+        dict: 'metrics' by name, 'seconds' of wall clock, 'digest', 'config'
+        and 'seed'.
 
     Raises:
         RuntimeError: If it fails, with the place of its output.
@@ -148,49 +130,44 @@ def train_and_test(run: Run, cfg_options: Optional[dict] = None) -> dict:
     with open(run.log_file, 'w', encoding='utf-8') as log, \
             contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         try:
-            runner = Runner.from_cfg(_load(run, cfg_options))
+            cfg = load_config(run.config, run.folder, cfg_options)
+            cfg.randomness = {**cfg.get('randomness', {}), 'seed': run.seed}
+            # mmengine tells the runs of one process apart by this name.
+            cfg.experiment_name = f'{run.variant}_seed_{run.seed}'
+            runner = Runner.from_cfg(cfg)
             runner.train()
             metrics = runner.test()
         except Exception as error:
             traceback.print_exc(file=log)
             # Not every exception can be sent to another process.
-            raise RuntimeError(
-                f'{run.variant} with seed {run.seed} failed: '
-                f'{type(error).__name__}: {error}; its output is in '
-                f'{run.log_file}') from None
-    result = dict(
-        digest=run.digest,
-        config=run.config,
-        seed=run.seed,
-        seconds=time.perf_counter() - begin,
-        metrics={k: float(v) for k, v in metrics.items()})
+            raise RuntimeError(f'{run.variant} with seed {run.seed} failed: '
+                               f'{type(error).__name__}: {error}; its output '
+                               f'is in {run.log_file}') from None
+    result = dict(digest=run.digest, config=run.config, seed=run.seed,
+                  seconds=time.perf_counter() - begin,
+                  metrics={k: float(v) for k, v in metrics.items()})
     with replacing(run.result_file) as part:
         part.write_text(json.dumps(result, indent=2), encoding='utf-8')
     return result
 
 
-def run_all(runs: Sequence[Run],
-            *,
-            workers: int = 1,
+def run_all(runs: Sequence[Run], *, workers: int = 1,
             cfg_options: Optional[dict] = None,
             report: Callable[[str], None] = lambda line: None) -> List[dict]:
     """Do every run that is not finished and return all results.
 
     Args:
-        runs (Sequence[Run]): The runs, see :func:`plan_runs`.
-        workers (int): Runs at the same time; more than 1 start as many
-            processes, which share the cores evenly.
+        runs (Sequence[Run]): See :func:`plan_runs`.
+        workers (int): Processes, which share the cores evenly; 1 for none.
         cfg_options (dict, optional): As for :func:`plan_runs`.
-        report (Callable): Gets one line of progress after every run.
+        report (Callable): Gets a line of progress after every run.
 
     Returns:
-        list[dict]: Results in the order of the runs, see
-        :func:`train_and_test`.
+        list[dict]: See :func:`train_and_test`, in the order of the runs.
 
     Raises:
         ValueError: If ``workers`` is less than 1.
-        RuntimeError: If a run fails. The others are stopped; what has
-            finished is kept for the next time.
+        RuntimeError: If a run fails; those that have finished are kept.
     """
     if workers < 1:
         raise ValueError(f'workers must be 1 or more, but got {workers}')
@@ -204,18 +181,14 @@ def run_all(runs: Sequence[Run],
     for done, (run, result) in enumerate(
             _results(task, todo, min(workers, len(todo))), 1):
         results[run] = result
-        seconds = time.perf_counter() - begin
-        left = (len(todo) - done) * seconds / done
-        report(f'[{done}/{len(todo)}] {run.variant}, seed {run.seed}: '
-               f'{_headline(result["metrics"])} in {result["seconds"]:.0f} s, '
-               f'about {left / 60:.1f} min left')
+        metrics = result['metrics']
+        name = next((key for key in ('accuracy/top1', *metrics)
+                     if key in metrics), None)
+        shown = 'no metric' if name is None else f'{name} {metrics[name]:.2f}'
+        left = (len(todo) - done) * (time.perf_counter() - begin) / done
+        report(f'[{done}/{len(todo)}] {run.variant}, seed {run.seed}: {shown} '
+               f'in {result["seconds"]:.0f} s, about {left / 60:.1f} min left')
     return [results[run] for run in runs]
-
-
-def _headline(metrics: Dict[str, float]) -> str:
-    name = next((name for name in ('accuracy/top1', *metrics)
-                 if name in metrics), None)
-    return 'no metric' if name is None else f'{name} {metrics[name]:.2f}'
 
 
 def _results(task: Callable[[Run], dict], runs: Sequence[Run],
@@ -227,10 +200,9 @@ def _results(task: Callable[[Run], dict], runs: Sequence[Run],
         return
     # Forked processes would share the locks of libraries that use threads.
     with ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context('spawn'),
-            initializer=_share_cores,
-            initargs=(workers, )) as pool:
+        workers, mp_context=multiprocessing.get_context('spawn'),
+        initializer=torch.set_num_threads,
+        initargs=(max(available_cores() // workers, 1), )) as pool:
         futures = {pool.submit(task, run): run for run in runs}
         try:
             for future in as_completed(futures):
@@ -238,10 +210,6 @@ def _results(task: Callable[[Run], dict], runs: Sequence[Run],
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _share_cores(workers: int) -> None:
-    torch.set_num_threads(max(available_cores() // workers, 1))
 
 
 def available_cores() -> int:

@@ -1,7 +1,6 @@
 """Tables and a picture of what variants reached with several seeds."""
 import csv
 import io
-import math
 import statistics
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
@@ -12,22 +11,18 @@ __all__ = [
     'plot_bars', 'summarize'
 ]
 
-#: Metrics shown if nothing else is asked for, with their headings and the
-#: factor that brings them to per cent.
+#: Metrics shown if no other is asked for: heading and factor to per cent.
 COLUMNS = {
-    'accuracy/top1': ('top-1 %', 1),
-    'shot/many': ('many %', 1),
-    'shot/medium': ('medium %', 1),
-    'shot/few': ('few %', 1),
-    'calibration/ece': ('ECE %', 100),
+    'accuracy/top1': ('top-1 %', 1), 'shot/many': ('many %', 1),
+    'shot/medium': ('medium %', 1), 'shot/few': ('few %', 1),
+    'calibration/ece': ('ECE %', 100)
 }
 
 
 class Cell(NamedTuple):
-    """One metric of one variant over its seeds, in their order.
+    """One metric of one variant over its seeds.
 
-    ``std`` is the sample standard deviation (divisor n - 1), None for a
-    single seed.
+    ``std`` is the sample standard deviation, None for a single seed.
     """
     mean: float
     std: Optional[float]
@@ -38,22 +33,10 @@ Summary = Dict[str, Dict[str, Cell]]
 
 
 def summarize(variants: Sequence[str], results: Sequence[dict]) -> Summary:
-    """Average the metrics of every variant.
+    """Average 'metrics' of the result of every variant, by variant and name.
 
-    Args:
-        variants (Sequence[str]): Variant of every result.
-        results (Sequence[dict]): Results with 'metrics' by name.
-
-    Returns:
-        dict[str, dict[str, Cell]]: Cells by metric, by variant, variants in
-        the order of their first result; a metric that a seed lacks is left
-        out.
-
-    Example:
-        >>> summary = summarize(
-        ...     ['a', 'a'], [dict(metrics={'m': 1.}), dict(metrics={'m': 3.})])
-        >>> summary['a']['m'].mean, round(summary['a']['m'].std, 4)
-        (2.0, 1.4142)
+    Variants come in the order of their first result; a metric that a seed
+    lacks is left out.
     """
     grouped: Dict[str, List[Dict[str, float]]] = {}
     for variant, result in zip(variants, results, strict=True):
@@ -88,10 +71,7 @@ def choose_columns(summary: Summary,
 
 
 def format_table(summary: Summary, columns: Sequence[str]) -> str:
-    """Return a table in Markdown, mean and standard deviation.
-
-    Metrics of :data:`COLUMNS` are in per cent, others as they are.
-    """
+    """Return a Markdown table; metrics of :data:`COLUMNS` in per cent."""
     return text_table(
         ['variant', *map(heading, columns)],
         [[variant, *(_text(cells, name) for name in columns)]
@@ -105,9 +85,7 @@ def heading(metric: str) -> str:
 
 def _scaled(cell: Cell, metric: str) -> Cell:
     factor = COLUMNS.get(metric, (metric, 1))[1]
-    return Cell(factor * cell.mean,
-                None if cell.std is None else factor * cell.std,
-                [factor * value for value in cell.values])
+    return _cell([factor * value for value in cell.values])
 
 
 def _text(cells: Dict[str, Cell], metric: str) -> str:
@@ -119,56 +97,46 @@ def _text(cells: Dict[str, Cell], metric: str) -> str:
 
 
 def format_csv(summary: Summary) -> str:
-    """Return lines ``variant,metric,mean,std,seeds``, unscaled.
-
-    The standard deviation of one seed is empty.
-    """
+    """Return lines ``variant,metric,mean,std,seeds``, unscaled."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n')
     writer.writerow(['variant', 'metric', 'mean', 'std', 'seeds'])
     for variant, cells in summary.items():
         for metric, cell in cells.items():
-            std = '' if cell.std is None else cell.std
             writer.writerow(
-                [variant, metric, cell.mean, std, len(cell.values)])
+                [variant, metric, cell.mean, cell.std, len(cell.values)])
     return buffer.getvalue()
 
 
 def plot_bars(summary: Summary, columns: Sequence[str], path: str) -> None:
     """Draw one panel of bars per metric; whiskers are standard deviations.
 
-    Every panel has its own scale, which leaves out what is far below all
-    bars, and a point for every seed.
+    Every panel has its own scale and a point for every seed.
     """
     # Without pyplot no window system is asked for.
     from matplotlib.figure import Figure
     variants = list(summary)
-    places = range(len(variants))
     figure = Figure(
         figsize=(3 + 2.2 * len(columns), 1.2 + 0.35 * len(variants)),
         layout='constrained')
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, columns, strict=True):
-        cells = [
-            _scaled(summary[name][metric], metric)
-            if metric in summary[name] else None for name in variants
-        ]
-        axes.barh(
-            places, [math.nan if c is None else c.mean for c in cells],
-            xerr=[0. if c is None else c.std or 0. for c in cells],
-            color='#9db8d2',
-            ecolor='#34506b',
-            capsize=3)
+        cells = {
+            place: _scaled(summary[name][metric], metric)
+            for place, name in enumerate(variants) if metric in summary[name]
+        }
+        axes.barh(list(cells), [cell.mean for cell in cells.values()],
+                  xerr=[cell.std or 0. for cell in cells.values()],
+                  color='#9db8d2', ecolor='#34506b', capsize=3)
         values = []
-        for place, cell in zip(places, cells, strict=True):
-            if cell is not None:
-                values += cell.values
-                axes.plot(cell.values, [place] * len(cell.values), '.',
-                          color='#34506b', markersize=3)
+        for place, cell in cells.items():
+            values += cell.values
+            axes.plot(cell.values, [place] * len(cell.values), '.',
+                      color='#34506b', markersize=3)
         low, high = min(values), max(values)
         margin = (high - low or 1) / 2
         axes.set_xlim(max(low - margin, 0), high + margin / 4)
         axes.set_title(heading(metric))
-    panels[0].set_yticks(places, variants)
+    panels[0].set_yticks(range(len(variants)), variants)
     panels[0].invert_yaxis()
     figure.savefig(path, dpi=120)

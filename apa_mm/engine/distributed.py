@@ -21,13 +21,8 @@ T = TypeVar('T')
 def prepare_distributed(cfg: Config) -> None:
     """Start the group of a distributed job, on GPUs or on CPUs.
 
-    mmengine's Runner starts it too, but later, and takes a GPU per process
-    for granted: its start-up selects one and its wrapper names one. Without
-    any, the group talks by gloo and the wrapper is told to use no device.
-
-    Args:
-        cfg (Config): The config of a job; ``env_cfg`` and
-            ``model_wrapper_cfg`` are changed if there is no GPU.
+    mmengine's Runner starts it too, but takes a GPU per process for granted.
+    Without any, the group talks by gloo, and the config is told so.
 
     Raises:
         InputError: If the launcher did not say which process this is, or
@@ -39,10 +34,8 @@ def prepare_distributed(cfg: Config) -> None:
     if launcher == 'none' or distributed.is_initialized():
         return
     if launcher == 'pytorch':
-        missing = [
-            name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR',
-                              'MASTER_PORT') if name not in os.environ
-        ]
+        missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR',
+                                     'MASTER_PORT') if name not in os.environ]
         if missing:
             raise InputError(
                 '--launcher pytorch needs the environment of torchrun, but '
@@ -62,13 +55,11 @@ def prepare_distributed(cfg: Config) -> None:
     if asked != 'gloo' and is_rank_0(cfg):
         print_log(
             f'no CUDA device: communicating by gloo instead of {asked}',
-            logger='current',
-            level=logging.WARNING)
+            logger='current', level=logging.WARNING)
     settings['backend'] = 'gloo'
     cfg.env_cfg = dict(env_cfg, dist_cfg=settings)
     wrapper = cfg.get('model_wrapper_cfg') or dict(
-        type='MMDistributedDataParallel',
-        broadcast_buffers=False,
+        type='MMDistributedDataParallel', broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False))
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
@@ -79,9 +70,6 @@ def prepare_distributed(cfg: Config) -> None:
 
 def on_rank_0(function: Callable[[], T]) -> T:
     """Call a function in the first process; if it fails, all of them end.
-
-    Args:
-        function (Callable): Called without arguments.
 
     Returns:
         Any: What it returned, on every rank.

@@ -1,8 +1,7 @@
-"""Start training and testing: what ``tools/train.py`` and ``test.py`` call.
+"""What ``tools/train.py`` and ``tools/test.py`` call.
 
 The options are those of mmdet's own scripts and work alike for configs of
-mmdet and of mmpretrain; :mod:`apa_mm.engine.launch_options` turns them into
-config settings.
+mmdet and of mmpretrain.
 """
 import os.path as osp
 from typing import Optional, Sequence
@@ -22,33 +21,24 @@ from .work_dir import check_writable, occupied
 __all__ = ['test', 'train']
 
 
-def train(config: str,
-          *,
-          work_dir: Optional[str] = None,
-          amp: bool = False,
-          auto_scale_lr: bool = False,
-          resume: Optional[str] = None,
-          cfg_options: Optional[dict] = None,
-          launcher: str = 'none',
+def train(config: str, *, work_dir: Optional[str] = None, amp: bool = False,
+          auto_scale_lr: bool = False, resume: Optional[str] = None,
+          cfg_options: Optional[dict] = None, launcher: str = 'none',
           skip_checks: bool = False) -> torch.nn.Module:
-    """Train by a config.
+    """Train by a config and return the model.
 
     Args:
         config (str): Path of the config file.
-        work_dir (str, optional): Folder for logs and checkpoints; the
-            config's own or ``work_dirs/<config name>`` if None.
+        work_dir (str, optional): Folder for logs and checkpoints; else the
+            config's own, or ``work_dirs/<config name>``.
         amp (bool): Mixed precision; bfloat16 without a GPU.
         auto_scale_lr (bool): Scale the learning rate by the batch size.
         resume (str, optional): 'auto' for the newest whole checkpoint of the
             work directory, or a checkpoint's path.
-        cfg_options (dict, optional): Config settings to override, by dotted
-            key.
+        cfg_options (dict, optional): Settings to override, by dotted key.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
         skip_checks (bool): Leave out the checks of
             :mod:`apa_mm.preflight.job` and the hooks that check.
-
-    Returns:
-        nn.Module: The trained model.
 
     Raises:
         InputError: If a check fails; nothing has been written then.
@@ -69,26 +59,18 @@ def train(config: str,
         return _build_runner(cfg).train()
 
 
-def test(config: str,
-         checkpoint: str,
-         *,
-         work_dir: Optional[str] = None,
-         out: Optional[str] = None,
-         show: bool = False,
-         show_dir: Optional[str] = None,
-         wait_time: float = 2.0,
-         tta: bool = False,
-         merge_views: str = 'mmdet.DetTTAModel',
-         cfg_options: Optional[dict] = None,
-         launcher: str = 'none',
+def test(config: str, checkpoint: str, *, work_dir: Optional[str] = None,
+         out: Optional[str] = None, show: bool = False,
+         show_dir: Optional[str] = None, wait_time: float = 2.0,
+         tta: bool = False, merge_views: str = 'mmdet.DetTTAModel',
+         cfg_options: Optional[dict] = None, launcher: str = 'none',
          skip_checks: bool = False) -> dict:
-    """Evaluate a checkpoint by a config.
+    """Evaluate a checkpoint by a config and return the metrics by name.
 
     Args:
         config (str): Path of the config file.
         checkpoint (str): Path or URL of the checkpoint.
-        work_dir (str, optional): Folder for the log and metrics; the
-            config's own or ``work_dirs/<config name>`` if None.
+        work_dir (str, optional): As for :func:`train`.
         out (str, optional): Pickle file to write the predictions to.
         show (bool): Show every image with its predictions in a window.
         show_dir (str, optional): Folder for the same images; for detection
@@ -101,9 +83,6 @@ def test(config: str,
         cfg_options (dict, optional): As for :func:`train`.
         launcher (str): As for :func:`train`.
         skip_checks (bool): As for :func:`train`.
-
-    Returns:
-        dict: Metrics by name.
 
     Raises:
         InputError: If a check fails; nothing has been written then.
@@ -131,14 +110,10 @@ def test(config: str,
 
 
 def _check(cfg: Config, splits: Sequence[str]) -> None:
-    def check() -> None:
-        check_config(cfg, splits=splits)
-        check_checkpoint(cfg)
-
-    on_rank_0(check)
+    on_rank_0(lambda: check_config(cfg, splits=splits))
+    on_rank_0(lambda: check_checkpoint(cfg))
 
 
 def _build_runner(cfg: Config) -> Runner:
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    build = RUNNERS.build if 'runner_type' in cfg else Runner.from_cfg
+    return build(cfg)

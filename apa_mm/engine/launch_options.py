@@ -25,18 +25,11 @@ __all__ = [
     'set_tta', 'set_visualization'
 ]
 
-#: Parts of a detector in front of mmcv's operators, which know no bfloat16
-#: on the CPU.
-_DETECTOR_AMP_PARTS = ('backbone', 'neck')
-_CPU_AMP = 'apa_mm.engine.CPUAmpOptimWrapper'
-
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options`` to a parser."""
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=_Settings,
+        '--cfg-options', nargs='+', action=_Settings,
         help='config settings to override, as key=value with dotted keys')
 
 
@@ -45,16 +38,15 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and results')
     add_cfg_options(parser)
     parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes of this job')
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none', help='what started the processes of this job')
     parser.add_argument(
-        '--skip-checks',
-        action='store_true',
+        '--skip-checks', action='store_true',
         help='do not look at config keys, annotations, images and checkpoint')
+    # Old launchers give the rank as an option, new ones by environment.
     parser.add_argument(
-        '--local_rank', '--local-rank', action=_LocalRank, type=int)
+        '--local_rank', '--local-rank', action=_LocalRank, type=int,
+        default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 class _Settings(DictAction):
@@ -69,31 +61,18 @@ class _Settings(DictAction):
 
 
 class _LocalRank(argparse.Action):
-    """Old launchers give the rank as an option, new ones by environment."""
-
-    def __init__(self, **kwargs) -> None:
-        super().__init__(
-            default=argparse.SUPPRESS, help=argparse.SUPPRESS, **kwargs)
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         os.environ.setdefault('LOCAL_RANK', str(values))
 
 
-def load_config(path: str,
-                work_dir: Optional[str] = None,
+def load_config(path: str, work_dir: Optional[str] = None,
                 cfg_options: Optional[dict] = None,
                 launcher: str = 'none') -> Config:
     """Read a config file and apply the common options.
 
-    Args:
-        path (str): Config file.
-        work_dir (str, optional): Wins over the config's own; without either
-            it is ``work_dirs/<config name>``.
-        cfg_options (dict, optional): Settings to override.
-        launcher (str): What started the processes.
-
-    Returns:
-        Config: The config of the job.
+    Without ``work_dir`` the config's own is used, or else
+    ``work_dirs/<config name>``.
 
     Raises:
         InputError: If the file does not exist, a setting does not fit into
@@ -115,24 +94,20 @@ def load_config(path: str,
         work_dir or cfg.get('work_dir') or osp.join('work_dirs', name))
     check_writable('--work-dir', cfg.work_dir)
     if is_classification(cfg):
-        _set_dataloader_defaults(cfg)
+        # What mmpretrain's own script gives the dataloaders.
+        for split in ('train', 'val', 'test'):
+            loader = cfg.get(f'{split}_dataloader')
+            if loader is not None:
+                loader.setdefault('pin_memory', torch.cuda.is_available())
+                loader.setdefault('persistent_workers',
+                                  loader.get('num_workers', 0) > 0)
+                loader.setdefault('collate_fn', dict(type='default_collate'))
     return cfg
 
 
 def is_classification(cfg: Config) -> bool:
     """Return whether a config is one of mmpretrain."""
     return cfg.get('default_scope') == 'mmpretrain'
-
-
-def _set_dataloader_defaults(cfg: Config) -> None:
-    """Give dataloaders what mmpretrain's own script gives them."""
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader')
-        if loader is not None:
-            loader.setdefault('pin_memory', torch.cuda.is_available())
-            loader.setdefault('persistent_workers',
-                              loader.get('num_workers', 0) > 0)
-            loader.setdefault('collate_fn', dict(type='default_collate'))
 
 
 def set_resume(cfg: Config, resume: Optional[str]) -> None:
@@ -168,8 +143,7 @@ def set_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate by the batch size.
 
     Raises:
-        InputError: If the config does not say for which batch size its
-            learning rate is.
+        InputError: If the config has no ``auto_scale_lr.base_batch_size``.
     """
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise InputError(
@@ -203,13 +177,13 @@ def set_amp(cfg: Config, requested: bool) -> None:
         return
     for name in ('loss_scale', 'dtype', 'use_fsdp'):
         wrapper.pop(name, None)
-    wrapper.type = _CPU_AMP
+    wrapper.type = 'apa_mm.engine.CPUAmpOptimWrapper'
     if not is_classification(cfg):
-        wrapper.setdefault('modules', list(_DETECTOR_AMP_PARTS))
+        # mmcv's operators, which come behind, know no bfloat16 on the CPU.
+        wrapper.setdefault('modules', ['backbone', 'neck'])
     print_log(
         'no CUDA device: mixed precision in bfloat16 for '
-        f'{wrapper.get("modules", "the whole model")}',
-        logger='current')
+        f'{wrapper.get("modules", "the whole model")}', logger='current')
 
 
 def add_hooks(cfg: Config, *names: str) -> None:
@@ -238,15 +212,13 @@ def set_visualization(cfg: Config, show: bool, show_dir: Optional[str],
         hook.draw = True
         if show_dir:
             hook.test_out_dir = show_dir
-    cfg.default_hooks = dict(
-        cfg.get('default_hooks', {}), visualization=hook)
+    cfg.default_hooks = dict(cfg.get('default_hooks', {}), visualization=hook)
 
 
 def set_tta(cfg: Config, merge_views: str) -> None:
     """Test with augmentation: the config's, or flipping where it has none.
 
-    Views of a detector's image are merged by the NMS and to the number of
-    detections of its own ``test_cfg``.
+    Views of a detector's image are merged as its ``test_cfg`` merges boxes.
 
     Raises:
         InputError: If classified images are to be drawn as well.
@@ -254,14 +226,18 @@ def set_tta(cfg: Config, merge_views: str) -> None:
     classification = is_classification(cfg)
     drawing = cfg.get('default_hooks', {}).get('visualization') or {}
     if classification and drawing.get('enable'):
-        raise InputError(
-            "--tta cannot be joined with --show or --show-dir: mmpretrain's "
-            'visualization hook draws one version of an image, not several; '
-            'leave one of them out')
-    if 'tta_model' not in cfg:
-        cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA') \
-            if classification else dict(
-                type=merge_views, tta_cfg=_merging(cfg.model))
+        raise InputError('--tta cannot be joined with --show or --show-dir: '
+                         "mmpretrain's visualization hook draws one version "
+                         'of an image, not several; leave one of them out')
+    if 'tta_model' not in cfg and classification:
+        cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
+    elif 'tta_model' not in cfg:
+        test_cfg = cfg.model.get('test_cfg') or {}
+        test_cfg = test_cfg.get('rcnn') or test_cfg
+        nms = test_cfg.get('nms') or dict(type='nms', iou_threshold=0.5)
+        cfg.tta_model = dict(type=merge_views, tta_cfg=dict(
+            nms=copy.deepcopy(nms),
+            max_per_img=test_cfg.get('max_per_img', 100)))
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
@@ -276,27 +252,16 @@ def set_tta(cfg: Config, merge_views: str) -> None:
         cfg.tta_pipeline = pipeline
         print_log(
             'the config has no tta_pipeline: flipping the images',
-            logger='current',
-            level=logging.WARNING)
+            logger='current', level=logging.WARNING)
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
-
-
-def _merging(model: dict) -> dict:
-    """Return how a detector's views are merged: as it merges its boxes."""
-    test_cfg = model.get('test_cfg') or {}
-    test_cfg = test_cfg.get('rcnn') or test_cfg
-    nms = test_cfg.get('nms') or dict(type='nms', iou_threshold=0.5)
-    return dict(
-        nms=copy.deepcopy(nms), max_per_img=test_cfg.get('max_per_img', 100))
 
 
 def check_out(out: Optional[str]) -> None:
     """Refuse a prediction file that is no pickle or cannot be written.
 
     Raises:
-        InputError: If ``out`` does not end in .pkl or .pickle, or its folder
-            cannot be written to.
+        InputError: If ``out`` is such a file.
     """
     if out is None:
         return

@@ -1,5 +1,6 @@
 """Random numbers and the place in the data, for a run that goes on."""
 import random
+from itertools import islice
 from typing import Any, Callable, Dict, Iterator
 
 import numpy as np
@@ -13,26 +14,20 @@ __all__ = ['go_on_in_data', 'random_state', 'set_random_state']
 def random_state() -> Dict[str, Any]:
     """Return the state of all generators of this process.
 
-    Returns:
-        dict: 'python', 'numpy', 'torch' and, on a GPU, 'cuda'; numbers and
-        tensors alone, so that torch reads it with ``weights_only=True``.
+    Numbers and tensors alone, so that torch reads it with
+    ``weights_only=True``.
     """
     kind, keys, *rest = np.random.get_state()
-    state = dict(
-        python=random.getstate(),
-        numpy=(kind, torch.from_numpy(keys.astype(np.int64)), *rest),
-        torch=torch.get_rng_state())
+    state = dict(python=random.getstate(),
+                 numpy=(kind, torch.from_numpy(keys.astype(np.int64)), *rest),
+                 torch=torch.get_rng_state())
     if torch.cuda.is_available():
         state['cuda'] = torch.cuda.get_rng_state()
     return state
 
 
 def set_random_state(state: Dict[str, Any]) -> None:
-    """Put all generators of this process where they were.
-
-    Args:
-        state (dict): See :func:`random_state`.
-    """
+    """Put all generators where :func:`random_state` found them."""
     random.setstate(state['python'])
     kind, keys, *rest = state['numpy']
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
@@ -44,14 +39,9 @@ def set_random_state(state: Dict[str, Any]) -> None:
 def go_on_in_data(loop: Any, restore: Callable[[], None]) -> None:
     """Let a resumed loop go on with the batch that comes next.
 
-    Batches that were trained on are read once more and dropped, since their
-    transforms move the generators of the workers. Call it before the loop
-    runs.
-
-    Args:
-        loop (BaseLoop): Training loop of mmengine, resumed.
-        restore (Callable): Called in front of the next batch; puts the
-            generators where they were.
+    ``restore`` puts the generators where they were, in front of that batch.
+    Those trained on are read once more and dropped, since their transforms
+    move the generators of the workers. Call it before the loop runs.
     """
     if not isinstance(loop, EpochBasedTrainLoop):
         # The loop itself drops the first ``loop.iter`` batches.
@@ -67,11 +57,9 @@ def go_on_in_data(loop: Any, restore: Callable[[], None]) -> None:
 
 def _after(batches: Iterator, count: int,
            restore: Callable[[], None]) -> Iterator:
-    for _ in range(count):
-        yield next(batches)
+    yield from islice(batches, count)
     restore()
-    while True:
-        yield next(batches)
+    yield from batches
 
 
 class _RestOfEpoch:
@@ -90,8 +78,8 @@ class _RestOfEpoch:
 
     def __iter__(self) -> Iterator:
         batches = iter(self._loader)
-        for _ in range(self._done):
-            next(batches)
+        for _ in islice(batches, self._done):
+            pass
         self._restore()
         yield from batches
         self._loop.dataloader = self._loader

@@ -2,7 +2,7 @@
 import logging
 import re
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -16,19 +16,14 @@ _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 
 
 def plan_resume(cfg: Config) -> Tuple[Optional[str], Optional[int]]:
-    """Return what a job goes on from, if it is to resume.
+    """Return path and seed of what a job resumes from.
 
-    Args:
-        cfg (Config): A config whose ``resume``, ``load_from`` and
-            ``work_dir`` are final.
-
-    Returns:
-        tuple: Path and seed of the checkpoint; None where there is none, and
-        no seed of a file behind a URL.
+    Both are None if there is nothing to resume; the seed of a file behind a
+    URL is unknown.
 
     Raises:
-        InputError: If there is no checkpoint to resume from where there
-            should be one, or it is further than the config trains.
+        InputError: If no checkpoint of the folder is whole, or the one to
+            resume from is further than the config trains.
     """
     if not cfg.get('resume'):
         return None, None
@@ -46,25 +41,21 @@ def plan_resume(cfg: Config) -> Tuple[Optional[str], Optional[int]]:
 
 
 def find_checkpoint(work_dir: str) -> Optional[str]:
-    """Return the checkpoint that a run in a folder goes on from.
+    """Return the checkpoint that a run in a folder goes on from, if any.
 
     That is what ``last_checkpoint`` names, or, where it is missing, empty or
     names a file that is gone or damaged, the whole one with the highest
     number; the log says so.
 
-    Args:
-        work_dir (str): Folder of the run.
-
-    Returns:
-        str, optional: None if the folder holds no checkpoint.
-
     Raises:
-        InputError: If it holds some, and none is whole.
+        InputError: If there are checkpoints, and none is whole.
     """
-    named = _named(Path(work_dir))
-    candidates = _numbered(Path(work_dir))
-    problems = []
-    for path in [named] * (named is not None) + candidates:
+    folder, problems = Path(work_dir), []
+    named = _named(folder)
+    numbered = {path: int(match[1]) for path in folder.glob('*.pth')
+                if (match := _NUMBERED.match(path.name)) and path.is_file()}
+    newest_first = sorted(numbered, key=numbered.get, reverse=True)
+    for path in [named] * (named is not None) + newest_first:
         try:
             read_resumable(str(path))
         except InputError as error:
@@ -74,8 +65,7 @@ def find_checkpoint(work_dir: str) -> Optional[str]:
             print_log(
                 f'last_checkpoint of {work_dir} names no whole checkpoint; '
                 f'going on from the newest that is whole, {path}',
-                logger='current',
-                level=logging.WARNING)
+                logger='current', level=logging.WARNING)
         return str(path)
     if problems:
         raise InputError(
@@ -84,8 +74,7 @@ def find_checkpoint(work_dir: str) -> Optional[str]:
             + '; '.join(dict.fromkeys(problems)))
     print_log(
         f'{work_dir} holds no checkpoint: training starts from the beginning',
-        logger='current',
-        level=logging.WARNING)
+        logger='current', level=logging.WARNING)
     return None
 
 
@@ -100,23 +89,8 @@ def _named(folder: Path) -> Optional[Path]:
         else beside
 
 
-def _numbered(folder: Path) -> List[Path]:
-    numbers = {
-        path: int(match[1])
-        for path in folder.glob('*.pth')
-        if (match := _NUMBERED.match(path.name)) and path.is_file()
-    }
-    return sorted(numbers, key=numbers.get, reverse=True)
-
-
 def read_resumable(path: str) -> dict:
     """Return the content of a checkpoint that a run can go on from.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        dict: As mmengine wrote it.
 
     Raises:
         InputError: If it is damaged, or lacks what resuming takes.
@@ -129,9 +103,9 @@ def read_resumable(path: str) -> dict:
     except CheckpointError as error:
         raise InputError(str(error)) from error
     meta = content.get('meta')
-    numbers = [meta.get(key) for key in ('epoch', 'iter')] if isinstance(
-        meta, dict) else [None]
-    if not all(isinstance(number, int) for number in numbers) or not all(
+    if not isinstance(meta, dict) or not all(
+            isinstance(meta.get(key), int) for key in ('epoch', 'iter')
+    ) or not all(
             isinstance(content.get(key), dict)
             for key in ('state_dict', 'message_hub')):
         raise InputError(

@@ -21,13 +21,9 @@ __all__ = ['check_writable', 'occupied']
 def check_writable(option: str, path: str) -> None:
     """Refuse a folder that cannot be made or written to; makes nothing.
 
-    Args:
-        option (str): What the user set, such as '--work-dir'.
-        path (str): The folder.
-
     Raises:
-        InputError: If the folder, or the nearest one above it that exists,
-            is a file or may not be written to.
+        InputError: If ``path``, what the user gave as ``option``, or the
+            nearest folder above it that exists may not be written to.
     """
     nearest = Path(path).expanduser().absolute()
     while not nearest.exists() and nearest != nearest.parent:
@@ -43,8 +39,7 @@ def check_writable(option: str, path: str) -> None:
 def occupied(folder: str) -> Iterator[None]:
     """Warn if another run works in the folder; hold it while the block runs.
 
-    Args:
-        folder (str): Work directory; made if need be.
+    The folder is made if need be.
     """
     if not is_main_process():
         yield
@@ -59,8 +54,7 @@ def occupied(folder: str) -> Iterator[None]:
             print_log(
                 f'another run trains in {folder}: the two overwrite each '
                 "other's checkpoints; give each a --work-dir of its own",
-                logger='current',
-                level=logging.WARNING)
+                logger='current', level=logging.WARNING)
         except OSError:
             pass  # A file system without locks.
         yield

@@ -5,16 +5,15 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import dump
 
-from apa_mm.functional.calibration import (calibration_bins,
-                                           expected_calibration_error,
-                                           maximum_calibration_error)
+from apa_mm.functional.calibration import (
+    calibration_bins, expected_calibration_error, maximum_calibration_error)
 from apa_mm.registry import METRICS
 
 from .predictions import read_prediction
 
 __all__ = ['CalibrationError']
 
-#: Softmax in float32 may miss 1 by its rounding error.
+# Softmax in float32 may miss 1 by its rounding error.
 ROUNDING = 1e-5
 
 
@@ -22,36 +21,22 @@ ROUNDING = 1e-5
 class CalibrationError(BaseMetric):
     """Expected and maximum calibration error of the predicted class.
 
-    See :mod:`apa_mm.functional.calibration` for the bins and the formulas.
-    The samples with which a distributed sampler pads the last round are
-    dropped as in :class:`~apa_mm.evaluation.ShotAccuracy`.
+    See :mod:`apa_mm.functional.calibration` for bins and formulas.
 
     Args:
-        num_bins (int): K, bins of equal width. Defaults to 10.
-        out_file (str, optional): File (``.json``, ``.yml`` or ``.pkl``) for
-            what a reliability diagram shows: borders, counts, accuracy and
-            confidence of the bins.
-        collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
-        prefix (str, optional): Replaces the prefix 'calibration'.
+        num_bins (int): K, bins of equal width.
+        out_file (str, optional): ``.json``, ``.yml`` or ``.pkl`` file for
+            borders, counts, accuracy and confidence of the bins.
+        collect_device, prefix: Of :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
         ValueError: If ``num_bins`` is below 1 or ``out_file`` has another
             ending.
-
-    Example:
-        >>> metric = CalibrationError()
-        >>> metric.process(None, [
-        ...     dict(pred_score=torch.tensor([0.9, 0.1]), gt_label=[label])
-        ...     for label in (0, 1)])
-        >>> {k: round(v, 4) for k, v in metric.evaluate(2).items()}
-        {'calibration/ece': 0.4, 'calibration/mce': 0.4}
     """
 
     default_prefix = 'calibration'
 
-    def __init__(self,
-                 num_bins: int = 10,
-                 out_file: Optional[str] = None,
+    def __init__(self, num_bins: int = 10, out_file: Optional[str] = None,
                  collect_device: str = 'cpu',
                  prefix: Optional[str] = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
@@ -86,6 +71,5 @@ class CalibrationError(BaseMetric):
         if self.out_file is not None:
             dump({name: value.tolist()
                   for name, value in bins._asdict().items()}, self.out_file)
-        return dict(
-            ece=float(expected_calibration_error(bins)),
-            mce=float(maximum_calibration_error(bins)))
+        return dict(ece=float(expected_calibration_error(bins)),
+                    mce=float(maximum_calibration_error(bins)))

@@ -10,8 +10,8 @@ def dataset_labels(dataset: Any) -> np.ndarray:
     """Return the label of every sample, int64 (N,), without loading an image.
 
     Raises:
-        TypeError: If the data set has neither ``get_gt_labels()``
-            (MMPretrain's) nor ``get_cat_ids(index)`` (also wrapped ones).
+        TypeError: If the data set has neither MMPretrain's
+            ``get_gt_labels()`` nor ``get_cat_ids(index)``.
         ValueError: If a sample has not exactly one label.
     """
     if hasattr(dataset, 'get_gt_labels'):
@@ -19,9 +19,8 @@ def dataset_labels(dataset: Any) -> np.ndarray:
     elif hasattr(dataset, 'get_cat_ids'):
         labels = [dataset.get_cat_ids(i) for i in range(len(dataset))]
         if any(len(ids) != 1 for ids in labels):
-            raise ValueError(
-                f'every sample of {type(dataset).__name__} must have one '
-                'label, but some have none or several')
+            raise ValueError(f'every sample of {type(dataset).__name__} must '
+                             'have one label, but some have none or several')
     else:
         raise TypeError(
             f'{type(dataset).__name__} has neither get_gt_labels() nor '
@@ -37,7 +36,7 @@ def dataset_class_counts(dataset: Any) -> List[int]:
 
     Raises:
         TypeError: As :func:`dataset_labels`.
-        ValueError: If the data set is empty or a label is out of range.
+        ValueError: If there is no sample, or a label out of range.
     """
     labels = dataset_labels(dataset)
     if not len(labels):
@@ -46,8 +45,7 @@ def dataset_class_counts(dataset: Any) -> List[int]:
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     num_classes = len(classes) if classes else int(labels.max()) + 1
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f'labels of {type(dataset).__name__} must be in '
-            f'[0, {num_classes}), but they span '
-            f'[{labels.min()}, {labels.max()}]')
+        raise ValueError(f'labels of {type(dataset).__name__} must be in [0, '
+                         f'{num_classes}), but they span [{labels.min()}, '
+                         f'{labels.max()}]')
     return np.bincount(labels, minlength=num_classes).tolist()

@@ -10,10 +10,7 @@ __all__ = ['read_prediction']
 def read_prediction(sample: dict) -> Tuple[int, int, Tensor]:
     """Return predicted class, true class and probabilities (C,) on the CPU.
 
-    Args:
-        sample (dict): With ``pred_score`` (C,), ``gt_label`` (1,) and, if
-            another class than the most probable is predicted,
-            ``pred_label`` (1,).
+    The class is ``pred_label`` (1,), or else the most probable one.
 
     Raises:
         KeyError: If ``pred_score`` or ``gt_label`` is missing.
@@ -26,10 +23,8 @@ def read_prediction(sample: dict) -> Tuple[int, int, Tensor]:
                 'metrics of this kind need a classifier with one label per '
                 'image, and a test pipeline that packs gt_label')
     scores = torch.as_tensor(sample['pred_score']).detach().cpu()
-    if 'pred_label' in sample:
-        pred = _single(sample['pred_label'], 'pred_label')
-    else:
-        pred = int(scores.argmax())
+    pred = _single(sample['pred_label'], 'pred_label') \
+        if 'pred_label' in sample else int(scores.argmax())
     return pred, _single(sample['gt_label'], 'gt_label'), scores
 
 

@@ -18,54 +18,36 @@ __all__ = ['ShotAccuracy']
 class ShotAccuracy(BaseMetric):
     """Mean class accuracy over classes with many, medium, few train images.
 
-    The groups come from the *training* images per class, which are taken
-    from the first of these places that has them:
+    The groups come from the *training* images per class, taken from the
+    first of these that is there; if none is, the error comes when the loop
+    is built:
 
     1. ``class_counts``;
     2. ``train_dataset``, of which only the labels are read;
     3. ``train_class_counts`` in the meta information of the data set under
-       test; the long-tailed sets of :mod:`apa_mm.cls.datasets` put it there.
+       test, as the long-tailed sets of :mod:`apa_mm.cls.datasets` have it.
 
-    None of them needs a built training loop, so that testing a checkpoint
-    gives the same groups as training. If there is none, the error comes when
-    the loop is built, before the first iteration.
-
-    Results are in per cent. A group without classes has no entry, since 0
-    would look like a result. Every sample is one entry of ``results``, so
-    that mmengine drops exactly the samples with which a distributed sampler
-    pads the last round, as long as the sampler deals the samples out in
-    turns, as mmengine's ``DefaultSampler`` does.
+    Results are in per cent; a group without classes has no entry. Every
+    sample is one entry of ``results``, so that mmengine drops exactly those
+    with which a sampler that deals in turns pads the last round.
 
     Args:
         class_counts (Sequence[int], optional): Train images per class, C.
         train_dataset (dict, optional): Config of the training data set.
-        many (int): Classes with more images are many-shot. Defaults to 100.
-        few (int): Classes with fewer images are few-shot. Defaults to 20.
-        collect_device (str): 'cpu' or 'gpu'. Defaults to 'cpu'.
-        prefix (str, optional): Replaces the prefix 'shot'.
+        many (int): Classes with more images are many-shot.
+        few (int): Classes with fewer images are few-shot.
+        collect_device, prefix: Of :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
         ValueError: If both sources of counts are given, none is found, or
             the number of counts is not the number of classes.
-
-    Example:
-        >>> metric = ShotAccuracy(class_counts=[120, 50, 3])
-        >>> scores = torch.eye(3)
-        >>> metric.process(None, [
-        ...     dict(pred_score=scores[i], gt_label=[label])
-        ...     for i, label in ((0, 0), (1, 1), (1, 2))])
-        >>> metric.evaluate(3)
-        {'shot/many': 100.0, 'shot/medium': 100.0, 'shot/few': 0.0}
     """
 
     default_prefix = 'shot'
 
-    def __init__(self,
-                 class_counts: Optional[Sequence[int]] = None,
-                 train_dataset: Optional[dict] = None,
-                 many: int = MANY_SHOT,
-                 few: int = FEW_SHOT,
-                 collect_device: str = 'cpu',
+    def __init__(self, class_counts: Optional[Sequence[int]] = None,
+                 train_dataset: Optional[dict] = None, many: int = MANY_SHOT,
+                 few: int = FEW_SHOT, collect_device: str = 'cpu',
                  prefix: Optional[str] = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if class_counts is not None and train_dataset is not None:

@@ -155,23 +155,19 @@ def batch_norm_aglu(x: Tensor,
                     lambd: Tensor,
                     batch_stats: bool,
                     lambda_grad: str = 'exact') -> Tensor:
-    """Return ``aglu(batch_norm(x))`` and keep only ``x``.
+    """Return ``aglu(batch_norm(x))``, (N, C, H, W), and keep only ``x``.
 
     Args:
         x (Tensor): (N, C, H, W).
-        weight (Tensor): (C,), BatchNorm's gain.
-        bias (Tensor): (C,), BatchNorm's bias.
-        mean (Tensor): (C,), mean of the batch or running mean; no gradient.
-        invstd (Tensor): (C,), ``1 / sqrt(var + eps)`` of the same; no
-            gradient.
-        kappa (Tensor): One value, or (C, 1, 1).
-        lambd (Tensor): Like ``kappa``, positive.
+        weight (Tensor): (C,), as ``bias``.
+        bias (Tensor): See ``weight``.
+        mean (Tensor): (C,), of the batch or the running one; no gradient.
+        invstd (Tensor): (C,), ``1 / sqrt(var + eps)`` of the same.
+        kappa (Tensor): One value, or (C, 1, 1); ``lambd`` likewise.
+        lambd (Tensor): Positive.
         batch_stats (bool): Whether mean and invstd are those of ``x``, so
             that the gradient flows through them.
         lambda_grad (str): See :func:`apa_mm.functional.aglu`.
-
-    Returns:
-        Tensor: (N, C, H, W), dtype of ``x``.
     """
     return _BatchNormAGLU.apply(x, weight, bias, mean, invstd, kappa, lambd,
                                 batch_stats, lambda_grad == 'paper')
@@ -180,8 +176,8 @@ def batch_norm_aglu(x: Tensor,
 def residual_aglu(h: Tensor,
                   gate: Tensor,
                   identity: Tensor,
-                  h_recipe: Affine,
-                  identity_recipe: Optional[Affine] = None,
+                  main: Affine,
+                  short: Optional[Affine] = None,
                   *,
                   kappa: Tensor,
                   lambd: Tensor,
@@ -192,19 +188,14 @@ def residual_aglu(h: Tensor,
         h (Tensor): (N, C, H, W), output of the block's last BatchNorm.
         gate (Tensor): (N, C), channel attention.
         identity (Tensor): (N, C, H, W), shortcut.
-        h_recipe (Affine): ``h`` as a map of its BatchNorm's input.
-        identity_recipe (Affine, optional): The same for the shortcut; None
-            keeps the shortcut itself, which the block's first convolution
-            keeps anyway.
-        kappa (Tensor): One value, or (C, 1, 1).
-        lambd (Tensor): Like ``kappa``, positive.
+        main (Affine): ``h`` as a map of its BatchNorm's input.
+        short (Affine, optional): The same for the shortcut; None keeps the
+            shortcut, as the block's first convolution does anyway.
+        kappa (Tensor): One value, or (C, 1, 1); ``lambd`` likewise.
+        lambd (Tensor): Positive.
         lambda_grad (str): See :func:`apa_mm.functional.aglu`.
-
-    Returns:
-        Tensor: (N, C, H, W), dtype of the source of ``h``.
     """
-    kept = (t.detach() for t in (*h_recipe, *(identity_recipe or
-                                              (identity, ))))
+    kept = (t.detach() for t in (*main, *(short or (identity, ))))
     return _ResidualAGLU.apply(h, gate, identity, kappa, lambd,
                                lambda_grad == 'paper', *kept)
 
@@ -213,15 +204,8 @@ def inference_residual_aglu(main: Affine, gate: Tensor, short: Shortcut, *,
                             kappa: Tensor, lambd: Tensor) -> Tensor:
     """Return ``aglu(main * gate + short)`` in one pass, without gradients.
 
-    Args:
-        main (Affine): The last norm's output as a map of its input.
-        gate (Tensor): (N, C), channel attention.
-        short (Tensor | Affine): (N, C, H, W), the shortcut.
-        kappa (Tensor): One value, or (C, 1, 1).
-        lambd (Tensor): Like ``kappa``, positive.
-
-    Returns:
-        Tensor: (N, C, H, W), dtype of the source of ``main``.
+    Arguments as in :func:`residual_aglu`; a shortcut that ends with a norm is
+    given as a map of that norm's input.
     """
     if usable(main.source, _source(short), parameters=(kappa, lambd)):
         return _block_end_forward(main, short, gate, kappa, lambd)
@@ -240,17 +224,10 @@ def usable(*maps: Tensor, parameters: Sequence[Tensor] = ()) -> bool:
 
 def batch_statistics(x: Tensor, running_mean: Tensor, running_var: Tensor,
                      eps: float, factor: float) -> Tuple[Tensor, Tensor]:
-    """Return mean and 1 / std per channel of NCHW; move the running ones.
+    """Return mean and 1 / std (C,) of NCHW; move the running ones in place.
 
-    Args:
-        x (Tensor): (N, C, H, W) with more than one value per channel.
-        running_mean (Tensor): (C,), moved by ``factor`` in place.
-        running_var (Tensor): (C,), the same with the unbiased variance.
-        eps (float): Added to the biased variance.
-        factor (float): Share of the new values.
-
-    Returns:
-        tuple[Tensor, Tensor]: (C,) each, float32.
+    ``factor`` is the share of the new values in them; the running variance is
+    unbiased. There must be more than one value per channel.
     """
     n, c, h, w = x.shape
     mean, invstd = x.new_empty(c), x.new_empty(c)

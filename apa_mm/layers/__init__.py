@@ -1,11 +1,9 @@
 """Registered modules that any OpenMMLab model can be built from."""
 from .activation import (AGLU, APA, Gumbel, TemperedGumbel, TemperedSigmoid,
                          build_site_activation)
-from .attention import ChannelAttention
-from .attention_cbam import CBAM, SpatialAttention
-from .cosine_classifier import CosineClassifier
+from .attention import CBAM, ChannelAttention, SpatialAttention
 from .fused import can_fuse, fused_block_end, fused_norm_act
-from .predictor import CosineConv2d, CosineLinear
+from .predictor import CosineClassifier, CosineConv2d, CosineLinear
 from .wrapped_cauchy import WrappedCauchyLinear
 
 __all__ = [

@@ -13,22 +13,10 @@ class ClassCounts:
     """Mixin of an ``nn.Module`` that needs the training set's class counts.
 
     The counts are a persistent buffer, ``class_counts``, integers (C,), so a
-    checkpoint carries them and a test run needs no training set. They come
-    from :meth:`set_class_frequency`, which ``apa_mm.ClassFrequencyHook``
-    calls before training. Where an image may have several labels, its number
-    of images and whether the counts are known are buffers too; a checkpoint
-    gives all of them or none.
-
-    Example:
-        >>> from torch import nn
-        >>> class Head(ClassCounts, nn.Module):
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.init_class_counts(3)
-        >>> head = Head()
-        >>> head.set_class_frequency([5, 3, 2], num_images=10)
-        >>> head.state_dict()['class_counts']
-        tensor([5, 3, 2])
+    checkpoint carries them and a test run needs no training set. Before
+    training ``apa_mm.ClassFrequencyHook`` calls :meth:`set_class_frequency`.
+    Where an image may have several labels, its number of images and whether
+    the counts are known are buffers too; a checkpoint gives all or none.
     """
 
     #: Whether an image has exactly one label.
@@ -37,14 +25,11 @@ class ClassCounts:
     every_class_needs_images: bool = True
 
     def init_class_counts(self, num_classes: int) -> None:
-        """Register the buffers; call it in ``__init__``.
-
-        Args:
-            num_classes (int): C, at least 2, or 1 where an image may have
-                several labels or none.
+        """Register the buffers for ``num_classes``; call it in ``__init__``.
 
         Raises:
-            ValueError: If ``num_classes`` is less than that.
+            ValueError: If ``num_classes`` is below 2, or below 1 where an
+                image may have several labels or none.
         """
         least = 2 if self.one_label_per_image else 1
         if not isinstance(num_classes, int) or num_classes < least:
@@ -61,16 +46,13 @@ class ClassCounts:
                             num_images: int) -> None:
         """Take the class counts of the training set.
 
-        Args:
-            counts (Tensor | Sequence[int]): Number of images that each class
-                occurs in (C,), in the order of the labels.
-            num_images (int): Images in the training set; only those that
-                carry an annotation where an image may have several labels.
+        ``counts`` (C,) are the images that each class occurs in, in the order
+        of the labels, and ``num_images`` those of the set; only annotated
+        ones where an image may have several labels.
 
         Raises:
-            ValueError: If the number of classes or of images does not fit, a
-                class has no images and needs some, or a checkpoint brought
-                the same counts in another order of classes.
+            ValueError: If the counts do not fit the module, or a checkpoint
+                brought the same ones in another order of classes.
         """
         counts = torch.as_tensor(counts).to(torch.int64).cpu()
         if counts.shape != self.class_counts.shape:
@@ -83,8 +65,14 @@ class ClassCounts:
             self._check_single_labels(counts, num_images)
         else:
             self._check_image_counts(counts, num_images)
-        if self.has_class_counts and self._source != 'hook':
-            self._note_other_counts(counts)
+        if self.has_class_counts and self._source != 'hook' and not \
+                torch.equal(self.class_counts.cpu(), counts):
+            self.refuse_other_order(counts)
+            print_log(
+                f'{self._name()}: the class counts of the checkpoint are '
+                'replaced by those of another training set: '
+                f'{self._difference(counts)}',
+                logger='current', level=logging.WARNING)
         self.class_counts.copy_(counts)
         if not self.one_label_per_image:
             self.num_images.fill_(num_images)
@@ -116,48 +104,30 @@ class ClassCounts:
                 f'{num_images}], but they range from {low} to {high}; count '
                 'every image once per class, not every instance')
 
-    def _note_other_counts(self, counts: Tensor) -> None:
-        if torch.equal(self.class_counts.cpu(), counts):
-            return
-        self.refuse_other_order(counts)
-        print_log(
-            f'{self._name()}: the class counts of the checkpoint are replaced '
-            f'by those of another training set: {self._difference(counts)}',
-            logger='current',
-            level=logging.WARNING)
-
     def _difference(self, counts: Tensor) -> str:
         old = self.class_counts.cpu()
         differing = (old != counts).nonzero().flatten().tolist()
         first = differing[0]
         return (f'{len(differing)} of {len(counts)} classes differ, class '
-                f'{first} had {old[first]} images and now has '
-                f'{counts[first]}')
+                f'{first} had {old[first]} images and now has {counts[first]}')
 
-    def refuse_other_order(self, counts: Union[Tensor,
-                                               Sequence[int]]) -> None:
-        """Compare the counts that a checkpoint brought with those of the data.
-
-        Args:
-            counts (Tensor | Sequence[int]): Training images per class (C,),
-                in the order of the labels.
+    def refuse_other_order(self, counts: Union[Tensor, Sequence[int]]) -> None:
+        """Compare counts (C,) of the data with those of the checkpoint.
 
         Raises:
             ValueError: If they are the same counts in another order.
         """
         counts = torch.as_tensor(counts).to(torch.int64).cpu()
         old = self.class_counts.cpu()
-        if torch.equal(old, counts) or not torch.equal(
-                old.sort().values,
-                counts.sort().values):
-            return
-        raise ValueError(
-            f'{self._name()} was loaded with the class counts of this '
-            'training set in another class order: '
-            f'{self._difference(counts)}; give the '
-            'data set the label order of the checkpoint, or load only the '
-            "backbone by init_cfg=dict(type='Pretrained', "
-            "checkpoint=..., prefix='backbone.')")
+        if not torch.equal(old, counts) and torch.equal(
+                old.sort().values, counts.sort().values):
+            raise ValueError(
+                f'{self._name()} was loaded with the class counts of this '
+                'training set in another class order: '
+                f'{self._difference(counts)}; give the data set the label '
+                'order of the checkpoint, or load only the backbone by '
+                "init_cfg=dict(type='Pretrained', checkpoint=..., "
+                "prefix='backbone.')")
 
     def require_class_counts(self) -> Tensor:
         """Return the counts (C,), or say how to get them.
@@ -188,7 +158,7 @@ class ClassCounts:
     def _renew_counts(self, source: str) -> None:
         """Bring up to date what the buffers imply.
 
-        Plain attributes answer "known?", since a look at a buffer would make
+        A plain attribute answers "known?": a look at a buffer would make
         every step wait for the device. On the meta device nothing is known.
         """
         counts = self.class_counts
@@ -203,9 +173,8 @@ class ClassCounts:
         if 'class_counts' not in self._buffers:
             super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
             return
-        names = ['class_counts']
-        if not self.one_label_per_image:
-            names += ['num_images', 'has_frequency']
+        names = ['class_counts'] if self.one_label_per_image else [
+            'class_counts', 'num_images', 'has_frequency']
         own = {prefix + name: getattr(self, name) for name in names}
         loaded = own.keys() & state_dict.keys()
         counts = state_dict.get(prefix + 'class_counts', self.class_counts)
@@ -221,9 +190,8 @@ class ClassCounts:
                 if key in loaded and state_dict[key].shape == value.shape
             })
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        whole = fits and len(loaded) == len(own)
-        self._renew_counts('checkpoint' if whole else self._source)
+        self._renew_counts(
+            'checkpoint' if fits and len(loaded) == len(own) else self._source)
         if not fits:
-            self._other_size = (
-                f' (the checkpoint has those of {len(counts)} classes, not of '
-                f'{len(self.class_counts)})')
+            self._other_size = (f' (the checkpoint has those of {len(counts)} '
+                                f'classes, not of {len(self.class_counts)})')

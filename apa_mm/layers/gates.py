@@ -12,7 +12,7 @@ from apa_mm.functional.attention import (GateStats, gate_signal, gate_stats,
 
 from .activation import APA
 from .attention import ChannelAttention
-from .attention_cbam import SpatialAttention
+from .attention import SpatialAttention
 
 __all__ = ['GateSums', 'find_gates', 'is_spatial', 'record_gates']
 

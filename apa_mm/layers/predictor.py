@@ -12,14 +12,9 @@ from torch import Tensor, nn
 from apa_mm.registry import MODELS
 
 __all__ = [
-    'CosineConv2d', 'CosineLinear', 'classwise_conv2d',
+    'CosineClassifier', 'CosineConv2d', 'CosineLinear', 'classwise_conv2d',
     'cosine_classwise_conv2d'
 ]
-
-#: T of mmdet's normalised predictors.
-FIXED_TEMPERATURE = 20.0
-#: The detection code of the AGLU paper starts theta at 4.5, so T = 20.25.
-LEARNABLE_TEMPERATURE = 4.5**2
 
 
 def classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
@@ -27,23 +22,8 @@ def classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
     """Compute one output channel per sample of a 1 x 1 convolution.
 
     Equals ``F.conv2d(x, weight, bias)[range(N), labels][:, None]`` in value
-    and gradient, at 1 / K of its memory.
-
-    Args:
-        x (Tensor): Input (N, C, H, W).
-        weight (Tensor): Weight (K, C, 1, 1).
-        bias (Tensor, optional): Bias (K,).
-        labels (Tensor): Channel wanted of each sample, integers (N,).
-
-    Returns:
-        Tensor: Logits (N, 1, H, W).
-
-    Example:
-        >>> import torch
-        >>> x = torch.ones(2, 3, 4, 4)
-        >>> weight = torch.arange(5.).view(5, 1, 1, 1).expand(5, 3, 1, 1)
-        >>> classwise_conv2d(x, weight, None, torch.tensor([1, 4]))[:, 0, 0, 0]
-        tensor([ 3., 12.])
+    and gradient, at 1 / K of its memory: logits (N, 1, H, W) from ``x``
+    (N, C, H, W), ``weight`` (K, C, 1, 1) and ``bias`` (K,).
     """
     return _add_bias(_rows_dot(x, weight[labels]), bias, labels)
 
@@ -53,27 +33,9 @@ def cosine_classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
                             power: float, eps: float) -> Tensor:
     """Compute one output channel per sample of a 1 x 1 cosine convolution.
 
-    See :class:`CosineConv2d` for the formula and :func:`classwise_conv2d` for
-    the shapes. No normalised copy of ``x`` is made.
-
-    Args:
-        x (Tensor): Input (N, C, H, W).
-        weight (Tensor): Weight (K, C, 1, 1).
-        bias (Tensor, optional): Bias (K,).
-        labels (Tensor): Channel wanted of each sample, integers (N,).
-        scale (Tensor | float): T.
-        power (float): p.
-        eps (float): Added to the norms.
-
-    Returns:
-        Tensor: Logits (N, 1, H, W).
-
-    Example:
-        >>> import torch
-        >>> x, weight = torch.ones(1, 4, 1, 1), torch.ones(2, 4, 1, 1)
-        >>> cosine_classwise_conv2d(x, weight, None, torch.tensor([0]),
-        ...     scale=20.0, power=1.0, eps=0.0).flatten()
-        tensor([20.])
+    See :class:`CosineConv2d` for the formula with T = ``scale``, p =
+    ``power`` and ``eps``, and :func:`classwise_conv2d` for the rest. No
+    normalised copy of ``x`` is made.
     """
     rows = weight[labels]  # (N, C, 1, 1)
     rows = (rows / _divisor(rows, power, eps)).to(x.dtype)
@@ -108,8 +70,9 @@ class _Temperature(nn.Module):
     def _set_temperature(self, temperature: Optional[float], learnable: bool,
                          power: float, eps: float) -> None:
         if temperature is None:
-            temperature = (
-                LEARNABLE_TEMPERATURE if learnable else FIXED_TEMPERATURE)
+            # 20 as in mmdet; the detection code of the paper starts theta at
+            # 4.5.
+            temperature = 4.5**2 if learnable else 20.0
         if not temperature > 0 or not eps >= 0:
             raise ValueError(
                 'temperature must be positive and eps must not be negative, '
@@ -126,9 +89,8 @@ class _Temperature(nn.Module):
     @property
     def scale(self) -> Union[Tensor, float]:
         """Tensor | float: T, what the cosine is multiplied by."""
-        if self.learnable_temperature:
-            return self.temperature.square()
-        return self.temperature
+        return self.temperature.square() if self.learnable_temperature \
+            else self.temperature
 
     def _unit(self, x: Tensor) -> Tensor:
         return (x / _divisor(x, self.power, self.eps)).to(x.dtype)
@@ -156,18 +118,15 @@ class CosineLinear(_Temperature, nn.Linear):
 
     Weights start from N(0, 0.01), biases from 0. With a fixed temperature the
     state dict is that of mmdet's ``NormedLinear`` (``tempearture`` there is
-    ``temperature`` here).
-
-    A learnable T is stored as the parameter ``temperature``, a scalar theta
-    with T = theta^2, so that T cannot turn negative. It needs no weight
-    decay.
+    ``temperature`` here). A learnable T is stored as ``temperature``, a
+    scalar theta with T = theta^2, which needs no weight decay.
 
     Args:
         in_features (int): C.
         out_features (int): K.
         bias (bool): Whether there is b.
-        temperature (float, optional): T, or T at the start if it is learned.
-            None: 20 if fixed, 20.25 (theta = 4.5) if learned.
+        temperature (float, optional): T, at the start if it is learned. None:
+            20 if fixed, 20.25 (theta = 4.5) if learned.
         learnable_temperature (bool): Whether T is learned.
         power (float): p.
         eps (float): Keeps zero vectors finite.
@@ -175,24 +134,12 @@ class CosineLinear(_Temperature, nn.Linear):
 
     Raises:
         ValueError: If ``temperature`` is not positive or ``eps`` negative.
-
-    Example:
-        >>> import torch
-        >>> layer = CosineLinear(8, 3, learnable_temperature=True)
-        >>> layer(torch.rand(2, 8)).shape, layer.scale.item()
-        (torch.Size([2, 3]), 20.25)
     """
 
-    def __init__(self,
-                 in_features: int,
-                 out_features: int,
-                 bias: bool = True,
-                 *,
-                 temperature: Optional[float] = None,
-                 learnable_temperature: bool = False,
-                 power: float = 1.0,
-                 eps: float = 1e-6,
-                 **kwargs) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True,
+                 *, temperature: Optional[float] = None,
+                 learnable_temperature: bool = False, power: float = 1.0,
+                 eps: float = 1e-6, **kwargs) -> None:
         super().__init__(in_features, out_features, bias, **kwargs)
         self._set_temperature(temperature, learnable_temperature, power, eps)
         nn.init.normal_(self.weight, std=0.01)
@@ -206,19 +153,53 @@ class CosineLinear(_Temperature, nn.Linear):
 
 
 @MODELS.register_module()
+class CosineClassifier(CosineLinear):
+    r"""Cosine classifier on squashed features.
+
+    .. math:: z_k = S \frac{x}{1 + |x|} \cdot \frac{w_k}{|w_k| + \epsilon}
+
+    Unlike :class:`CosineLinear`, a short feature vector gives small logits.
+    Weights start from U(-d, d) with d = C^-1/2; there is no bias.
+
+    Args:
+        in_features, out_features, learnable_temperature, eps: Of
+            :class:`CosineLinear`.
+        temperature (float, optional): S, at the start if it is learned. None:
+            16 if fixed, 25 if learned.
+
+    Raises:
+        ValueError: If ``temperature`` is not positive or ``eps`` negative.
+    """
+
+    def __init__(self, in_features: int, out_features: int,
+                 temperature: Optional[float] = None,
+                 learnable_temperature: bool = False,
+                 eps: float = 1e-6) -> None:
+        if temperature is None:
+            # The authors start theta at 5.
+            temperature = 5.0**2 if learnable_temperature else 16.0
+        super().__init__(
+            in_features, out_features, bias=False, temperature=temperature,
+            learnable_temperature=learnable_temperature, eps=eps)
+        bound = in_features**-0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def _scaled_unit(self, x: Tensor) -> Tensor:
+        factor = self.scale / _divisor(x, power=1.0, eps=1.0)
+        return (x * factor).to(x.dtype)
+
+
+@MODELS.register_module()
 class CosineConv2d(_Temperature, nn.Conv2d):
     """Convolution on input and weight normalised over the channels.
 
-    The formula of :class:`CosineLinear` at each place; with a fixed
-    temperature the state dict is that of mmdet's ``NormedConv2d``. Weights
-    start as in ``nn.Conv2d``.
+    The formula of :class:`CosineLinear` at each place, with the start of
+    ``nn.Conv2d`` and the state dict of mmdet's ``NormedConv2d``.
 
     Args:
         *args: Positional arguments of ``nn.Conv2d``.
-        temperature (float, optional): See :class:`CosineLinear`.
-        learnable_temperature (bool): See :class:`CosineLinear`.
-        power (float): p.
-        eps (float): Keeps zero vectors finite.
+        temperature, learnable_temperature, power, eps: See
+            :class:`CosineLinear`.
         **kwargs: Keyword arguments of ``nn.Conv2d``.
 
     Raises:
@@ -233,13 +214,9 @@ class CosineConv2d(_Temperature, nn.Conv2d):
         True
     """
 
-    def __init__(self,
-                 *args,
-                 temperature: Optional[float] = None,
-                 learnable_temperature: bool = False,
-                 power: float = 1.0,
-                 eps: float = 1e-6,
-                 **kwargs) -> None:
+    def __init__(self, *args, temperature: Optional[float] = None,
+                 learnable_temperature: bool = False, power: float = 1.0,
+                 eps: float = 1e-6, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self._set_temperature(temperature, learnable_temperature, power, eps)
 
@@ -249,18 +226,10 @@ class CosineConv2d(_Temperature, nn.Conv2d):
             self._scaled_unit(x), self._unit(self.weight), self.bias)
 
     def forward_classwise(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Return the logits of one class per sample.
-
-        Args:
-            x (Tensor): Input (N, C, H, W).
-            labels (Tensor): Class of each sample, (N,).
-
-        Returns:
-            Tensor: Logits (N, 1, H, W).
+        """Return the logits (N, 1, H, W) of one class of each sample.
 
         Raises:
-            ValueError: If the kernel is larger than 1 x 1, or the layer has
-                a stride, padding or groups.
+            ValueError: Unless the layer is a plain 1 x 1 convolution.
         """
         if (self.kernel_size, self.stride, self.padding,
                 self.groups) != ((1, 1), (1, 1), (0, 0), 1):
@@ -268,10 +237,5 @@ class CosineConv2d(_Temperature, nn.Conv2d):
                 'forward_classwise needs a plain 1 x 1 convolution, but got '
                 f'{self}; use forward and pick the channels')
         return cosine_classwise_conv2d(
-            x,
-            self.weight,
-            self.bias,
-            labels,
-            scale=self.scale,
-            power=self.power,
-            eps=self.eps)
+            x, self.weight, self.bias, labels,
+            scale=self.scale, power=self.power, eps=self.eps)

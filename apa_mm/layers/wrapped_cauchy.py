@@ -25,40 +25,27 @@ class WrappedCauchyLinear(nn.Module):
         \quad u_c = \langle \hat x, \hat w_c \rangle,
         \quad \gamma_c = \sigma(g_c)
 
-    The authors' released V3Det detectors use another form, ``released``: the
-    bias is added to the cosine, where a value above 0.05 can pass the pole at
-    ``(1 + gamma^2) / (2 gamma)`` and flip the sign, and 3.14 stands for pi.
-    Take it for their weights, which were trained with it.
-
-    Pass it to MMDetection as ``cls_predictor_cfg``.
+    The authors' released V3Det detectors use the form ``released``: the bias
+    is added to the cosine, where a value above 0.05 can pass the pole at ``(1
+    + gamma^2) / (2 gamma)`` and flip the sign, and 3.14 stands for pi. Take
+    it for their weights. MMDetection takes it as ``cls_predictor_cfg``.
 
     Args:
-        in_features (int): D, features of the input.
-        out_features (int): C, classes, with background if the loss has one.
+        in_features (int): D.
+        out_features (int): C, with background if the loss has one.
         bias (bool): Whether to learn ``b``.
         scale (float, optional): Fixed ``s``; None learns it, from 50.
-        form (str): 'exact' or 'released', see above.
+        form (str): 'exact' or 'released'.
         power (float): Exponent of the norms that divide.
         eps (float): Added to the norms, so that a zero input is safe.
 
     Raises:
         ValueError: For an unknown form or a scale that is not positive.
-
-    Example:
-        >>> import torch
-        >>> layer = WrappedCauchyLinear(8, 5)
-        >>> layer(torch.rand(2, 8)).shape
-        torch.Size([2, 5])
     """
 
-    def __init__(self,
-                 in_features: int,
-                 out_features: int,
-                 bias: bool = True,
-                 scale: Optional[float] = 300.0,
-                 form: str = 'exact',
-                 power: float = 1.0,
-                 eps: float = 1e-6) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True,
+                 scale: Optional[float] = 300.0, form: str = 'exact',
+                 power: float = 1.0, eps: float = 1e-6) -> None:
         super().__init__()
         check_choice('form', form, ('exact', 'released'))
         if scale is not None and not scale > 0:
@@ -83,27 +70,22 @@ class WrappedCauchyLinear(nn.Module):
             nn.init.constant_(self.scale, LEARNABLE_SCALE_INIT)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits.
+        """Return the logits (N, C) of features (N, D).
 
-        Args:
-            x (Tensor): Features, (N, D). Half types are computed in float32,
-                since the logit rises steeply near the pole.
-
-        Returns:
-            Tensor: Logits, (N, C), float32, or float64 for such an input.
+        Half types are computed in float32, since the logit rises steeply near
+        the pole.
         """
         if x.dtype != torch.float64:
             x = x.float()
         with torch.autocast(x.device.type, enabled=False):
             cosine = F.linear(
-                self._normalize(x),
-                self._normalize(self.weight.to(x.dtype)))  # (N, C)
+                self._normalize(x), self._normalize(self.weight.to(x.dtype)))
             released = self.form == 'released'
             if released and self.bias is not None:
                 cosine = cosine + self.bias
             gamma = self.g.to(x.dtype).sigmoid()
-            density = (1 - gamma.square()) / (1 + gamma.square() -
-                                              2 * gamma * cosine)
+            density = (1 - gamma.square()) / (
+                1 + gamma.square() - 2 * gamma * cosine)
             scale = self.fixed_scale if self.scale is None else self.scale
             logits = density * (scale / (2 * (3.14 if released else math.pi)))
             if not released and self.bias is not None:

@@ -24,14 +24,11 @@ class GOLLoss(ClassCounts, nn.Module):
     where :math:`p(s) = e^{-e^{-s}}` and there is no background column. A
     class is rare if its image frequency is below ``rare_threshold``.
     Negatives of rare classes are dropped on foreground RoIs; on background
-    RoIs each is kept with probability rho, the fraction of foreground RoIs
-    whose class is rare (all are kept without foreground RoIs), taken over the
-    RoIs of the call, as in the authors' code. See
+    RoIs each is kept with probability rho, the fraction of the call's
+    foreground RoIs whose class is rare (1 without foreground). See
     :func:`apa_mm.functional.gol_loss`.
 
-    It serves any box head of mmdet as ``loss_cls``. mmdet divides by the
-    number of RoIs with a positive weight (its ``avg_factor``), which is N as
-    long as no RoI is ignored.
+    It serves any box head of mmdet as ``loss_cls``.
 
     Image frequencies come from ``apa_mm.ClassFrequencyHook`` or from a
     checkpoint, see :class:`~apa_mm.layers.class_counts.ClassCounts`. Out of
@@ -47,8 +44,8 @@ class GOLLoss(ClassCounts, nn.Module):
             loss, with zero gradient outside. None: (-10, 10) for 'gumbel', no
             limit for 'sigmoid'. Test scores are not clamped.
         ignore_index (int): RoIs with this label do not count.
-        avg_non_ignore (bool): Without an ``avg_factor``, let 'mean' divide
-            by the number of RoIs that are not ignored instead of N.
+        avg_non_ignore (bool): Without ``avg_factor``, 'mean' divides by the
+            number of RoIs that are not ignored instead of N.
         reduction (str): 'none' for one loss per RoI, 'mean' or 'sum'.
         loss_weight (float): Factor of the result.
 
@@ -65,15 +62,11 @@ class GOLLoss(ClassCounts, nn.Module):
 
     one_label_per_image = False
 
-    def __init__(self,
-                 num_classes: int,
-                 rare_threshold: float = 0.0011,
+    def __init__(self, num_classes: int, rare_threshold: float = 0.0011,
                  activation: str = 'gumbel',
                  clamp: Optional[Tuple[float, float]] = None,
-                 ignore_index: int = -100,
-                 avg_non_ignore: bool = False,
-                 reduction: str = 'mean',
-                 loss_weight: float = 1.0) -> None:
+                 ignore_index: int = -100, avg_non_ignore: bool = False,
+                 reduction: str = 'mean', loss_weight: float = 1.0) -> None:
         super().__init__()
         if not 0 <= rare_threshold <= 1:
             raise ValueError('rare_threshold must be an image frequency in '
@@ -94,8 +87,7 @@ class GOLLoss(ClassCounts, nn.Module):
         self.custom_accuracy = True
         self.init_class_counts(num_classes)
         self.register_buffer(
-            'rare',
-            torch.zeros(num_classes, dtype=torch.bool),
+            'rare', torch.zeros(num_classes, dtype=torch.bool),
             persistent=False)
 
     @staticmethod
@@ -103,26 +95,20 @@ class GOLLoss(ClassCounts, nn.Module):
         """Return whether a config of this loss drops anything by counts."""
         return cfg.get('rare_threshold') != 0
 
-    def forward(self,
-                cls_score: Tensor,
-                labels: Tensor,
+    def forward(self, cls_score: Tensor, labels: Tensor,
                 weight: Optional[Tensor] = None,
                 avg_factor: Optional[Union[float, Tensor]] = None,
                 reduction_override: Optional[str] = None) -> Tensor:
         """Compute the loss.
 
-        Args:
-            cls_score (Tensor): Scores without background column, (N, C).
-            labels (Tensor): int64 in [0, C], C for background, or
-                ``ignore_index``, (N,).
-            weight (Tensor, optional): Weight per RoI, (N,).
-            avg_factor (float | Tensor, optional): Divisor of the sum for
-                reduction 'mean'; N if not given.
-            reduction_override (str, optional): Replaces ``reduction``.
+        ``cls_score`` has no background column, (N, C). ``labels`` are int64
+        (N,) in [0, C], C for background, or ``ignore_index``; ``weight`` is
+        per RoI (N,). ``avg_factor`` divides the sum for 'mean' in place of N,
+        and ``reduction_override`` replaces ``reduction``.
 
         Returns:
-            Tensor: (N,) for reduction 'none', otherwise 0-d; float32, or
-            float64 for float64 scores. Finite for N = 0.
+            Tensor: (N,) for 'none', otherwise 0-d; float32, or float64 for
+            float64 scores. Finite for N = 0.
 
         Raises:
             RuntimeError: If the frequencies are not known in training.
@@ -136,13 +122,10 @@ class GOLLoss(ClassCounts, nn.Module):
         # Without rare classes nothing is dropped and nothing need be known.
         if self.training and self.rare_threshold > 0:
             self.require_class_counts()
-        losses = gol_loss(
-            cls_score,
-            labels,
-            rare=self.rare if self._any_rare else None,
-            activation=self.activation,
-            clamp=self.clamp,
-            ignore_index=self.ignore_index)
+        losses = gol_loss(cls_score, labels,
+                          rare=self.rare if self._any_rare else None,
+                          activation=self.activation, clamp=self.clamp,
+                          ignore_index=self.ignore_index)
         if avg_factor is None and reduction == 'mean' and self.avg_non_ignore:
             avg_factor = (labels != self.ignore_index).sum()
         return self.loss_weight * weight_reduce_loss(losses, weight, reduction,
@@ -162,11 +145,9 @@ class GOLLoss(ClassCounts, nn.Module):
         return num_classes
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Turn scores (..., C) into probabilities; nothing is clamped here.
+        """Turn scores (..., C) into probabilities (..., C + 1), unclamped.
 
-        Returns:
-            Tensor: (..., C + 1); the last column, background, is 0 and is
-            ignored by mmdet's NMS.
+        The last column, background, is 0 and ignored by mmdet's NMS.
         """
         self._check_columns(cls_score)
         activate = gumbel if self.activation == 'gumbel' else torch.sigmoid
@@ -175,12 +156,7 @@ class GOLLoss(ClassCounts, nn.Module):
 
     def get_accuracy(self, cls_score: Tensor,
                      labels: Tensor) -> Dict[str, Tensor]:
-        """Return the top-1 accuracy over foreground RoIs.
-
-        Returns:
-            dict[str, Tensor]: ``acc_classes`` in percent, 0-d; 0 without
-            foreground.
-        """
+        """Return ``acc_classes``, in percent, over foreground RoIs (or 0)."""
         foreground = (labels != self.num_classes) & (
             labels != self.ignore_index)
         correct = (cls_score.detach().argmax(1) == labels) & foreground

@@ -16,28 +16,14 @@ def weight_reduce_loss(
         weight: Optional[Tensor] = None,
         reduction: str = 'mean',
         avg_factor: Optional[Union[float, Tensor]] = None) -> Tensor:
-    """Weight the losses of samples and reduce them.
+    """Weight losses (N,) of samples by ``weight`` (N,) and reduce them.
 
-    Args:
-        loss (Tensor): Loss per sample, (N,).
-        weight (Tensor, optional): Weight per sample, (N,).
-        reduction (str): 'none', 'mean' or 'sum'.
-        avg_factor (float | Tensor, optional): Divisor of the sum for 'mean';
-            N if not given. 'none' has no use for it, as in mmdet, whose box
-            heads always pass one.
-
-    Returns:
-        Tensor: (N,) for 'none', otherwise 0-d. Without samples, or with an
-        ``avg_factor`` of 0, the mean is finite.
+    ``avg_factor`` divides the sum for 'mean', in place of N; 'none' ignores
+    it, since mmdet's box heads always pass one. A mean of nothing is finite.
 
     Raises:
-        ValueError: If ``reduction`` is unknown, ``weight`` has another shape,
-            or 'sum' comes with an ``avg_factor``.
-
-    Example:
-        >>> import torch
-        >>> weight_reduce_loss(torch.tensor([1., 3.]), avg_factor=8)
-        tensor(0.5000)
+        ValueError: If ``weight`` does not fit, ``reduction`` is unknown, or
+            'sum' comes with an ``avg_factor``.
     """
     check_choice('reduction', reduction, REDUCTIONS)
     if weight is not None:

@@ -6,8 +6,8 @@ __all__ = ['class_order_problem', 'label_order_problems']
 #: A config line with more class names than these is of no help.
 LINE_NAMES = 100
 
-#: How a converted file names the order of its classifier's rows, and what the
-#: data sets here call it. Without a word in the file nothing is known.
+#: What a converted file calls the order of its classifier's rows -> what the
+#: data sets here call it.
 _CONVERTED = {'native': 'native', 'frequency-rank': 'frequency'}
 
 
@@ -20,26 +20,18 @@ def class_order_problem(meta: Mapping[str, Any],
     fine-tuning is for.
 
     Args:
-        meta (Mapping): ``meta`` of the checkpoint; mmengine keeps the meta
-            information of the training set there as ``dataset_meta``, a
-            conversion the row order as ``class_order``.
+        meta (Mapping): ``meta`` of the checkpoint, with ``dataset_meta``
+            (mmengine) or ``class_order`` (a conversion).
         metainfo (Mapping): Meta information of the data set; without
             ``label_order`` its classes are in native order.
 
     Returns:
         str | None: What is wrong and how to mend it, if anything.
-
-    Example:
-        >>> trained = dict(dataset_meta=dict(classes=('cat', 'dog')))
-        >>> 'another order' in class_order_problem(
-        ...     trained, dict(classes=('dog', 'cat')))
-        True
     """
     saved = meta.get('dataset_meta') or {}
-    theirs, ours = _classes(saved), _classes(metainfo)
-    if theirs is not None and theirs == ours:
-        return None
-    if theirs and ours and len(theirs) != len(ours):
+    theirs, ours = (tuple(map(str, info.get('classes') or ()))
+                    for info in (saved, metainfo))
+    if theirs and ours and (theirs == ours or len(theirs) != len(ours)):
         return None
     their_order = saved.get('label_order') or _CONVERTED.get(
         meta.get('class_order'))
@@ -61,17 +53,12 @@ def class_order_problem(meta: Mapping[str, Any],
             'with this order')
 
 
-def _classes(metainfo: Mapping[str, Any]) -> Optional[tuple]:
-    classes = metainfo.get('classes')
-    return None if classes is None else tuple(map(str, classes))
-
-
 def label_order_problems(
         readers: Sequence[Tuple[str, Optional[Sequence[str]], Sequence[str],
                                 Sequence[str]]]) -> List[str]:
     """Compare the class orders of the files and of the config.
 
-    Labels follow the order of a file's categories. What is trained with one
+    Labels follow the order of a file's categories. A model trained with one
     order and judged by another scores next to nothing, without an error.
 
     Args:
@@ -82,20 +69,21 @@ def label_order_problems(
 
     Returns:
         list[str]: One sentence per difference from the first reader, or from
-        the own config. A class that only one side has is no matter of order.
+        its own config. A class that only one side has is no difference.
     """
     problems = []
     for where, classes, labels, by_id in readers:
         place = _difference(classes or (), labels)
         if place is not None:
-            line = '...' if len(labels) > LINE_NAMES else tuple(labels)
+            mend = f'metainfo=dict(classes={tuple(labels)})'
+            if len(labels) > LINE_NAMES:
+                mend = ('metainfo=dict(classes=...) with the names in the '
+                        'order of the file')
             problems.append(
                 f'{where}: class {place} is {classes[place]!r} in the '
                 "dataset's metainfo, but labels follow the file, where it is "
                 f'{labels[place]!r}: names and numbers would not belong '
-                f'together; set metainfo=dict(classes={line})' +
-                (' with the names in the order of the file' *
-                 (line == '...')))
+                f'together; set {mend}')
         first, _, trained, _ = readers[0]
         place = _difference(trained, labels)
         if place is not None:

@@ -2,9 +2,8 @@
 
 mmengine's Runner ignores a key that it does not know, so a misspelt or
 outdated one changes nothing and says nothing. Configs may hold helper
-variables under any name; only two kinds of keys are refused here: those that
-MMDetection 2.x and MMClassification 0.x read, and those that are nearly, but
-not quite, the name of a key that is read.
+variables under any name, so only keys of MMDetection 2.x and
+MMClassification 0.x are refused, and near misses of a key that is read.
 """
 import difflib
 import inspect
@@ -30,8 +29,8 @@ _DEAD_KEYS: Dict[str, str] = dict(
     total_epochs='train_cfg.max_epochs',
     auto_resume='resume=True or --resume',
     dist_params='env_cfg.dist_cfg')
-#: The same, but configs of mmdet 3.3 and mmpretrain 1.2 still carry these
-#: beside their successor (the second word), where they do no harm.
+#: Keys that configs of mmdet 3.3 and mmpretrain 1.2 still carry beside their
+#: successor (the second entry), where they do no harm.
 _LEFTOVER_KEYS: Dict[str, tuple] = dict(
     data=('train_dataloader, val_dataloader and test_dataloader',
           'train_dataloader'),
@@ -48,14 +47,7 @@ _LIKENESS = 0.85
 
 
 def check_keys(cfg: Config, splits: Sequence[str] = ()) -> Findings:
-    """Check the top-level keys of a config.
-
-    Args:
-        cfg (Config): The config of a job.
-        splits (Sequence[str]): Without effect.
-
-    Returns:
-        Findings: Misspelt keys and keys of the 2.x libraries.
+    """Find misspelt keys and keys of the 2.x libraries, for all splits.
 
     Example:
         >>> check_keys(Config(dict(optim_wraper=dict()))).problems
@@ -63,9 +55,11 @@ def check_keys(cfg: Config, splits: Sequence[str] = ()) -> Findings:
 'optim_wrapper'?"]
     """
     problems, warnings = [], []
-    read = _keys_read()
+    read = [*inspect.signature(Runner).parameters, *_OTHER_KEYS]
+    read.remove('cfg')
     for key, value in cfg.items():
-        if key in read or value is None:
+        # Not among `read`, since train_pipeline is a fine name.
+        if key in read or key == 'tta_pipeline' or value is None:
             continue
         if key in _LEFTOVER_KEYS:
             now, successor = _LEFTOVER_KEYS[key]
@@ -85,15 +79,6 @@ def check_keys(cfg: Config, splits: Sequence[str] = ()) -> Findings:
     return Findings(problems, warnings)
 
 
-def _keys_read() -> List[str]:
-    parameters = list(inspect.signature(Runner.__init__).parameters)
-    # tta_pipeline is read too, but train_pipeline is a fine name.
-    return [
-        name for name in (*parameters, *_OTHER_KEYS, 'tta_pipeline')
-        if name not in ('self', 'cfg')
-    ]
-
-
 def _dead(key: str, now: str) -> str:
     return (f'config key {key!r} is of the 2.x libraries and no longer '
             f'read; use {now}')
@@ -101,8 +86,7 @@ def _dead(key: str, now: str) -> str:
 
 def _nearest(key: str, read: List[str]) -> Optional[str]:
     """Return the key that ``key`` is probably meant to be, if any."""
-    targets = [name for name in read if name != 'tta_pipeline']
-    for name in difflib.get_close_matches(key, targets, n=1, cutoff=_LIKENESS):
+    for name in difflib.get_close_matches(key, read, n=1, cutoff=_LIKENESS):
         rest = key[len(name):] if key.startswith(name) else ''
         # val_evaluator_abs and train_dataloader2 are names of variables.
         if not rest[:1].isdigit() and not rest.startswith('_'):

@@ -27,8 +27,8 @@ class DataReport(NamedTuple):
             and the counts of
             :class:`~apa_mm.data.annotation_checks.AnnotationReport`;
             'images' is 'unreadable' for a file with another shape.
-        problems (list[str]): What the job cannot run with.
-        warnings (list[str]): What it can run with.
+        problems, warnings (list[str]): As of
+            :class:`~apa_mm.preflight.findings.Findings`.
     """
 
     rows: List[dict]
@@ -44,15 +44,7 @@ def check_data(cfg: Config, splits: Sequence[str] = SPLITS) -> Findings:
 
 
 def inspect_data(cfg: Config, splits: Sequence[str] = SPLITS) -> DataReport:
-    """Read the annotation files and image folders of the given splits.
-
-    Args:
-        cfg (Config): The config of a job.
-        splits (Sequence[str]): Of 'train', 'val' and 'test'.
-
-    Returns:
-        DataReport: Counts per file, and everything that is wrong.
-    """
+    """Read the annotation files and image folders of the given splits."""
     heads = dict(_head_sizes(cfg))
     files = find_data_files(cfg, splits)
     problems = [
@@ -127,19 +119,15 @@ def _read(readers: List[DataFile],
         content = read_annotations(path)
     except AnnotationError as error:
         for item in readers:
-            reports[item] = AnnotationReport([], {}, [], [], [])
+            reports[item] = AnnotationReport([])
         return [f'{where}: {problem}' for problem in error.problems]
     except OSError as error:
         return [f'{where}: the file cannot be read ({error}); mend that']
     for item in readers:
         reports[item] = check_annotations(
-            content,
-            item.image_folder,
-            layout=item.layout,
-            classes=item.classes,
-            lvis_metric=item.lvis_metric,
-            masks=item.masks,
-            need_annotations=item.labelled)
+            content, item.image_folder, layout=item.layout,
+            classes=item.classes, lvis_metric=item.lvis_metric,
+            masks=item.masks, need_annotations=item.labelled)
     print_log(
         f'checked {path} in {time.perf_counter() - begin:.1f} s '
         '(--skip-checks leaves this out)', 'current')
@@ -152,12 +140,11 @@ def _where(reader: DataFile) -> str:
 
 def _empty_problems(sound: Dict[DataFile, AnnotationReport]) -> List[str]:
     """Say so if training would not see a single object."""
-    train = {k: v for k, v in sound.items() if k.split == 'train'}
-    if not train or any(
-            report.counts['annotations'] > report.
-            counts['unlearned_annotations'] for report in train.values()):
+    train = {k: v.counts for k, v in sound.items() if k.split == 'train'}
+    total = sum(counts['annotations'] for counts in train.values())
+    lost = sum(counts['unlearned_annotations'] for counts in train.values())
+    if not train or lost < total:
         return []
-    total = sum(report.counts['annotations'] for report in train.values())
     return [
         f'{" + ".join(map(_where, train))}: none of its {total} annotations '
         'can be learned: all are crowds, ignored, thinner than a pixel, '

@@ -16,12 +16,7 @@ class InputError(ValueError):
 
 
 class Findings(NamedTuple):
-    """What a check found; one sentence each.
-
-    Attributes:
-        problems (list[str]): What the job cannot run with.
-        warnings (list[str]): What it can run with.
-    """
+    """What a job cannot run with, and what it can; one sentence each."""
 
     problems: List[str]
     warnings: List[str]

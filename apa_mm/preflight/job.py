@@ -1,15 +1,10 @@
-"""Checks before a job starts, so that bad input leaves nothing behind.
-
-Both launchers call :func:`check_config` before the Runner is built, that is
-before a work directory exists.
-"""
+"""Checks before a job starts, so that bad input leaves nothing behind."""
 import logging
 import os.path as osp
-from typing import Optional, Sequence
+from typing import Sequence
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import find_latest_checkpoint
 
 from apa_mm.data.dataset_files import SPLITS
 from apa_mm.preflight.config_keys import check_keys
@@ -31,13 +26,14 @@ CHECKS = (check_keys, check_losses, check_data)
 def check_config(cfg: Config, splits: Sequence[str] = SPLITS) -> None:
     """Run every check (:mod:`apa_mm.preflight`) and log the warnings.
 
+    Both launchers call it before a work directory exists.
+
     Args:
         cfg (Config): The config of a job.
         splits (Sequence[str]): Which of 'train', 'val' and 'test' will run.
 
     Raises:
-        InputError: If anything is wrong; it lists every problem with
-            what was got, what was expected and how to mend.
+        InputError: If anything is wrong; it lists every problem.
     """
     found = [check(cfg, splits) for check in CHECKS]
     if is_rank_0(cfg):
@@ -49,14 +45,7 @@ def check_config(cfg: Config, splits: Sequence[str] = SPLITS) -> None:
 
 
 def report_datasets(cfg: Config) -> DataReport:
-    """Run the same checks for all splits, and count what the files hold.
-
-    Args:
-        cfg (Config): The config of a job.
-
-    Returns:
-        DataReport: Counts per file, problems and warnings of every check.
-    """
+    """Run the same checks for all splits, and count what the files hold."""
     data = inspect_data(cfg)
     found = [check(cfg, SPLITS) for check in CHECKS if check is not check_data]
     return DataReport(
@@ -66,19 +55,13 @@ def report_datasets(cfg: Config) -> DataReport:
 
 
 def check_checkpoint(cfg: Config) -> None:
-    """Check that the file to load or resume from is there and readable.
-
-    Args:
-        cfg (Config): A config whose ``load_from``, ``resume`` and
-            ``work_dir`` are final. URLs are not looked at.
+    """Check that the file to load from is there and readable; no URLs.
 
     Raises:
         InputError: If the file does not exist, or holds objects that
             no weights are made of.
     """
     path = cfg.get('load_from')
-    if path is None and cfg.get('resume'):
-        path = _latest_checkpoint(cfg)
     if path is None or '://' in path or not is_rank_0(cfg):
         return
     path = osp.expanduser(path)
@@ -90,11 +73,3 @@ def check_checkpoint(cfg: Config) -> None:
         state_dict_of(read_checkpoint(path, map_location='meta').content)
     except CheckpointError as error:
         raise InputError(str(error)) from None
-
-
-def _latest_checkpoint(cfg: Config) -> Optional[str]:
-    work_dir = cfg.get('work_dir')
-    if work_dir is None or not osp.isfile(osp.join(work_dir,
-                                                   'last_checkpoint')):
-        return None
-    return find_latest_checkpoint(work_dir)

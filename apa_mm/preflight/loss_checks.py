@@ -5,13 +5,13 @@ wants a head that asks for it, one whose ``needs_class_counts(cfg)`` is true
 wants the training images per class, and a hook with ``gives_class_counts``
 hands them out.
 """
-from types import CodeType
 from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 from mmengine.registry import MODELS as ALL_MODELS
 from mmengine.registry import Registry
 
+from apa_mm.data.dataset_files import configured_class
 from apa_mm.preflight.findings import Findings
 from apa_mm.registry import HOOKS, MODELS, SCOPE
 
@@ -21,15 +21,9 @@ __all__ = ['check_losses']
 def check_losses(cfg: Config, splits: Sequence[str]) -> Findings:
     """Find losses of this package that would fail or learn something else.
 
-    Args:
-        cfg (Config): The config of a job.
-        splits (Sequence[str]): Class counts are needed if 'train' is among
-            them.
-
-    Returns:
-        Findings: A loss such as :class:`apa_mm.GOLLoss` where mmdet would
-        take its scores for those of a softmax or a sigmoid, and a loss that
-        needs class counts without a source of them.
+    These are a loss such as :class:`apa_mm.GOLLoss` where mmdet would take
+    its scores for those of a softmax or a sigmoid, and, if 'train' is among
+    the splits, one that needs class counts without a source of them.
     """
     problems = []
     scope = cfg.get('default_scope')
@@ -61,15 +55,8 @@ def _is_asked(place: str, head: dict, scope: Optional[str]) -> bool:
     # The detector may lie in another model, as for augmented testing.
     if '.roi_head.bbox_head' not in place or not place.endswith('.loss_cls'):
         return False
-    kind = head.get('type')
-    if isinstance(kind, str):
-        try:
-            with ALL_MODELS.switch_scope_and_registry(
-                    head.get('_scope_', scope)) as registry:
-                kind = registry.get(kind)
-        except (ImportError, RuntimeError):
-            kind = None
-    # The Runner will say that a type does not exist.
+    kind = configured_class(ALL_MODELS, head.get('type'),
+                            head.get('_scope_', scope))
     return kind is None or _asks(kind)
 
 
@@ -79,19 +66,14 @@ def _asks(head: type) -> bool:
     Its constructors that make a classifier must ask for the channels, and
     its loss for the activation.
     """
-    makers = [
-        vars(base)['__init__'].__code__ for base in head.__mro__
-        if hasattr(vars(base).get('__init__'), '__code__')
-    ]
-    return _mentions(
-        getattr(head, 'loss', None), 'custom_activation') and all(
-            'get_cls_channels' in code.co_names for code in makers
-            if 'fc_cls' in code.co_names)
+    makers = [_names(vars(base).get('__init__')) for base in head.__mro__]
+    return 'custom_activation' in _names(getattr(head, 'loss', None)) and all(
+        'get_cls_channels' in names for names in makers if 'fc_cls' in names)
 
 
-def _mentions(function: Any, name: str) -> bool:
-    code = getattr(function, '__code__', None)
-    return isinstance(code, CodeType) and name in code.co_names
+def _names(function: Any) -> Sequence[str]:
+    """Return the names that the code of a function uses."""
+    return getattr(getattr(function, '__code__', None), 'co_names', ())
 
 
 def _counts_come_from(cfg: Config) -> bool:

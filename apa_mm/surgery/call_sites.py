@@ -7,7 +7,6 @@ read off their source code, without running the model.
 import ast
 import inspect
 import textwrap
-from types import FunctionType
 from typing import Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple
 
 from torch import nn
@@ -46,9 +45,8 @@ class CallSites(NamedTuple):
 
     Attributes:
         count (int, optional): Uses along the longest path through
-            ``forward``; None if it cannot be told: no source, a call in a
-            loop, a second name for the module, or members reached by
-            ``getattr``.
+            ``forward``; None without source, in a loop, or where the module
+            has a second name or is reached by ``getattr``.
         marks (dict[str, int]): Other modules of the block -> number of the
             use, from 0, that comes next after their call.
         chained (frozenset[int]): Uses that follow the use before them, or
@@ -65,8 +63,8 @@ class CallSites(NamedTuple):
 def find_call_sites(block: nn.Module, name: str) -> CallSites:
     """Find the uses of ``self.<name>`` in a block's forward pass.
 
-    Follows methods and properties of the class and functions inside them.
-    Handing the module to a function counts as one call.
+    Methods, properties and inner functions are followed; handing the module
+    to a function counts as one call.
 
     Example:
         >>> from torchvision.models import resnet50
@@ -149,12 +147,13 @@ class _Finder:
                 or (owner, name) in self.active):
             return
         try:
-            tree = _source_tree(function)
+            source = textwrap.dedent(inspect.getsource(function))
+            body = ast.parse(source).body[0].body
         except (OSError, TypeError, SyntaxError):
             self.unknown = True
             return
         self.active.append((owner, name))
-        self.walk(tree.body, {})
+        self.walk(body, {})
         self.active.pop()
 
     def walk(self, body: List[ast.AST], functions: _Functions) -> None:
@@ -179,8 +178,8 @@ class _Finder:
             return
         start = self.state
         if isinstance(node, ast.Name) and node.id in functions:
-            inner = {k: v for k, v in functions.items() if k != node.id}
-            self.walk(functions[node.id].body, inner)
+            others = {k: v for k, v in functions.items() if k != node.id}
+            self.walk(functions[node.id].body, others)
         else:
             self.parts(node, functions)
         if isinstance(node, (*_LOOPS, ast.BoolOp)):
@@ -243,11 +242,6 @@ class _Finder:
             self.marks.setdefault(key, set()).add(number)
         self.state = _State(
             number + 1, frozenset(), frozenset(), frozenset([number]))
-
-
-def _source_tree(function: FunctionType) -> ast.FunctionDef:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return tree.body[0]
 
 
 def _named(node: ast.AST) -> Optional[str]:

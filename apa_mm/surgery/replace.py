@@ -1,7 +1,7 @@
 """Swap the activations of a built model for AGLU units."""
 import re
-from typing import (Any, Dict, Iterator, List, NamedTuple, Optional, Sequence,
-                    Tuple, Union)
+from typing import (Any, Dict, List, NamedTuple, Optional, Sequence, Tuple,
+                    Union)
 
 import torch
 from mmengine.logging import print_log
@@ -13,8 +13,7 @@ from apa_mm.utils.checks import check_choice
 
 from .call_sites import CONTAINERS, CallSites, find_call_sites
 from .equivalents import RELU_KAPPA, equivalent_of, kind_of
-from .shared_units import find_shared_units
-from .site_units import SiteUnits
+from .site_units import Place, find_places, find_shared_units, put_units
 
 __all__ = ['Swap', 'SwapReport', 'replace_activations']
 
@@ -33,8 +32,8 @@ STAGE_NAME = re.compile(
 class Swap(NamedTuple):
     """One activation that was replaced by ``sites`` AGLU units.
 
-    ``kappa`` and ``lambd`` are the starting values, None if drawn at random;
-    ``deviation`` is the largest difference of the two functions on [-12, 12].
+    ``kappa``, ``lambd`` and ``deviation`` are those of
+    :class:`~apa_mm.surgery.equivalents.Equivalent`, None if drawn at random.
     """
 
     name: str
@@ -75,15 +74,6 @@ class SwapReport(NamedTuple):
         return '\n'.join(lines)
 
 
-class _Place(NamedTuple):
-    """An activation in a block, and the dotted name of it."""
-
-    name: str
-    block: nn.Module
-    attribute: str
-    module: nn.Module
-
-
 def replace_activations(model: nn.Module,
                         *,
                         types: Sequence[str] = tuple(FAMILIES),
@@ -97,14 +87,12 @@ def replace_activations(model: nn.Module,
 
     A block that calls one module several times gets one unit per call (see
     :class:`~apa_mm.surgery.site_units.SiteUnits`), since kappa and lambda
-    must not be shared by accident. With ``init='equivalent'`` the
-    model computes the same function as before: exactly for SiLU, within the
-    stated deviation per unit for ReLU and GELU (see
-    :mod:`apa_mm.surgery.equivalents`). Call it before the optimizer is built
-    and before the model is wrapped for distributed training, or use
-    ``apa_mm.ReplacedActivations`` in the config.
-
-    Activations called as functions (``F.relu``) are no modules and stay.
+    must not be shared by accident. With ``init='equivalent'`` the model
+    computes the same function as before, within the deviation per unit of
+    :func:`~apa_mm.surgery.equivalents.equivalent_of`. Call it before the
+    optimizer is built and the model is wrapped for distributed training, or
+    use ``apa_mm.ReplacedActivations`` in the config. Activations called as
+    functions (``F.relu``) stay.
 
     Args:
         model (nn.Module): Any model.
@@ -112,9 +100,9 @@ def replace_activations(model: nn.Module,
             with all its forms, or names of single classes.
         pattern (str, optional): Regular expression that the dotted name of
             the module must contain, such as ``'^backbone'``.
-        stages (Sequence[int], optional): Numbers N of the ``layerN``,
-            ``stageN``, ``stages.N``, ``layers.N``, ``blocks.N`` or ``h.N``
-            in the name, to which the swap is limited.
+        stages (Sequence[int], optional): Only stages of these numbers N:
+            ``layerN``, ``stageN``, ``stages.N``, ``layers.N``, ``blocks.N``
+            or ``h.N`` in the name.
         init (str): 'equivalent', or 'random' for AGLU's own ranges.
         relu_kappa (float): kappa that stands for ReLU; a smaller one lets
             kappa learn sooner and starts further from ReLU.
@@ -138,7 +126,10 @@ def replace_activations(model: nn.Module,
         (1, 'AGLU')
     """
     check_choice('init', init, ('equivalent', 'random'))
-    found = list(_activations(model))
+    found = [
+        place for place in find_places(model)
+        if kind_of(place.module) is not None
+    ]
     chosen = [
         place for place in found if _matches(place, types, pattern, stages)
     ]
@@ -154,28 +145,21 @@ def replace_activations(model: nn.Module,
             report.kept.append(
                 (place.name, f'{type(place.block).__name__} never calls it'))
             continue
-        swap = _describe_swap(place, found_sites.count, init, relu_kappa)
+        values = () if init == 'random' else equivalent_of(
+            kind_of(place.module), relu_kappa)
+        swap = Swap(place.name,
+                    type(place.module).__name__, found_sites.count, *values)
         _put(model, place, swap, found_sites, dict(act_cfg or {}))
         report.swapped.append(swap)
     return report._replace(shared=list(map(str, find_shared_units(model))))
 
 
-def _activations(model: nn.Module) -> Iterator[_Place]:
-    for prefix, block in model.named_modules():
-        # named_children would leave out a module registered twice.
-        for name, child in block._modules.items():
-            if child is not None and kind_of(child) is not None:
-                full = f'{prefix}.{name}' if prefix else name
-                yield _Place(full, block, name, child)
-
-
-def _matches(place: _Place, types: Sequence[str], pattern: Optional[str],
+def _matches(place: Place, types: Sequence[str], pattern: Optional[str],
              stages: Optional[Sequence[int]]) -> bool:
     kind = kind_of(place.module)
     named = type(place.module).__name__ in types or any(
         kind in FAMILIES.get(name, ()) for name in types)
-    if not named or (pattern is not None
-                     and re.search(pattern, place.name) is None):
+    if not named or not re.search(pattern or '', place.name):
         return False
     if stages is None:
         return True
@@ -183,7 +167,7 @@ def _matches(place: _Place, types: Sequence[str], pattern: Optional[str],
     return stage is not None and int(stage[1]) in stages
 
 
-def _describe(found: Sequence[_Place]) -> str:
+def _describe(found: Sequence[Place]) -> str:
     if not found:
         return 'no ReLU, SiLU or GELU modules at all'
     names = sorted({type(place.module).__name__ for place in found})
@@ -191,14 +175,14 @@ def _describe(found: Sequence[_Place]) -> str:
             f'{found[0].name}')
 
 
-def _sites_of(place: _Place, shared: Sequence[str]) -> CallSites:
+def _sites_of(place: Place, shared: Sequence[str]) -> CallSites:
     block = type(place.block).__name__
     key = f'{block}.{place.attribute}'
     if key in shared:
-        return CallSites(1, {})
+        return CallSites(1)
     sites = find_call_sites(place.block, place.attribute)
     if sites.count == 0 and isinstance(place.block, CONTAINERS):
-        return CallSites(1, {})
+        return CallSites(1)
     if sites.count is None or (sites.count > 1 and sites.unmarked):
         raise ValueError(
             f'the calls of {place.name} cannot be told apart in the source of '
@@ -208,29 +192,15 @@ def _sites_of(place: _Place, shared: Sequence[str]) -> CallSites:
     return sites
 
 
-def _describe_swap(place: _Place, count: int, init: str,
-                   relu_kappa: float) -> Swap:
-    old = type(place.module).__name__
-    if init == 'random':
-        return Swap(place.name, old, count)
-    return Swap(place.name, old, count,
-                *equivalent_of(kind_of(place.module), relu_kappa))
-
-
-def _put(model: nn.Module, place: _Place, swap: Swap, sites: CallSites,
+def _put(model: nn.Module, place: Place, swap: Swap, sites: CallSites,
          options: dict) -> None:
     if swap.kappa is not None:
         options.update(kappa_init=swap.kappa, lambd_init=swap.lambd)
-    units = [AGLU(**options) for _ in range(swap.sites)]
-    new = units[0] if len(units) == 1 else SiteUnits(units)
-    # Its own device: a model may lie on several.
+    # The block's own device: a model may lie on several.
     anchor = next(place.block.parameters(), next(model.parameters(), None))
-    if anchor is not None:
-        new.to(anchor.device)
-    new.train(place.module.training)
-    setattr(place.block, place.attribute, new)
-    if len(units) > 1:
-        new.listen(place.block, sites)
+    device = None if anchor is None else anchor.device
+    units = [AGLU(**options).to(device) for _ in range(swap.sites)]
+    put_units(place, units, sites)
 
 
 @MODELS.register_module(name='ReplacedActivations')
@@ -243,10 +213,8 @@ def build_with_replaced_activations(model: Union[dict, str],
     ``model=dict(type='apa_mm.ReplacedActivations', model=dict(...),
     stages=[3, 4])``, or, in a child of a config, ``model=dict(
     type='apa_mm.ReplacedActivations', model='mmdet.RetinaNet',
-    replace=dict(stages=[3, 4]))``, which leaves everything else of the model
-    where the parent has it, so that tools find ``cfg.model.backbone``. The
-    result is the inner model itself: it is trained, tested, saved and
-    wrapped like any other.
+    replace=dict(stages=[3, 4]))``, which leaves ``cfg.model.backbone`` and
+    all else in place.
 
     Args:
         model (dict | str): Config of the model, or its type alone; the
@@ -257,7 +225,7 @@ def build_with_replaced_activations(model: Union[dict, str],
         **others: Such options too; with a type, arguments of the model.
 
     Returns:
-        nn.Module: The built model.
+        nn.Module: The inner model itself.
     """
     replace = dict(replace or {})
     if isinstance(model, str):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .constructors import Storage
-from .errors import CheckpointError
+from .errors import CheckpointError, require
 from .pickles import WeightsUnpickler
 
 __all__ = ['Place', 'load_archive', 'load_legacy']
@@ -21,78 +21,61 @@ Place = Optional[Callable[[Tensor, str], Tensor]]
 MAX_PICKLE_BYTES = 512 * 2**20
 #: First object in a file of torch before 1.6, which had no zip archive.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_CHUNK = 2**24
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, OSError,
             RuntimeError, ValueError, struct.error, zlib.error)
 
 
+_OTHER_ORDER = ('it was saved on a machine with another byte order; save it '
+                'anew on this one')
+
+
 def load_archive(stream: IO[bytes], num_bytes: int, place: Place) -> Any:
     """Return what a zip archive of the form of torch.save holds."""
-    return _Archive(stream, num_bytes, place).load()
+    try:
+        archive = zipfile.ZipFile(stream)
+    except _DAMAGED:
+        raise CheckpointError(
+            'it is truncated or damaged: its zip archive has no end; '
+            'download it again') from None
+    main = _main_entry(archive.infolist(), num_bytes)
+    root = main.split('/')[0]
 
-
-class _Archive:
-
-    def __init__(self, stream: IO[bytes], num_bytes: int,
-                 place: Place) -> None:
-        try:
-            self.archive = zipfile.ZipFile(stream)
-        except _DAMAGED:
-            raise CheckpointError(
-                'it is truncated or damaged: its zip archive has no end; '
-                'download it again') from None
-        self.num_bytes = num_bytes
-        self.place = place
-        self.main = _main_entry(self.archive.infolist(), num_bytes)
-        self.root = self.main.split('/')[0]
-
-    def load(self) -> Any:
-        order = f'{self.root}/byteorder'
-        if order in self.archive.NameToInfo and self._read(order) != b'little':
-            raise CheckpointError('it was saved on a machine with another '
-                                  'byte order; save it anew on this one')
-        pickled = io.BytesIO(self._read(self.main))
-        return WeightsUnpickler(pickled, self.num_bytes, self._storage).load()
-
-    def _storage(self, key: str, dtype: torch.dtype, size: int,
-                 saved_on: str) -> Storage:
-        name = f'{self.root}/data/{key}'
-        entry = self.archive.NameToInfo.get(name)
+    def storage(key: str, dtype: torch.dtype, size: int,
+                saved_on: str) -> Storage:
+        name = f'{root}/data/{key}'
+        entry = archive.NameToInfo.get(name)
         held = 0 if entry is None else entry.file_size
-        if size > held:
-            raise CheckpointError(
+        require(size <= held,
                 f'its storage {key} claims {size} bytes, but holds {held}; '
                 'it is damaged or made to crash the reader')
-        if self.place is None:
-            return Storage(_on_meta(size), dtype)
-        data = torch.empty(held, dtype=torch.uint8)
-        self._read_into(name, memoryview(data.numpy()))
-        return Storage(self.place(data[:size], saved_on), dtype)
+        if place is None:
+            return Storage(_empty(size, 'meta'), dtype)
+        data = np.frombuffer(_read(archive, name), np.uint8).copy() if (
+            held) else np.empty(0, np.uint8)
+        return Storage(place(torch.from_numpy(data)[:size], saved_on), dtype)
 
-    def _read(self, name: str) -> bytes:
-        data = bytearray(self.archive.NameToInfo[name].file_size)
-        self._read_into(name, memoryview(data))
-        return bytes(data)
-
-    def _read_into(self, name: str, target: memoryview) -> None:
-        try:
-            with self.archive.open(name) as stream:
-                done = 0
-                while done < len(target):
-                    chunk = stream.read(min(_CHUNK, len(target) - done))
-                    if not chunk:
-                        raise EOFError
-                    target[done:done + len(chunk)] = chunk
-                    done += len(chunk)
-                stream.read(1)  # reaches the end, where the CRC is compared
-        except _DAMAGED:
-            raise CheckpointError(
-                f'it is damaged: the checksum of its entry {name} is wrong; '
-                'download it again') from None
+    order = f'{root}/byteorder'
+    require(order not in archive.NameToInfo
+            or _read(archive, order) == b'little', _OTHER_ORDER)
+    pickled = io.BytesIO(_read(archive, main))
+    return WeightsUnpickler(pickled, num_bytes, storage).load()
 
 
-def _on_meta(size: int) -> Tensor:
-    return torch.empty(size, dtype=torch.uint8, device='meta')
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return an entry; zipfile compares the CRC, but not the length."""
+    try:
+        data = archive.read(name)
+        if len(data) != archive.getinfo(name).file_size:
+            raise EOFError
+    except _DAMAGED:
+        raise CheckpointError(
+            f'it is damaged: the checksum of its entry {name} is wrong; '
+            'download it again') from None
+    return data
+
+
+def _empty(size: int, device: str = 'cpu') -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device=device)
 
 
 def _main_entry(entries: List[zipfile.ZipInfo], num_bytes: int) -> str:
@@ -101,28 +84,24 @@ def _main_entry(entries: List[zipfile.ZipInfo], num_bytes: int) -> str:
         entry.filename for entry in entries
         if entry.compress_type or entry.flag_bits & 1
     ]
-    if packed:
-        raise CheckpointError(
-            f'its entry {packed[0]} is compressed, which torch.save never '
-            'does and which can hide any amount of data; do not use it')
+    require(not packed,
+            f'its entry {"".join(packed[:1])} is compressed, which torch.save '
+            'never does and which can hide any amount of data; do not use it')
     claimed = sum(entry.file_size for entry in entries)
-    if claimed > num_bytes:
-        raise CheckpointError(
+    require(claimed <= num_bytes,
             f'its entries claim {claimed:.3g} bytes in a file of {num_bytes}; '
             'it is damaged or made to fill the memory')
     names = [entry.filename for entry in entries]
     roots = {name.split('/')[0] for name in names}
     mains = [e for e in entries if e.filename.endswith('/data.pkl')]
-    if len(set(names)) < len(names) or len(roots) != 1 or len(mains) != 1:
-        raise CheckpointError('its zip archive is not of the form that '
-                              'torch.save writes; save the state dict anew')
-    if any(name.split('/')[1:2] in (['code'], ['constants.pkl'])
-           for name in names):
-        raise CheckpointError(
-            'it is a TorchScript program, not a checkpoint; save '
-            "the module's state_dict() with torch.save instead")
-    if mains[0].file_size > MAX_PICKLE_BYTES:
-        raise CheckpointError(
+    require(len(set(names)) == len(names) and len(roots) == len(mains) == 1,
+            'its zip archive is not of the form that torch.save writes; save '
+            'the state dict anew')
+    require(all(name.split('/')[1:2] not in (['code'], ['constants.pkl'])
+                for name in names),
+            'it is a TorchScript program, not a checkpoint; save the '
+            "module's state_dict() with torch.save instead")
+    require(mains[0].file_size <= MAX_PICKLE_BYTES,
             f'its pickle has {mains[0].file_size / 2**20:.0f} MiB, more '
             f'than the {MAX_PICKLE_BYTES / 2**20:.0f} that one may have')
     return mains[0].filename
@@ -151,29 +130,25 @@ def load_legacy(source: IO[bytes], num_bytes: int, place: Place) -> Any:
     stream = _Bounded(source, num_bytes)
     storages: Dict[str, Storage] = {}
 
-    def storage(key: str, dtype: torch.dtype, size: int,
-                saved_on: str) -> Storage:
+    def storage(key: str, dtype: torch.dtype, size: int, _: str) -> Storage:
         storages[key] = Storage(
-            _on_meta(size) if place is None else torch.empty(
-                size, dtype=torch.uint8), dtype)
+            _empty(size, 'meta' if place is None else 'cpu'), dtype)
         return storages[key]
 
     def load() -> Any:
         return WeightsUnpickler(stream, num_bytes, storage).load()
 
-    if load() != LEGACY_MAGIC:
-        raise CheckpointError(
+    require(load() == LEGACY_MAGIC,
             'it is a bare pickle, not a file of torch.save; ask for a file '
             'made by torch.save(model.state_dict(), ...)')
     load()  # protocol
     system = load()
-    if not (isinstance(system, dict) and system.get('little_endian') is True):
-        raise CheckpointError('it was saved on a machine with another byte '
-                              'order; save it anew on this one')
+    require(isinstance(system, dict) and system.get('little_endian') is True,
+            _OTHER_ORDER)
     content, keys = load(), load()
-    if not isinstance(keys, list) or set(keys) != set(storages):
-        raise CheckpointError('it is truncated or damaged: it lists other '
-                              'storages than it uses; download it again')
+    require(isinstance(keys, list) and set(keys) == set(storages),
+            'it is truncated or damaged: it lists other storages than it '
+            'uses; download it again')
     for key in keys if place is not None else []:
         target = storages[key]
         data = target.data.numpy()

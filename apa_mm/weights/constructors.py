@@ -1,19 +1,20 @@
 """What the names in a checkpoint build: plain data, argument by argument.
 
-Files choose the arguments, so every constructor here checks all of them and
-says why it cannot be misused: tensors stay inside their storage, arrays hold
-numbers and exactly their bytes, keys of a dict are plain values (the hash of
-nested tuples can take for ever), and what copies something is counted.
+Files choose the arguments, so every constructor checks all of them: tensors
+stay inside their storage, arrays hold numbers and exactly their bytes, keys
+of a dict are plain values (the hash of nested tuples can take for ever), and
+what copies something is counted.
 """
 import collections
 import math
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError
+from .errors import CheckpointError, require
 
 __all__ = ['Constructors', 'Name', 'Storage']
 
@@ -44,72 +45,44 @@ _WORK = 16
 _SHARING = 16
 
 
+@dataclass(frozen=True, eq=False)
 class Storage:
-    """Memory of one or several tensors.
+    """Memory of tensors: its bytes (uint8, any device), and what they are."""
 
-    Args:
-        data (Tensor): Its bytes, uint8, on any device.
-        dtype (torch.dtype): What they are.
-    """
-
-    def __init__(self, data: Tensor, dtype: torch.dtype) -> None:
-        self.data = data
-        self.dtype = dtype
+    data: Tensor
+    dtype: torch.dtype
 
 
+@dataclass(frozen=True, eq=False)
 class Name:
     """Stands for a class that a file may name but not call."""
 
-    def __init__(self, name: str, dtype: Optional[torch.dtype] = None) -> None:
-        self.name = name
-        self.dtype = dtype
+    name: str
+    dtype: Optional[torch.dtype] = None
 
 
 class Constructors:
-    """Everything that a file may name.
+    """Everything that a file of ``num_bytes`` bytes may name.
 
-    Attributes:
-        answers (dict[str, Any]): What stands for each name. A function may
-            be called by the file; a :class:`Name` may not.
-
-    Args:
-        num_bytes (int): Size of the whole file: no storage or tensor may
-            claim more.
+    ``answers`` has what stands for each name: a function may be called by
+    the file, a :class:`Name` may not.
     """
 
     def __init__(self, num_bytes: int) -> None:
         self._num_bytes = num_bytes
         self._claimed = self._work = 0
-        self.answers = self._list_answers()
-
-    def spend(self, items: int) -> None:
-        """Count work that the length of the pickle does not bound."""
-        self._work += items
-        if self._work > max(2**20, _WORK * self._num_bytes):
-            raise CheckpointError('its pickle copies the same values again '
-                                  'and again; it is made to fill the memory')
-
-    def check_claim(self, claimed: int, sharing: int = 1) -> None:
-        """Refuse more bytes than ``sharing`` times the file has."""
-        if claimed > sharing * self._num_bytes:
-            raise CheckpointError(
-                f'its header claims {claimed:.3g} bytes of weights, but the '
-                f'file has {self._num_bytes}; it is damaged or made to fill '
-                'the memory')
-
-    def _list_answers(self) -> Dict[str, Any]:
-        kinds: Dict[str, Any] = {
-            f'torch.{k}': Name(k, dtype)
-            for k, dtype in _STORAGES.items()
+        self.answers: Dict[str, Any] = {
+            f'torch.{k}': Name(k, dtype) for k, dtype in _STORAGES.items()
         }
-        kinds['torch.storage.UntypedStorage'] = kinds['torch.UntypedStorage']
-        for full in _CLASSES:
-            kinds[full] = Name(full.rpartition('.')[2])
+        self.answers.update({
+            full: Name(full.rpartition('.')[2]) for full in _CLASSES
+        })
         for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-            kinds[f'{module}._reconstruct'] = _empty_array
-            kinds[f'{module}.scalar'] = _scalar
-        return {
-            **kinds,
+            self.answers[f'{module}._reconstruct'] = lambda *_: np.empty(0)
+            self.answers[f'{module}.scalar'] = _scalar
+        self.answers.update({
+            'torch.storage.UntypedStorage':
+            self.answers['torch.UntypedStorage'],
             'torch._utils._rebuild_tensor': self.tensor,
             'torch._utils._rebuild_tensor_v2': self.tensor,
             'torch._utils._rebuild_tensor_v3': self.typed_tensor,
@@ -117,18 +90,33 @@ class Constructors:
             'torch._utils._rebuild_parameter_with_state': _parameter,
             'torch._tensor._rebuild_from_type_v2': self.from_type,
             'torch.Size': self.size,
-            'torch.device': _device,
+            # A word and a number, nothing is opened.
+            'torch.device': lambda *place: torch.device(*place),
             'numpy.dtype': _dtype,
             '_codecs.encode': self.encode,
             'collections.OrderedDict': self.ordered_dict,
             'collections.Counter': self.counter,
             'builtins.set': self.make_set,
             'builtins.frozenset': self.make_set,
-            'builtins.bytes': _no_bytes,
-            'builtins.complex': _complex,
+            'builtins.bytes': lambda: b'',
+            'builtins.complex': lambda a, b: complex(float(a), float(b)),
             'builtins.slice': _slice,
             'builtins.getattr': _known_method,
-        }
+        })
+
+    def spend(self, items: int) -> None:
+        """Count work that the length of the pickle does not bound."""
+        self._work += items
+        require(self._work <= max(2**20, _WORK * self._num_bytes),
+                'its pickle copies the same values again and again; it is '
+                'made to fill the memory')
+
+    def check_claim(self, claimed: int, sharing: int = 1) -> None:
+        """Refuse more bytes than ``sharing`` times the file has."""
+        require(claimed <= sharing * self._num_bytes,
+                f'its header claims {claimed:.3g} bytes of weights, but the '
+                f'file has {self._num_bytes}; it is damaged or made to fill '
+                'the memory')
 
     def tensor(self, storage: Storage, offset: int, size: Tuple[int, ...],
                stride: Tuple[int, ...], requires_grad: bool = False,
@@ -142,32 +130,29 @@ class Constructors:
                      requires_grad: bool, hooks: Any, dtype: torch.dtype,
                      metadata: Any = None) -> Tensor:
         """Answer ``torch._utils._rebuild_tensor_v3``."""
-        if not (type(storage) is Storage and isinstance(dtype, torch.dtype)
+        require(type(storage) is Storage and isinstance(dtype, torch.dtype)
                 and isinstance(size, tuple) and isinstance(stride, tuple)
                 and len(size) == len(stride) <= 64 and not metadata
-                and are_sizes((offset, *size, *stride))):
-            raise CheckpointError('one of its tensors is none of torch.save; '
-                                  'it is damaged')
+                and are_sizes((offset, *size, *stride)),
+                'one of its tensors is none of torch.save; it is damaged')
         claimed = math.prod(size) * dtype.itemsize
         self._claimed += claimed
         self.check_claim(claimed)
         self.check_claim(self._claimed, _SHARING)
         last = offset + sum(
             (n - 1) * step for n, step in zip(size, stride, strict=True))
-        held = storage.data.numel()
-        if claimed and (last + 1) * dtype.itemsize > held:
-            raise CheckpointError(
-                f'a tensor of shape {tuple(size)} reaches beyond the {held} '
-                'bytes of its storage; the file is damaged or made to crash '
-                'the reader')
-        if storage.data.is_meta:
+        data = storage.data
+        require(not claimed or (last + 1) * dtype.itemsize <= data.numel(),
+                f'a tensor of shape {tuple(size)} reaches beyond the '
+                f'{data.numel()} bytes of its storage; the file is damaged or '
+                'made to crash the reader')
+        if data.is_meta:
             value = torch.empty_strided(
                 size, stride, dtype=dtype, device='meta')
         else:
-            value = torch.empty(0, dtype=dtype, device=storage.data.device)
+            value = torch.empty(0, dtype=dtype, device=data.device)
             if claimed:
-                value.set_(storage.data.untyped_storage(), offset, size,
-                           stride)
+                value.set_(data.untyped_storage(), offset, size, stride)
             else:
                 value = value.reshape(size)
         return value.requires_grad_() if requires_grad is True else value
@@ -175,15 +160,14 @@ class Constructors:
     def from_type(self, function: Any, kind: Any, args: tuple,
                   state: Any) -> Tensor:
         """Answer ``_rebuild_from_type_v2``; attributes are left out."""
-        if function not in (self.tensor, self.typed_tensor, _parameter):
-            raise CheckpointError('it holds a tensor of a kind of its own')
+        require(function in (self.tensor, self.typed_tensor, _parameter),
+                'it holds a tensor of a kind of its own')
         return function(*args)
 
     def encode(self, text: str, encoding: str = 'latin1') -> bytes:
         """Answer ``_codecs.encode``, by which bytes are written."""
-        if type(text) is not str or encoding not in ('latin1', 'latin-1'):
-            raise CheckpointError('its pickle encodes text in a way that '
-                                  'bytes are not written')
+        require(type(text) is str and encoding in ('latin1', 'latin-1'),
+                'its pickle encodes text in a way that bytes are not written')
         self.spend(len(text))
         return text.encode('latin1')
 
@@ -196,9 +180,9 @@ class Constructors:
     def counter(self, counts: dict) -> collections.Counter:
         """Answer ``Counter``."""
         self.spend(len(counts))
-        if type(counts) is not dict or not all(
-                type(n) is int for n in counts.values()):
-            raise CheckpointError('it holds a Counter without counts')
+        require(type(counts) is dict
+                and all(type(n) is int for n in counts.values()),
+                'it holds a Counter without counts')
         return collections.Counter(counts)
 
     def make_set(self, items: list = ()) -> set:
@@ -209,8 +193,7 @@ class Constructors:
     def size(self, sizes: tuple) -> torch.Size:
         """Answer ``torch.Size``."""
         self.spend(len(sizes))
-        if not are_sizes(sizes):
-            raise CheckpointError('it holds a size that is none')
+        require(are_sizes(sizes), 'it holds a size that is none')
         return torch.Size(sizes)
 
 
@@ -221,9 +204,9 @@ def are_sizes(values: tuple) -> bool:
 
 def checked_key(key: Any) -> Any:
     """Return a key of a dict or set, if its hash is plain."""
-    if type(key) not in _KEYS:
-        raise CheckpointError(f'it has a {type(key).__name__} where a name or '
-                              'number is due; it is damaged or hostile')
+    require(type(key) in _KEYS,
+            f'it has a {type(key).__name__} where a name or number is due; '
+            'it is damaged or hostile')
     return key
 
 
@@ -232,40 +215,22 @@ def _parameter(data: Tensor, requires_grad: bool = True, hooks: Any = None,
     return nn.Parameter(data.detach(), requires_grad is True)
 
 
-def _device(*place: Any) -> torch.device:
-    return torch.device(*place)  # a word and a number, nothing is opened
-
-
-def _empty_array(kind: Any, *_: Any) -> np.ndarray:
-    return np.empty(0)
-
-
 def _dtype(name: str, *_: Any) -> np.dtype:
-    if name not in _DTYPES:
-        raise CheckpointError(f'it holds an array of kind {name!r}; only '
-                              'numbers are taken')
+    require(name in _DTYPES,
+            f'it holds an array of kind {name!r}; only numbers are taken')
     return np.dtype(name)
 
 
 def _scalar(dtype: np.dtype, data: bytes) -> np.generic:
-    if not (isinstance(dtype, np.dtype) and type(data) is bytes
-            and len(data) == dtype.itemsize):
-        raise CheckpointError('one of its numbers has another size than its '
-                              'bytes')
+    require(isinstance(dtype, np.dtype) and type(data) is bytes
+            and len(data) == dtype.itemsize,
+            'one of its numbers has another size than its bytes')
     return np.frombuffer(data, dtype)[0]
 
 
-def _no_bytes() -> bytes:
-    return b''
-
-
-def _complex(real: float, imaginary: float) -> complex:
-    return complex(float(real), float(imaginary))
-
-
 def _slice(*bounds: Any) -> slice:
-    if not all(n is None or type(n) is int for n in bounds):
-        raise CheckpointError('it holds a slice that is none')
+    require(all(n is None or type(n) is int for n in bounds),
+            'it holds a slice that is none')
     return slice(*bounds)
 
 
@@ -274,9 +239,9 @@ def _known_method(owner: Any, name: str) -> Callable:
         from mmengine.logging import HistoryBuffer
         from mmengine.optim.scheduler.param_scheduler import \
             OneCycleParamScheduler
-        for kind in (HistoryBuffer, OneCycleParamScheduler):
-            if kind.__name__ == owner.name:
-                return getattr(kind, name)
+        kinds = (HistoryBuffer, OneCycleParamScheduler)
+        return getattr(
+            next(k for k in kinds if k.__name__ == owner.name), name)
     raise CheckpointError(
         f'its pickle asks for attribute {name!r}, but only the statistics '
         'methods of HistoryBuffer and the annealing methods of '
@@ -284,19 +249,13 @@ def _known_method(owner: Any, name: str) -> Callable:
         'know who made it')
 
 
-def new_history() -> Any:
-    """Return an empty HistoryBuffer."""
-    from mmengine.logging import HistoryBuffer
-    return HistoryBuffer()
-
-
 def fill_history(buffer: Any, state: dict) -> None:
     """Set the scalars; the statistics of a buffer stay mmengine's own."""
     values, counts = state['_log_history'], state['_count_history']
-    if not (isinstance(values, np.ndarray) and isinstance(counts, np.ndarray)
+    require(isinstance(values, np.ndarray) and isinstance(counts, np.ndarray)
             and values.shape == counts.shape and values.ndim == 1
-            and type(state['max_length']) is int):
-        raise CheckpointError('its log has other values than scalars')
+            and type(state['max_length']) is int,
+            'its log has other values than scalars')
     buffer.max_length = state['max_length']
     buffer._log_history, buffer._count_history = values, counts
 
@@ -304,10 +263,9 @@ def fill_history(buffer: Any, state: dict) -> None:
 def fill_array(array: np.ndarray, state: Any) -> None:
     """Give an array its (version, shape, dtype, order, bytes)."""
     _, shape, dtype, fortran, data = state
-    if not (type(shape) is tuple and are_sizes(shape)
-            and len(shape) <= 32 and isinstance(dtype, np.dtype)
-            and type(fortran) is bool and type(data) is bytes
-            and len(data) == math.prod(shape) * dtype.itemsize):
-        raise CheckpointError('one of its arrays has another size than '
-                              'its bytes')
+    require(type(shape) is tuple and are_sizes(shape) and len(shape) <= 32
+            and isinstance(dtype, np.dtype) and type(fortran) is bool
+            and type(data) is bytes
+            and len(data) == math.prod(shape) * dtype.itemsize,
+            'one of its arrays has another size than its bytes')
     array.__setstate__((1, shape, dtype, fortran, data))

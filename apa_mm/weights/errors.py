@@ -1,6 +1,6 @@
 """The exception of reading, converting and inspecting, and safe printing."""
 
-__all__ = ['CheckpointError', 'printable']
+__all__ = ['CheckpointError', 'printable', 'require']
 
 
 class CheckpointError(ValueError):
@@ -24,3 +24,9 @@ def printable(text: str) -> str:
     return ''.join(
         character if character.isprintable() else
         character.encode('unicode_escape').decode() for character in text)
+
+
+def require(holds: bool, otherwise: str) -> None:
+    """Raise a CheckpointError that says ``otherwise``, unless it holds."""
+    if not holds:
+        raise CheckpointError(otherwise)

@@ -1,10 +1,6 @@
-"""Hold a state dict against a model, before any of it is applied.
-
-mmengine loads with ``strict=False``: whatever does not fit is left out with a
-warning, and training goes on from random numbers.
-"""
+"""Hold a state dict against a model, before any of it is applied."""
 import copy
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Set
 
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -13,7 +9,7 @@ from torch import Tensor, nn
 from .errors import CheckpointError, printable
 
 __all__ = [
-    'Comparison', 'find_broken', 'find_gaps', 'rehearse_loading',
+    'Comparison', 'find_broken', 'find_gaps', 'is_finite', 'rehearse_loading',
     'state_dict_of', 'unwrap'
 ]
 
@@ -109,24 +105,16 @@ def _block(name: str) -> str:
 def find_broken(model: nn.Module, state_dict: Dict[str, Tensor],
                 names: List[str]) -> List[str]:
     """Return which tensors hold NaN or infinity where the model's do not."""
-    broken = [n for n in names if n in state_dict and not _finite(
+    broken = [n for n in names if n in state_dict and not is_finite(
         state_dict[n])]
     own = model.state_dict() if broken else {}
-    return [name for name in broken if name not in own or _finite(own[name])]
+    return [name for name in broken if name not in own or is_finite(own[name])]
 
 
-def _finite(value: Tensor) -> bool:
+def is_finite(value: Tensor) -> bool:
+    """Return whether a tensor holds neither NaN nor infinity."""
     return (not value.is_floating_point() or value.is_meta
             or bool(torch.isfinite(value).all()))
-
-
-class _Progress(NamedTuple):
-    """Names seen so far; ``used`` are those of the file that found a home."""
-
-    matched: List[str]
-    missing: List[str]
-    reshaped: List[str]
-    used: List[str]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -145,50 +133,40 @@ def rehearse_loading(model: nn.Module,
     copy; the model itself stays as it is. ``num_batches_tracked`` of a
     BatchNorm may be absent, as for mmengine.
 
-    Args:
-        model (nn.Module): The model without wrappers.
-        state_dict (dict[str, Tensor]): What a file holds.
-
-    Returns:
-        Comparison: The four lists.
-
     Example:
         >>> rehearse_loading(nn.Linear(2, 1), dict(weight=torch.ones(1, 3)))
         Comparison(matched=[], missing=['bias'], unexpected=[], \
 reshaped=['weight'])
     """
-    progress = _Progress([], [], [], [])
-    metadata = getattr(state_dict, '_metadata', {})
-    _rehearse(model, dict(state_dict), '', metadata, progress)
-    used = set(progress.used)
-    return Comparison(
-        matched=progress.matched,
-        missing=[
-            name for name in progress.missing
-            if not name.endswith('num_batches_tracked')
-        ],
-        unexpected=[name for name in state_dict if name not in used],
-        reshaped=progress.reshaped)
+    found = Comparison([], [], [], [])
+    unused = set(state_dict)
+    _rehearse(model, dict(state_dict), '',
+              getattr(state_dict, '_metadata', {}), found, unused)
+    return found._replace(
+        missing=[n for n in found.missing
+                 if not n.endswith('num_batches_tracked')],
+        unexpected=[name for name in state_dict if name in unused])
 
 
 def _rehearse(module: nn.Module, state: Dict[str, Tensor], prefix: str,
-              metadata: dict, progress: _Progress) -> None:
+              metadata: dict, found: Comparison, unused: Set[str]) -> None:
     if _loads_its_own_way(module):
         before = set(state)
         module = _try_on_copy(module, state, prefix, metadata)
-        progress.used.extend(before - set(state))
+        unused -= before - set(state)
     for name, tensor in _own_tensors(module).items():
         key = prefix + name
+        unused.discard(key)
         if key not in state:
-            progress.missing.append(key)
-            continue
-        progress.used.append(key)
-        same = state[key].shape == tensor.shape
-        (progress.matched if same else progress.reshaped).append(key)
+            found.missing.append(key)
+        elif state[key].shape == tensor.shape:
+            found.matched.append(key)
+        else:
+            found.reshaped.append(key)
     for name, child in module.named_children():
         start = f'{prefix}{name}.'
         inside = {k: v for k, v in state.items() if k.startswith(start)}
-        _rehearse(child, inside, start, metadata, progress)
+        _rehearse(child, inside, start, metadata, found, unused)
 
 
 def _own_tensors(module: nn.Module) -> Dict[str, Tensor]:

@@ -1,11 +1,8 @@
 """Make mmengine read checkpoints by our reader, on either stack.
 
-``init_cfg=dict(type='Pretrained')``, ``load_from``, ``--resume``, testing,
-``DetInferencer`` and ``init_detector`` all load through mmengine's
-``CheckpointLoader``. What stands behind it differs: torch before 2.6 runs
-whatever a file holds, OneDL's mmengine does so when a safe load was refused,
-and downloads always do. ``import apa_mm`` installs the loaders below for all
-of them, whichever of the two is imported first.
+All loading goes through mmengine's ``CheckpointLoader``. Without the loaders
+here torch before 2.6 runs whatever a file holds, OneDL's mmengine does so when
+a safe load was refused, and downloads always do.
 """
 import functools
 import json
@@ -23,13 +20,7 @@ __all__ = ['install', 'load_from_local']
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Load a file as mmengine's function of this name does, but safely.
 
-    Args:
-        filename (str): Checkpoint of torch or safetensors.
-        map_location (str | torch.device | Callable | dict, optional): See
-            :func:`~apa_mm.weights.reading.read_checkpoint`.
-
-    Returns:
-        dict: The content.
+    ``map_location`` is that of :func:`~apa_mm.weights.read_checkpoint`.
 
     Raises:
         FileNotFoundError: If there is no such file.

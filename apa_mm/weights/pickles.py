@@ -2,9 +2,8 @@
 
 A pickle is a program: it calls what it names. :class:`WeightsUnpickler` takes
 the instructions that ``torch.save`` and mmengine write, and answers names by
-:mod:`~apa_mm.weights.constructors` alone. The real classes and functions are
-never within a file's reach, nor is torch's list of allowed globals needed,
-which is global state and differs between versions of torch.
+:mod:`~apa_mm.weights.constructors` alone, not by torch's list of allowed
+globals, which differs between versions of torch.
 """
 import argparse
 import collections
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 
 from .constructors import (Constructors, Name, Storage, are_sizes, checked_key,
-                           fill_array, fill_history, new_history)
-from .errors import CheckpointError
+                           fill_array, fill_history)
+from .errors import CheckpointError, require
 
 __all__ = ['WeightsUnpickler', 'check_nesting']
 
@@ -42,12 +41,8 @@ class _Instructions(dict):
 class WeightsUnpickler(pickle._Unpickler):
     """Build what a pickle holds, of known constructors alone.
 
-    Args:
-        stream (IO[bytes]): Where the pickle starts.
-        num_bytes (int): Size of the whole file; no storage or tensor may
-            claim more.
-        load_storage (Callable): Gets key, dtype, bytes claimed and the place
-            where it was ('cpu', 'cuda:0'), and returns a :class:`Storage`.
+    ``num_bytes`` is the size of the whole file. ``load_storage`` gets key,
+    dtype, bytes claimed and the place where it was ('cpu', 'cuda:0').
     """
 
     dispatch = _Instructions({
@@ -99,13 +94,12 @@ class WeightsUnpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> Storage:
         """Return the storage of ('storage', type, key, place, items)."""
-        if not (isinstance(pid, tuple) and len(pid) in (5, 6)
+        require(isinstance(pid, tuple) and len(pid) in (5, 6)
                 and pid[0] == 'storage' and isinstance(pid[1], Name)
                 and isinstance(pid[1].dtype, torch.dtype)
                 and isinstance(pid[2], str) and isinstance(pid[3], str)
-                and are_sizes(pid[4:5]) and pid[5:] in ((), (None, ))):
-            raise CheckpointError('it refers to data in a way that torch.save '
-                                  'does not')
+                and are_sizes(pid[4:5]) and pid[5:] in ((), (None, )),
+                'it refers to data in a way that torch.save does not')
         dtype, key, place, items = pid[1].dtype, *pid[2:5]
         if key not in self._storages:
             size = items * dtype.itemsize
@@ -117,9 +111,10 @@ class WeightsUnpickler(pickle._Unpickler):
     def _reduce(self) -> None:
         args = self.stack.pop()
         function = self.stack[-1]
-        if id(function) not in self._callable or isinstance(function, Name):
-            raise CheckpointError('its pickle calls what is no constructor of '
-                                  'weights or plain values; do not use it')
+        require(id(function) in self._callable
+                and not isinstance(function, Name),
+                'its pickle calls what is no constructor of weights or plain '
+                'values; do not use it')
         self.stack[-1] = function(*args)
 
     def _new(self) -> None:
@@ -129,7 +124,8 @@ class WeightsUnpickler(pickle._Unpickler):
             if kind.name == 'Namespace':
                 return self.append(argparse.Namespace())
             if kind.name == 'HistoryBuffer':
-                return self.append(new_history())
+                from mmengine.logging import HistoryBuffer
+                return self.append(HistoryBuffer())
         elif id(kind) in self._callable and isinstance(kind, type):
             return self.append(kind.__new__(kind, *args))  # the user's own
         raise CheckpointError('its pickle makes an object of a class that it '
@@ -145,56 +141,42 @@ class WeightsUnpickler(pickle._Unpickler):
             if state[1] in ('<', '|', '=') and not any(state[2:5]):
                 return None
         elif id(type(target)) in self._callable:  # the user's own
-            return self._build_users_own(target, state)
+            if hasattr(target, '__setstate__'):
+                return target.__setstate__(state)
+            return vars(target).update(state)
         elif isinstance(state, dict) and all(type(k) is str for k in state):
             self._build_from.spend(len(state))
-            if type(target) is collections.OrderedDict and (
-                    set(state) <= {'_metadata'}):
-                return vars(target).update(state)
-            if type(target) is argparse.Namespace:
+            if type(target) is argparse.Namespace or (
+                    type(target) is collections.OrderedDict
+                    and set(state) <= {'_metadata'}):
                 return vars(target).update(state)
             if type(target).__name__ == 'HistoryBuffer':
                 return fill_history(target, state)
         raise CheckpointError('its pickle gives an object a state that it '
                               'cannot have; it is damaged or hostile')
 
-    @staticmethod
-    def _build_users_own(target: Any, state: Any) -> None:
-        if hasattr(target, '__setstate__'):
-            target.__setstate__(state)
-        else:
-            vars(target).update(state)
-
     def _set_items(self, pairs: List[Any]) -> None:
         target = self.stack[-1]
-        if type(target) not in (dict, collections.OrderedDict,
-                                collections.Counter):
-            raise CheckpointError('its pickle stores items in what is no '
-                                  'dict; do not use it')
+        require(type(target) in (dict, collections.OrderedDict,
+                                 collections.Counter),
+                'its pickle stores items in what is no dict; do not use it')
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             target[checked_key(key)] = value
 
     def _append_items(self, items: List[Any]) -> None:
-        if type(self.stack[-1]) is not list:
-            raise CheckpointError('its pickle appends to what is no list; do '
-                                  'not use it')
+        require(type(self.stack[-1]) is list,
+                'its pickle appends to what is no list; do not use it')
         self.stack[-1].extend(items)
-
-    def _set_item(self) -> None:
-        pair = self.stack[-2:]
-        del self.stack[-2:]
-        self._set_items(pair)
-
-    def _append_item(self) -> None:
-        self._append_items([self.stack.pop()])
 
     dispatch[pickle.REDUCE[0]] = _reduce
     dispatch[pickle.NEWOBJ[0]] = _new
     dispatch[pickle.BUILD[0]] = _build
-    dispatch[pickle.SETITEM[0]] = _set_item
+    dispatch[pickle.SETITEM[0]] = lambda self: self._set_items(
+        [self.stack.pop(-2), self.stack.pop()])
     dispatch[pickle.SETITEMS[0]] = lambda self: self._set_items(
         self.pop_mark())
-    dispatch[pickle.APPEND[0]] = _append_item
+    dispatch[pickle.APPEND[0]] = lambda self: self._append_items(
+        [self.stack.pop()])
     dispatch[pickle.APPENDS[0]] = lambda self: self._append_items(
         self.pop_mark())
 
@@ -232,16 +214,14 @@ def check_nesting(content: Any) -> None:
             known = [sizes.get(id(child), (1, 0)) for child in inside]
             values = 1 + sum(count for count, _ in known)
             depth = 1 + max((level for _, level in known), default=0)
-            if values > MAX_VALUES or depth > MAX_DEPTH:
-                raise CheckpointError(
+            require(values <= MAX_VALUES and depth <= MAX_DEPTH,
                     'its values are nested without an end in reach; it is '
                     'damaged or made to keep the reader busy')
             sizes[id(node)] = values, depth
             open_ids.discard(id(node))
         elif inside:
-            if id(node) in open_ids:
-                raise CheckpointError('it holds itself; it is damaged or made '
-                                      'to keep the reader busy')
+            require(id(node) not in open_ids, 'it holds itself; it is damaged '
+                    'or made to keep the reader busy')
             open_ids.add(id(node))
             stack.append((node, True))
             stack += [(child, False) for child in inside

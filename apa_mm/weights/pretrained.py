@@ -19,9 +19,6 @@ def check_pretrained(module: BaseModule) -> None:
 
     Does nothing without a ``Pretrained`` entry in ``module.init_cfg``.
 
-    Args:
-        module (BaseModule): Backbone about to initialise its weights.
-
     Raises:
         FileNotFoundError: If the file is not there.
         ValueError: If the file holds no state dict, lacks a tensor of the

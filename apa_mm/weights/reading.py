@@ -1,9 +1,6 @@
 """Read checkpoint files from anywhere without running what is in them.
 
-All ways into the package end here: conversion and inspection call
-:func:`read_checkpoint`, and mmengine's own loading does
-(:mod:`~apa_mm.weights.mmengine_loader`). The form of a file is told by its
-first bytes, never by its name.
+The form of a file is told by its first bytes, never by its name.
 """
 import hashlib
 import json
@@ -13,10 +10,10 @@ from typing import IO, Any, Dict, List, NamedTuple
 from torch import Tensor
 
 from .archives import Place, load_archive, load_legacy
-from .errors import CheckpointError
+from .errors import CheckpointError, require
 from .pickles import check_nesting
 
-__all__ = ['MAX_FILE_BYTES', 'RawCheckpoint', 'read_checkpoint', 'sha256_of']
+__all__ = ['RawCheckpoint', 'read_checkpoint', 'read_stream']
 
 #: Far above any network that these tools know (the largest takes 0.9 GB with
 #: its optimizer); a larger file is a mistake or an attack on memory.
@@ -55,16 +52,11 @@ class RawCheckpoint(NamedTuple):
     @property
     def sha256(self) -> str:
         """str: Digest of the file."""
-        return sha256_of(self.path)
-
-
-def sha256_of(path: str) -> str:
-    """Return the SHA-256 of a file in hex digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as stream:
-        while chunk := stream.read(2**24):
-            digest.update(chunk)
-    return digest.hexdigest()
+        digest = hashlib.sha256()
+        with open(self.path, 'rb') as stream:
+            while chunk := stream.read(2**24):
+                digest.update(chunk)
+        return digest.hexdigest()
 
 
 def read_checkpoint(path: str, map_location: Any = 'cpu') -> RawCheckpoint:
@@ -84,9 +76,8 @@ def read_checkpoint(path: str, map_location: Any = 'cpu') -> RawCheckpoint:
             it holds, or needs code of its own to load.
     """
     path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise CheckpointError(f'{path} is not there or no file; name a '
-                              'checkpoint on this machine')
+    require(os.path.isfile(path), f'{path} is not there or no file; name a '
+            'checkpoint on this machine')
     try:
         with open(path, 'rb') as stream:
             content, metadata = read_stream(stream, map_location)
@@ -104,8 +95,7 @@ def read_checkpoint(path: str, map_location: Any = 'cpu') -> RawCheckpoint:
 def read_stream(stream: IO[bytes], map_location: Any = 'cpu') -> tuple:
     """Read what :func:`read_checkpoint` reads, from an open file."""
     num_bytes = _length_of(stream)
-    if num_bytes > MAX_FILE_BYTES:
-        raise CheckpointError(
+    require(num_bytes <= MAX_FILE_BYTES,
             f'it has {num_bytes / 2**30:.0f} GiB, more than the '
             f'{MAX_FILE_BYTES / 2**30:.0f} GiB that a checkpoint may have; '
             'name another file')
@@ -114,8 +104,7 @@ def read_stream(stream: IO[bytes], map_location: Any = 'cpu') -> tuple:
     metadata: Dict[str, str] = {}
     place = _placing(map_location)
     for mark, words in _OTHERS:
-        if start.lstrip().lower().startswith(mark):
-            raise CheckpointError(f'it is {words}')
+        require(not start.lstrip().lower().startswith(mark), f'it is {words}')
     if start[:4] == b'PK\x03\x04':
         content = load_archive(stream, num_bytes, place)
     elif start[:2] == b'\x80\x02':
@@ -126,10 +115,11 @@ def read_stream(stream: IO[bytes], map_location: Any = 'cpu') -> tuple:
         raise CheckpointError(
             f'it starts with {start[:8]!r}, which no checkpoint does; '
             'expected a file of torch.save or safetensors')
-    if not isinstance(content, dict) or not content:
-        what = 'nothing' if content == {} else f'a {type(content).__name__}'
-        raise CheckpointError(f'it holds {what} instead of a dict of weights; '
-                              'name a file that holds a state dict')
+    known = isinstance(content, dict)
+    what = 'nothing' if known else f'a {type(content).__name__}'
+    require(known and len(content) > 0,
+            f'it holds {what} instead of a dict of weights; name a file that '
+            'holds a state dict')
     check_nesting(content)
     return content, metadata
 
@@ -162,8 +152,7 @@ def _load_safetensors(stream: IO[bytes], num_bytes: int,
                       place: Place) -> tuple:
     """Return the tensors and the metadata of a safetensors file."""
     size = int.from_bytes(stream.read(8), 'little')
-    if size > num_bytes - 8 or size > MAX_HEADER_BYTES:
-        raise CheckpointError(
+    require(size <= min(num_bytes - 8, MAX_HEADER_BYTES),
             f'its header claims {size:.3g} bytes, but the file has '
             f'{num_bytes} and a header at most {MAX_HEADER_BYTES}; it is '
             'truncated, damaged or made to fill the memory')
@@ -191,22 +180,18 @@ def _check_header(header: bytes) -> Dict[str, str]:
 
     def check(pairs: List[tuple]) -> dict:
         names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            raise CheckpointError('its header names a tensor twice; it is '
-                                  'damaged, save it anew')
-        if len(names) > MAX_TENSORS:
-            raise CheckpointError(f'its header names {len(names)} tensors, '
-                                  f'more than the {MAX_TENSORS} taken here')
+        require(len(set(names)) == len(names), 'its header names a tensor '
+                'twice; it is damaged, save it anew')
+        require(len(names) <= MAX_TENSORS,
+                f'its header names {len(names)} tensors, more than the '
+                f'{MAX_TENSORS} taken here')
         return dict(pairs)
 
     try:
         fields = json.loads(header, object_pairs_hook=check)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        fields = None
-    metadata = fields.get('__metadata__') if isinstance(fields, dict) else None
-    if fields is None or not isinstance(metadata or {}, dict):
+        return dict(fields.get('__metadata__') or {})
+    except CheckpointError:
+        raise
+    except (ValueError, RecursionError, AttributeError, TypeError):
         raise CheckpointError('it is damaged: its safetensors header is no '
-                              'JSON')
-    return dict(metadata or {})
+                              'JSON') from None

@@ -93,7 +93,10 @@ def test_the_loss_curve_is_that_of_one_process(runs):
     one = torch.tensor(runs[1][0]['losses'])
     ranks = torch.tensor([rank['losses'] for rank in runs[2]])
     assert one.shape == (ITERATIONS, )
-    torch.testing.assert_close(ranks.mean(0), one, rtol=0.1, atol=0)
+    # One iteration draws few RoIs and GOL's negatives anew; their mean is
+    # steadier. A loss or gradient counted once per rank would be far off both.
+    torch.testing.assert_close(ranks.mean(0), one, rtol=0.25, atol=0)
+    torch.testing.assert_close(ranks.mean(), one.mean(), rtol=0.05, atol=0)
     # The two see different images.
     assert not torch.equal(ranks[0], ranks[1])
 

@@ -193,15 +193,6 @@ def test_a_checkpoint_that_is_not_there(tmp_path):
     check_checkpoint(checkpoint_job(path, load_from=None))
 
 
-def test_the_latest_checkpoint_is_looked_at_too(tmp_path):
-    job = Config(
-        dict(work_dir=str(tmp_path), resume=True, load_from=None))
-    check_checkpoint(job)
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'gone.pth'))
-    with pytest.raises(InputError, match='gone.pth does not exist'):
-        check_checkpoint(job)
-
-
 def test_readable_checkpoints_pass(tmp_path):
     path = tmp_path / 'a.pth'
     torch.save(dict(state_dict={}, hub=HistoryBuffer([1.0], [1])), path)

@@ -247,6 +247,17 @@ def test_a_tensor_stays_inside_its_storage(tmp_path):
         read_checkpoint(path)
 
 
+def test_an_entry_may_not_claim_more_than_it_holds(tmp_path):
+    data = bytearray(torch_bytes(dict(a=torch.ones(4), b=torch.ones(99))))
+    # The size of data/0 in the archive's list of entries.
+    start = data.rindex(b'PK\x01\x02', 0, data.rindex(b'/data/0'))
+    size = slice(start + 24, start + 28)
+    assert data[size] == struct.pack('<I', 16)
+    data[size] = struct.pack('<I', 24)
+    with pytest.raises(CheckpointError, match='damaged: .* entry .*/data/0'):
+        read_checkpoint(write(tmp_path, bytes(data)))
+
+
 def test_a_flipped_byte_is_noticed(tmp_path):
     with pytest.raises(CheckpointError, match='checksum of its entry .*/data/'
                        '0 is wrong'):
@@ -325,6 +336,7 @@ def test_truncated_files(tmp_path, legacy, share):
     (torch_bytes({}), 'holds nothing instead of a dict'),
     (torch_bytes([1, 2]), 'holds a list instead of a dict'),
     (torch_bytes(torch.ones(2)), 'holds a Tensor instead of a dict'),
+    (torch_bytes(np.arange(3)), 'holds a ndarray instead of a dict'),
 ])
 def test_other_content(tmp_path, data, match):
     with pytest.raises(CheckpointError, match=match):

@@ -3,8 +3,7 @@ from typing import Any, Optional
 
 from mmpretrain.models.heads import LinearClsHead
 
-from apa_mm.layers.cosine_classifier import CosineClassifier
-from apa_mm.layers.predictor import CosineLinear
+from apa_mm.layers.predictor import CosineClassifier, CosineLinear
 from apa_mm.registry import MODELS
 
 from .logit_offset import LogitOffset
@@ -56,7 +55,7 @@ class CosineClsHead(LongTailLinearClsHead):
         num_classes, in_channels, logit_offset, **kwargs: As in
             :class:`LongTailLinearClsHead`.
         scale, learnable_scale, eps: As in
-            :class:`apa_mm.layers.cosine_classifier.CosineClassifier`.
+            :class:`apa_mm.layers.predictor.CosineClassifier`.
         init_cfg (dict, optional): Initialisation of ``layer``
             'CosineClassifier'; None keeps the layer's own.
 

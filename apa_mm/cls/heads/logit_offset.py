@@ -5,7 +5,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from apa_mm.functional import long_tail
-from apa_mm.losses.logit_adjusted_loss import LogitAdjustedLoss
+from apa_mm.losses import LogitAdjustedLoss
 from apa_mm.utils.checks import check_choice
 from apa_mm.layers.class_counts import ClassCounts
 

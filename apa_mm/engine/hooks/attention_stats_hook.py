@@ -14,8 +14,6 @@ from apa_mm.weights.load_check import unwrap
 
 __all__ = ['AttentionStatsHook']
 
-#: What the names of the scalars begin with.
-PREFIX = 'attention/'
 MEASURES = ('entropy', 'variance', 'mean')
 
 
@@ -23,31 +21,23 @@ MEASURES = ('entropy', 'variance', 'mean')
 class AttentionStatsHook(Hook):
     """Measure every gate while the model is validated or tested.
 
-    Forward hooks listen to the gates during every ``interval``-th batch;
-    they change no output and are removed after the batch, also if it fails.
-    After the loop ``attention/<gate>/entropy`` (Eq. 4, base 2),
-    ``.../variance`` (over the channels of the signal averaged over images)
-    and ``.../mean`` go to the visualizer's backends, and their means over
-    gates to the log. Ranks add up what they saw. Class groups are for
-    ``tools/analyze.py attention``.
-
-    Args:
-        interval (int): Listen to every n-th batch, from the first.
+    Forward hooks listen to the gates during every ``interval``-th batch, from
+    the first, and are removed after it. After the loop
+    ``attention/<gate>/entropy`` (Eq. 4, base 2), ``.../variance`` (over the
+    channels of the signal averaged over images) and ``.../mean``, over all
+    ranks, go to the visualizer's backends, and their means over gates to the
+    log. Class groups are for ``tools/analyze.py attention``.
 
     Raises:
         ValueError: If ``interval`` is below 1.
-
-    Example:
-        >>> AttentionStatsHook().interval
-        10
     """
 
     priority = 'LOW'
 
     def __init__(self, interval: int = 10) -> None:
         if interval < 1:
-            raise ValueError(f'interval must be 1 batch or more, but got '
-                             f'{interval}')
+            raise ValueError(
+                f'interval must be 1 batch or more, but got {interval}')
         self.interval = interval
         self._gates: Dict[str, nn.Module] = {}
         self._sums = GateSums()
@@ -79,8 +69,7 @@ class AttentionStatsHook(Hook):
         handle = model.register_forward_hook(self._on_end, always_call=True)
         self._stack.callback(handle.remove)
 
-    def _on_end(self, module: nn.Module, inputs: tuple,
-                output: Any) -> None:
+    def _on_end(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         if output is None:
             self._stop()
 
@@ -115,7 +104,7 @@ class AttentionStatsHook(Hook):
             return
         runner.visualizer.add_scalars(
             {
-                f'{PREFIX}{name}/{measure}': getattr(stats, measure)
+                f'attention/{name}/{measure}': getattr(stats, measure)
                 for name, stats in found.items() for measure in MEASURES
             },
             step=runner.iter)

@@ -18,9 +18,7 @@ __all__ = ['CheckpointCheckHook']
 class CheckpointCheckHook(Hook):
     """Compare a checkpoint with the model before its weights are applied.
 
-    mmengine loads with ``strict=False``: whatever does not fit is left out
-    with a warning, and a model that took nothing at all is trained or
-    evaluated all the same. With this hook
+    With this hook, where mmengine leaves out what does not fit and goes on,
 
     - testing, validating and resuming need every tensor of the model, in its
       shape;
@@ -28,13 +26,11 @@ class CheckpointCheckHook(Hook):
       but nothing of the backbone, and no kappa, lambda or block of a part
       that it has; one line with the counts is logged;
     - NaN and infinity in the weights are refused;
-    - a classifier that is taken over must have its classes in the order of
-      the data sets, as far as the file says
-      (:mod:`apa_mm.preflight.class_order`).
+    - a classifier that is taken over must have the classes of the data sets
+      in their order (:mod:`apa_mm.preflight.class_order`).
 
-    Tensors that only the file has are counted in the log line and never an
-    error. ``tools/train.py`` and ``tools/test.py`` add the hook by
-    themselves unless ``--skip-checks`` is given.
+    Tensors that only the file has are no error. ``tools/train.py`` and
+    ``tools/test.py`` add the hook unless ``--skip-checks`` is given.
     """
 
     # Before the EMA hook exchanges weights, so that names are the file's.
@@ -42,10 +38,6 @@ class CheckpointCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the file that was read but not applied yet.
-
-        Args:
-            runner (Runner): The runner that loads.
-            checkpoint (dict): Content of the file.
 
         Raises:
             InputError: If the file has no state dict, does not fit, or has
@@ -70,14 +62,20 @@ class CheckpointCheckHook(Hook):
             _check_class_order(runner, checkpoint, found)
             runner.logger.info(f'load_from: {found}')
             return
-        if training:
-            _check_resumable(checkpoint)
+        absent = [k for k in ('meta', 'message_hub') if k not in checkpoint]
+        if training and absent:
+            raise InputError(
+                f'the checkpoint lacks {absent} and cannot be resumed from, '
+                'only its weights are there; start from them with load_from '
+                'instead')
         if found.missing or found.reshaped:
             what = 'resume' if training else 'evaluate'
-            raise InputError(
-                f'the checkpoint is not of this model: {found}; {what} with '
-                'the config that it was trained with, or name another file' +
-                _hint(found))
+            loss = (' (the classifier of another loss differs by a row: '
+                    'softmax has one more than apa_mm.GOLLoss, the background)'
+                    ) if any('.fc_cls' in k for k in found.reshaped) else ''
+            raise InputError(f'the checkpoint is not of this model: {found}; '
+                             f'{what} with the config that it was trained '
+                             f'with, or name another file{loss}')
         _check_class_order(runner, checkpoint, found)
         runner.logger.info(f'checkpoint: {found}')
 
@@ -93,21 +91,13 @@ def _check_structure(found: Comparison) -> None:
             f'architecture, or convert it with {CONVERT}')
 
 
-def _hint(found: Comparison) -> str:
-    if not any('.fc_cls' in name for name in found.reshaped):
-        return ''
-    return (' (the classifier of another loss differs by a row: softmax has '
-            'one more than apa_mm.GOLLoss, the background)')
-
-
 def _check_class_order(runner: Runner, checkpoint: dict,
                        found: Comparison) -> None:
     """Compare the classes of the file with those of the built loops."""
     tensors = state_dict_of(checkpoint)
     # Class counts match without the file: it need not hold them.
-    if not any(
-            name in tensors and name.split('.')[0].endswith('head')
-            for name in found.matched):
+    if not any(name in tensors and name.split('.')[0].endswith('head')
+               for name in found.matched):
         return
     # The public properties would build the loops that do not run.
     for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
@@ -116,11 +106,3 @@ def _check_class_order(runner: Runner, checkpoint: dict,
         problem = class_order_problem(checkpoint.get('meta') or {}, metainfo)
         if problem is not None and dataset is not None:
             raise InputError(problem)
-
-
-def _check_resumable(checkpoint: dict) -> None:
-    absent = [k for k in ('meta', 'message_hub') if k not in checkpoint]
-    if absent:
-        raise InputError(
-            f'the checkpoint lacks {absent} and cannot be resumed from, only '
-            'its weights are there; start from them with load_from instead')

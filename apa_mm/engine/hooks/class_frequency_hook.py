@@ -6,17 +6,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from apa_mm.data.class_frequency import (ClassFrequency, class_frequency,
-                                         class_frequency_from_file,
-                                         plain_datasets)
+from apa_mm.data.class_frequency import (
+    ClassFrequency, class_frequency, class_frequency_from_file, plain_datasets)
 from apa_mm.preflight.job import InputError
 from apa_mm.registry import DATASETS, HOOKS
 from apa_mm.weights.load_check import unwrap
 
 __all__ = ['ClassFrequencyHook']
-
-# How many class names a message lists.
-NAMES_SHOWN = 5
 
 
 @HOOKS.register_module()
@@ -24,36 +20,26 @@ class ClassFrequencyHook(Hook):
     """Count the training images of every class before training.
 
     Every module of the model that has ``set_class_frequency(counts,
-    num_images)``, such as :class:`apa_mm.losses.GOLLoss`, gets them; see
+    num_images)``, such as :class:`apa_mm.losses.GOLLoss`, gets them, after a
+    checkpoint was loaded or resumed; see
     :func:`apa_mm.data.class_frequency.class_frequency` for what is counted.
-    Annotations are read once per process, from the index that the dataset
-    has made anyway. This happens after a checkpoint was loaded or resumed, so
-    that the frequencies are those of the set that is trained on. Ranks read
-    the same files and need not talk.
+    Annotations are read from the index that the dataset has made anyway.
 
     A head that corrects its predictions for the counts, such as
-    :class:`apa_mm.CosineClsHead` with ``logit_offset``, finds them in the
-    checkpoint it is tested with. If they are not there, as in a converted
-    file, it gets them before testing, from the first of ``ann_file``, the
-    ``train_class_counts`` that the tested dataset knows, and the training
-    dataset of the config.
+    :class:`apa_mm.CosineClsHead` with ``logit_offset``, and does not find
+    them in the checkpoint it is tested with, gets the first of ``ann_file``,
+    the ``train_class_counts`` of the tested dataset, and the training dataset
+    of the config.
 
     Args:
         ann_file (str, optional): Count a COCO- or LVIS-style file instead of
-            the training dataset, for datasets that cannot tell, or to
-            train on a part of a set with the frequencies of the whole.
+            the training dataset.
         allow_empty (bool): Accept classes without any training image.
-
-    Example:
-        >>> hook = ClassFrequencyHook(allow_empty=True)
-        >>> hook.allow_empty
-        True
     """
 
     gives_class_counts = True
 
-    def __init__(self,
-                 ann_file: Optional[str] = None,
+    def __init__(self, ann_file: Optional[str] = None,
                  allow_empty: bool = False) -> None:
         self.ann_file = ann_file
         self.allow_empty = allow_empty
@@ -63,8 +49,7 @@ class ClassFrequencyHook(Hook):
 
         Raises:
             TypeError: If the dataset cannot tell the classes of its images.
-            ValueError: If a class has no image, or the numbers of classes of
-                dataset and model differ.
+            ValueError: If a class has no image, or the model other classes.
         """
         users = _users(runner.model)
         if not users:
@@ -82,17 +67,16 @@ class ClassFrequencyHook(Hook):
             + ', '.join(name or 'the model' for name, _ in users))
 
     def before_val(self, runner: Runner) -> None:
-        """Make sure that predictions can be corrected, as before testing."""
+        """Make sure that predictions can be corrected."""
         self._before_predictions(runner, runner.val_dataloader.dataset)
 
     def before_test(self, runner: Runner) -> None:
         """Make sure that predictions can be corrected.
 
         Raises:
-            InputError: If the counts are neither in the checkpoint nor to be
-                found elsewhere.
-            ValueError: If the checkpoint has the counts of the tested
-                dataset in another order of classes.
+            InputError: If the counts are nowhere to be found.
+            ValueError: If the checkpoint has those of the tested dataset in
+                another order of classes.
         """
         self._before_predictions(runner, runner.test_dataloader.dataset)
 
@@ -135,14 +119,12 @@ class ClassFrequencyHook(Hook):
             first = None if dataset is None else next(plain_datasets(dataset))
             metainfo = getattr(first, 'metainfo', None) or {}
             found = class_frequency_from_file(
-                self.ann_file,
-                metainfo.get('classes'),
+                self.ann_file, metainfo.get('classes'),
                 backend_args=getattr(first, 'backend_args', None))
         empty = np.flatnonzero(found.counts == 0)
         if len(empty) and not self.allow_empty:
-            names = ', '.join(
-                str(found.classes[i]) for i in empty[:NAMES_SHOWN])
-            more = ', ...' if len(empty) > NAMES_SHOWN else ''
+            names = ', '.join(map(str, (found.classes[i] for i in empty[:5])))
+            more = ', ...' if len(empty) > 5 else ''
             raise ValueError(
                 f'{len(empty)} of {len(found.counts)} classes have no '
                 f'training image in {found.source}: {names}{more}; remove '

@@ -16,19 +16,15 @@ class DeferredReweightingHook(Hook):
 
     Calls ``set_reweighting(active)`` of every module of the model that has
     it, such as :class:`apa_mm.losses.DeferredReweightedLoss`, at the start of
-    every epoch, so that a resumed run is in the right state too. The log
-    gets a line at the switch and the scalar ``train/reweighting`` (0 or 1).
+    every epoch, also of a resumed run. The log gets a line at the switch and
+    the scalar ``train/reweighting`` (0 or 1).
 
     Args:
         start_epoch (int): Epochs to train without weights. LDAM-DRW uses 160
-            of 200; 0 weights from the start, as the AGLU authors' code does.
+            of 200, the AGLU authors' code 0.
 
     Raises:
         ValueError: If ``start_epoch`` is negative.
-
-    Example:
-        >>> DeferredReweightingHook(start_epoch=160).start_epoch
-        160
     """
 
     def __init__(self, start_epoch: int) -> None:
@@ -42,8 +38,7 @@ class DeferredReweightingHook(Hook):
         """Check that there is something to switch and an epoch to do it at.
 
         Raises:
-            ValueError: If no module of the model can be switched, the loop
-                does not count epochs, or it ends before the switch.
+            ValueError: If not, or the loop ends before.
         """
         self._active = None
         if not _switches(runner.model):

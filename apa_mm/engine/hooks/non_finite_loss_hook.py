@@ -17,11 +17,8 @@ class NonFiniteLossHook(Hook):
 
     A single one happens, in mixed precision by design.
 
-    Args:
-        patience (int): Iterations in a row.
-
     Raises:
-        ValueError: If ``patience`` is less than 1.
+        ValueError: If ``patience``, the number of iterations, is below 1.
     """
 
     # Before a checkpoint is written.
@@ -33,9 +30,7 @@ class NonFiniteLossHook(Hook):
         self.patience = patience
         self._in_a_row = 0
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
+    def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
         """Look at the losses, by name in ``outputs``, of an iteration.

@@ -12,7 +12,6 @@ from apa_mm.weights.load_check import unwrap
 
 __all__ = ['TRACE_PREFIX', 'ParameterTraceHook']
 
-#: What the names of the scalars begin with.
 TRACE_PREFIX = 'apa/'
 
 
@@ -24,40 +23,25 @@ class ParameterTraceHook(Hook):
     one, each site's ``apa/<site>/kappa`` and ``apa/<site>/lambd`` go to the
     backends of mmengine's visualizer: ``vis_data/scalars.json``, TensorBoard
     or wandb, whichever the config names. Of values per channel that is the
-    mean.
-    Lambda is shown as used, that is not below its floor.
+    mean; lambda is shown as used, not below its floor.
     ``tools/analyze.py parameters --traces WORK_DIR`` draws the history.
-
-    All values come from the device in one copy. At the default interval the
-    cost was measured below 1 % of an iteration.
-
-    Args:
-        interval (int): Iterations between two entries.
 
     Raises:
         ValueError: If ``interval`` is below 1.
-
-    Example:
-        >>> ParameterTraceHook(interval=100).interval
-        100
     """
 
     priority = 'LOW'
 
     def __init__(self, interval: int = 500) -> None:
         if interval < 1:
-            raise ValueError(f'interval must be 1 iteration or more, but got '
-                             f'{interval}')
+            raise ValueError(
+                f'interval must be 1 iteration or more, but got {interval}')
         self.interval = interval
         self._sites: Dict[str, nn.Module] = {}
         self._last = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Look for units and gates, and note where they start.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Look for units and gates, and note where they start."""
         self._sites = units_and_gates(unwrap(runner.model))
         if not self._sites:
             runner.logger.info('ParameterTraceHook: the model has no APA and '
@@ -65,37 +49,24 @@ class ParameterTraceHook(Hook):
             return
         self._enter(runner, runner.iter)
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
+    def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Optional[Any] = None,
                          outputs: Optional[dict] = None) -> None:
-        """Make an entry if it is time to.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Not used; iterations count over epochs.
-            data_batch (Any, optional): Not used.
-            outputs (dict, optional): Not used.
-        """
-        step = runner.iter + 1
-        if self._sites and step % self.interval == 0:
-            self._enter(runner, step)
+        """Make an entry if it is time to; iterations count over epochs."""
+        if self._sites and self.every_n_train_iters(runner, self.interval):
+            self._enter(runner, runner.iter + 1)
 
     def after_train(self, runner: Runner) -> None:
-        """Make the last entry.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Make the last entry."""
         if self._sites and runner.iter != self._last:
             self._enter(runner, runner.iter)
 
     @master_only
     def _enter(self, runner: Runner, step: int) -> None:
-        scalars: Dict[str, float] = {}
-        for name, (kappa, lambd) in mean_values(self._sites).items():
-            scalars[f'{TRACE_PREFIX}{name}/kappa'] = kappa
-            scalars[f'{TRACE_PREFIX}{name}/lambd'] = lambd
+        scalars = {
+            f'{TRACE_PREFIX}{site}/{name}': value
+            for site, pair in mean_values(self._sites).items()
+            for name, value in zip(('kappa', 'lambd'), pair, strict=True)
+        }
         runner.visualizer.add_scalars(scalars, step=step)
         self._last = step

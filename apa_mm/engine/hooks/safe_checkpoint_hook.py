@@ -22,8 +22,7 @@ from apa_mm.weights.load_check import unwrap
 
 __all__ = ['SafeCheckpointHook']
 
-_BACKEND = 'apa_mm.whole_files'
-_STATES = 'random_states'
+_BACKEND, _STATES = 'apa_mm.whole_files', 'random_states'
 
 
 class _WholeFiles(LocalBackend):
@@ -62,8 +61,7 @@ register_backend(_BACKEND, _WholeFiles, force=True)
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's checkpoint hook that cannot lose a run.
 
-    ``default_hooks=dict(checkpoint=dict(type='apa_mm.SafeCheckpointHook',
-    ...))``; the launchers of this package put it there.
+    The launchers of this package put it in place of mmengine's.
 
     - A checkpoint, and ``last_checkpoint``, is written under a temporary
       name, synced and moved; the oldest goes only after that.
@@ -73,9 +71,8 @@ class SafeCheckpointHook(CheckpointHook):
       :func:`apa_mm.engine.resume.find_checkpoint`.
     - The states of all random generators travel in the checkpoint. A resumed
       run does what an uninterrupted one does, bit for bit, if the config has
-      a seed, the same number of processes, and no workers that outlive an
-      epoch (``persistent_workers``). Validation does not move the
-      generators.
+      a seed, the number of processes is the same, and no workers outlive an
+      epoch (``persistent_workers``). Validation moves no generator.
 
     Args:
         **kwargs: Of :class:`mmengine.hooks.CheckpointHook`.
@@ -92,20 +89,12 @@ class SafeCheckpointHook(CheckpointHook):
         self._before_val: Optional[dict] = None
 
     def before_run(self, runner: Runner) -> None:
-        """Choose what to resume from, before mmengine does.
-
-        Raises:
-            InputError: If all checkpoints of the work directory are damaged.
-        """
+        """Choose what to resume from, before mmengine does."""
         if runner._resume and runner._load_from is None:
             runner._load_from = find_checkpoint(runner.work_dir)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the states of the generators until the loop starts.
-
-        Raises:
-            InputError: If the run is resumed and its optimizer is another.
-        """
+        """Keep the generators' states; refuse another optimizer's state."""
         if runner._resume:
             self._states = checkpoint.get(_STATES)
             _check_optimizer(runner, checkpoint)
@@ -145,9 +134,8 @@ class SafeCheckpointHook(CheckpointHook):
                                    meta: dict) -> None:
         # On every rank, while saving is up to the first one.
         states = all_gather_object(
-            dict(
-                random=self._before_val or random_state(),
-                broken=_not_finite(unwrap(runner.model))))
+            dict(random=self._before_val or random_state(),
+                 broken=_not_finite(unwrap(runner.model))))
         broken = [name for state in states for name in state['broken']]
         if broken:
             runner.logger.warning(
@@ -159,16 +147,11 @@ class SafeCheckpointHook(CheckpointHook):
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         self._states = [state['random'] for state in states]
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args)
+        runner.save_checkpoint(self.out_dir, name, self.file_client_args,
+                               save_optimizer=self.save_optimizer,
+                               save_param_scheduler=self.save_param_scheduler,
+                               meta=meta, by_epoch=self.by_epoch,
+                               backend_args=self.backend_args, **self.args)
         self._states = None
         if is_main_process():
             with replacing(Path(runner.work_dir, 'last_checkpoint')) as mark:
@@ -189,8 +172,8 @@ class SafeCheckpointHook(CheckpointHook):
         runner.message_hub.update_info('keep_ckpt_ids',
                                        list(self.keep_ckpt_ids))
         return [
-            self.file_backend.join_path(self.out_dir,
-                                        self.filename_tmpl.format(old))
+            self.file_backend.join_path(
+                self.out_dir, self.filename_tmpl.format(old))
             for old in beyond
         ]
 
@@ -213,10 +196,7 @@ def _not_finite(model: nn.Module) -> List[str]:
     state = dict(model.named_parameters())
     state.update((name, buffer) for name, buffer in model.named_buffers()
                  if '.running_' in name)
-    return [
-        name for name, value in state.items()
-        if not torch.isfinite(value).all()
-    ]
+    return [n for n, value in state.items() if not torch.isfinite(value).all()]
 
 
 def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
@@ -229,10 +209,8 @@ def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
     groups = runner.optim_wrapper.optimizer.param_groups
     own = [len(group['params']) for group in groups]
     try:
-        saved = [
-            len(group['params'])
-            for group in checkpoint['optimizer']['param_groups']
-        ]
+        saved = [len(group['params'])
+                 for group in checkpoint['optimizer']['param_groups']]
     except (KeyError, TypeError):
         saved = []
     if saved != own:

@@ -1,10 +1,7 @@
 """Tell a user whose optimizer decays kappa and lambda."""
-from typing import List, Union
-
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
-from torch import nn
 
 from apa_mm.engine.optim.constructor import (UNDECAYED,
                                              APAOptimWrapperConstructor)
@@ -34,26 +31,20 @@ class WeightDecayCheckHook(Hook):
         if isinstance(kind, type) and issubclass(kind,
                                                  APAOptimWrapperConstructor):
             return
-        names = _decaying(runner.model, runner.optim_wrapper)
+        wrapper = runner.optim_wrapper
+        several = isinstance(wrapper, OptimWrapperDict)
+        decaying = {
+            parameter
+            for one in (wrapper.values() if several else [wrapper])
+            for group in one.optimizer.param_groups
+            if group.get('weight_decay') for parameter in group['params']
+        }
+        names = [name for name, parameter in runner.model.named_parameters()
+                 if parameter.requires_grad and parameter in decaying
+                 and name.rpartition('.')[2] in UNDECAYED]
         if names:
             runner.logger.warning(
                 f'{len(names)} parameters kappa and lambda, such as '
                 f'{names[0]}, get weight decay, which pulls kappa to 0 and '
                 'lambda to its floor; set optim_wrapper=dict(constructor='
                 "'apa_mm.APAOptimWrapperConstructor') in the config")
-
-
-def _decaying(model: nn.Module,
-              wrapper: Union[OptimWrapper, OptimWrapperDict]) -> List[str]:
-    several = isinstance(wrapper, OptimWrapperDict)
-    decaying = {
-        parameter
-        for one in (wrapper.values() if several else [wrapper])
-        for group in one.optimizer.param_groups
-        if group.get('weight_decay') for parameter in group['params']
-    }
-    return [
-        name for name, parameter in model.named_parameters()
-        if parameter.requires_grad and parameter in decaying
-        and name.rpartition('.')[2] in UNDECAYED
-    ]

@@ -8,7 +8,6 @@ from apa_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 __all__ = ['APAOptimWrapperConstructor', 'UNDECAYED']
 
-#: Last words of the names of the parameters that do not decay.
 UNDECAYED = ('kappa', 'lambd')
 
 
@@ -16,24 +15,20 @@ UNDECAYED = ('kappa', 'lambd')
 class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's constructor, with no weight decay for kappa and lambda.
 
-    ``optim_wrapper=dict(constructor='apa_mm.APAOptimWrapperConstructor',
-    ...)`` in a config. Every ``paramwise_cfg`` of mmengine works as before,
-    such as ``bias_decay_mult=0.`` for biases. A parameter whose name ends in
+    Every ``paramwise_cfg`` of mmengine works as before, such as
+    ``bias_decay_mult=0.`` for biases. A parameter whose name ends in
     ``kappa`` or ``lambd`` gets ``decay_mult=0`` whatever the other rules
     say; only a key of ``custom_keys`` that contains that word changes it:
     ``custom_keys=dict(kappa=dict(decay_mult=1.))``. A key such as
     ``backbone`` still sets their learning rate.
 
-    Other rules are joined by inheritance, this class first. Layer-wise decay
-    of the learning rate, for example, is ``class Constructor(
-    APAOptimWrapperConstructor, LearningRateDecayOptimWrapperConstructor):
-    pass``, with the second from mmpretrain, registered in
-    ``OPTIM_WRAPPER_CONSTRUCTORS``.
+    Other rules are joined by inheritance, this class first, as in ``class
+    Constructor(APAOptimWrapperConstructor,
+    LearningRateDecayOptimWrapperConstructor): pass``.
 
     Args:
-        optim_wrapper_cfg (dict): Config of the wrapper and its optimizer.
-        paramwise_cfg (dict, optional): Rules for single parameters, see
-            :class:`mmengine.optim.DefaultOptimWrapperConstructor`.
+        optim_wrapper_cfg (dict): Of the wrapper and its optimizer.
+        paramwise_cfg (dict, optional): mmengine's rules for parameters.
 
     Example:
         >>> from apa_mm.layers import AGLU
@@ -45,8 +40,7 @@ class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         [0.0001, 0.0, 0.0]
     """
 
-    def __init__(self,
-                 optim_wrapper_cfg: dict,
+    def __init__(self, optim_wrapper_cfg: dict,
                  paramwise_cfg: Optional[dict] = None) -> None:
         # Without any rule mmengine makes a single group, in which a shared
         # parameter occurs once; this rule keeps that so for many groups.

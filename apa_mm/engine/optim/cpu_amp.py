@@ -1,5 +1,5 @@
 """Mixed precision on a machine without an accelerator."""
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Iterator, List, Optional, Sequence
 
 import torch
@@ -15,63 +15,44 @@ __all__ = ['CPUAmpOptimWrapper']
 class CPUAmpOptimWrapper(OptimWrapper):
     """Train in bfloat16 on the CPU, where AmpOptimWrapper refuses to work.
 
-    mmengine's wrapper asks for a GPU; its autocast allows the CPU bfloat16
-    only, and so does this one. bfloat16 has float32's range, so no loss
-    scaling is needed. Of mmcv's operators RoIAlign and NMS have float32
-    kernels only there: a detector autocasts its backbone and neck, and their
+    bfloat16, the only type that autocast knows there, has float32's range, so
+    that no loss scaling is needed. mmcv's RoIAlign and NMS have float32
+    kernels only: a detector autocasts its backbone and neck, and their
     outputs are handed on in float32.
 
     Args:
-        modules (Sequence[str], optional): Names of the model's parts that
-            run in bfloat16, such as ``['backbone', 'neck']``; names that the
-            model lacks are passed over. None for the whole model.
+        modules (Sequence[str], optional): Parts of the model to run in
+            bfloat16, such as ``['backbone', 'neck']``; those it lacks are
+            passed over. None for the whole model.
         **kwargs: Of :class:`mmengine.optim.OptimWrapper`.
 
     Raises:
         ValueError: If the model has none of ``modules`` (when it is run).
-
-    Example:
-        >>> from torch import nn
-        >>> model = nn.Sequential(nn.Linear(4, 4))
-        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> wrapper = CPUAmpOptimWrapper(optimizer=sgd)
-        >>> with wrapper.optim_context(model):
-        ...     model(torch.rand(2, 4)).dtype
-        torch.bfloat16
     """
 
-    def __init__(self,
-                 modules: Optional[Sequence[str]] = None,
+    def __init__(self, modules: Optional[Sequence[str]] = None,
                  **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.modules = modules
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast while the block runs.
-
-        Args:
-            model (nn.Module): The model that is trained.
-        """
+        """Autocast while the block runs."""
         with super().optim_context(model):
             if self.modules is None:
                 with _autocast():
                     yield
                 return
-            handles = [
-                handle for part in self._parts(model)
-                for handle in _autocast_part(part)
-            ]
-            try:
+            with ExitStack() as stack:
+                for part in self._parts(model):
+                    for handle in _autocast_part(part):
+                        stack.callback(handle.remove)
                 yield
-            finally:
-                for handle in handles:
-                    handle.remove()
 
     def _parts(self, model: nn.Module) -> List[nn.Module]:
         inner = unwrap(model)
-        parts = [getattr(inner, name, None) for name in self.modules]
-        parts = [part for part in parts if isinstance(part, nn.Module)]
+        named = (getattr(inner, name, None) for name in self.modules)
+        parts = [part for part in named if isinstance(part, nn.Module)]
         if not parts:
             raise ValueError(
                 f'{type(inner).__name__} has none of the parts '
@@ -94,13 +75,11 @@ def _autocast_part(part: nn.Module) -> list:
 
     def leave(module: nn.Module, args: tuple, output: Any) -> Any:
         contexts.pop().__exit__(None, None, None)
-        return apply_to(output, _is_bfloat16, Tensor.float)
+        return apply_to(
+            output, lambda value: isinstance(value, Tensor)
+            and value.dtype == torch.bfloat16, Tensor.float)
 
     return [
         part.register_forward_pre_hook(enter),
         part.register_forward_hook(leave, always_call=True)
     ]
-
-
-def _is_bfloat16(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dtype == torch.bfloat16
