@@ -47,7 +47,6 @@ def apa(x: Tensor,
             does not broadcast to ``x``.
 
     Example:
-        >>> import torch
         >>> apa(torch.zeros(2), kappa=1.0, lambd=1.0)
         tensor([0.5000, 0.5000])
     """
@@ -79,7 +78,6 @@ def aglu(x: Tensor,
     ``1 / lambd``. Use it only to repeat their runs.
 
     Example:
-        >>> import torch
         >>> aglu(torch.tensor([1.0]), kappa=1.0, lambd=1.0)
         tensor([0.7311])
     """
@@ -105,7 +103,6 @@ def lower_bound(value: Tensor, bound: float) -> Tensor:
     and exported graphs hold ``torch.clamp``.
 
     Example:
-        >>> import torch
         >>> lower_bound(torch.tensor([-1.0, 2.0]), 0.5)
         tensor([0.5000, 2.0000])
     """
@@ -118,10 +115,6 @@ def eta_at_zero(lambd: Tensor) -> Tensor:
     r"""Return the gate's value at 0, :math:`(1 + \lambda)^{-1/\lambda}`.
 
     It is the unit's slope there, in (1/e, 1), float64, for every kappa.
-
-    Example:
-        >>> eta_at_zero(torch.tensor([1.0, 0.5])).tolist()
-        [0.5, 0.4444444444444444]
     """
     lambd = lambd.double()
     return torch.exp(-torch.log1p(lambd) / lambd)
@@ -131,11 +124,6 @@ def gate_slope_at_zero(kappa: Tensor, lambd: Tensor) -> Tensor:
     r"""Return :math:`\eta'(0) = \kappa (1 + \lambda)^{-1/\lambda - 1}`.
 
     The gate's slope at 0, float64; 1/4 for the sigmoid.
-
-    Example:
-        >>> one = torch.ones(())
-        >>> float(gate_slope_at_zero(2 * one, one))
-        0.5
     """
     return kappa.double() * eta_at_zero(lambd) / (1 + lambd.double())
 

@@ -57,13 +57,8 @@ def binary_entropy(values: Tensor) -> Tensor:
 def gate_sums(values: Tensor) -> Tensor:
     """Return what can be added up over images to get :func:`gate_stats`.
 
-    Args:
-        values (Tensor): Gate values in [0, 1], (N, C) or (N, C, ...).
-
-    Returns:
-        Tensor: float64, (N, 4 + C): image, values, sum of entropies,
-        variance over places, and the mean of each channel less
-        :data:`SHIFT`.
+    Of gate values (N, C) or (N, C, ...), float64, (N, 4 + C): image, values,
+    sum of entropies, variance over places, channel means less :data:`SHIFT`.
 
     Raises:
         ValueError: If a value is outside of [0, 1] or NaN.

@@ -64,7 +64,6 @@ def gol_loss(cls_score: Tensor,
         ValueError: If a shape, ``activation`` or ``clamp`` is not as above.
 
     Example:
-        >>> import torch
         >>> scores = torch.zeros(2, 3)
         >>> labels = torch.tensor([0, 3])  # class 0, background
         >>> gol_loss(scores, labels)
@@ -98,12 +97,6 @@ def count_foreground(labels: Tensor,
 
     Arguments are those of :func:`gol_loss`. The counts, int64, (2,), may be
     added up over batches before they go into :func:`rare_ratio`.
-
-    Example:
-        >>> import torch
-        >>> count_foreground(torch.tensor([0, 1, 1, 2]),
-        ...                  torch.tensor([True, False]))
-        tensor([1, 3])
     """
     foreground = (labels != len(rare)) & (labels != ignore_index)
     is_rare = foreground & rare[torch.where(foreground, labels, 0)]
@@ -115,11 +108,6 @@ def rare_ratio(counts: Tensor) -> Tensor:
 
     It is 1 without foreground: the authors' code has 0 / 0 there, and every
     comparison with NaN is false, so that it drops nothing. Float32, 0-d.
-
-    Example:
-        >>> import torch
-        >>> rare_ratio(torch.tensor([1, 4])), rare_ratio(torch.tensor([0, 0]))
-        (tensor(0.2500), tensor(1.))
     """
     rare, total = counts.unbind()
     return torch.where(total > 0, rare / total.clamp(min=1), 1.0)

@@ -1,8 +1,6 @@
 """The Gumbel probability and its binary cross entropy.
 
-"Long-tailed Instance Segmentation using Gumbel Optimized Loss" (ECCV 2022);
-the Adaptive Parametric Activation paper (ECCV 2024) trains its LVIS detectors
-with the same loss.
+"Long-tailed Instance Segmentation using Gumbel Optimized Loss" (ECCV 2022).
 """
 from typing import Optional, Tuple, Union
 
@@ -39,7 +37,6 @@ def gumbel(x: Tensor,
     finite for every finite ``x``.
 
     Example:
-        >>> import torch
         >>> gumbel(torch.tensor([0.0, 2.0]))
         tensor([0.3679, 0.8734])
     """
@@ -80,7 +77,6 @@ def gumbel_bce_with_logits(
             not as above.
 
     Example:
-        >>> import torch
         >>> gumbel_bce_with_logits(torch.zeros(2), torch.ones(2))
         tensor(1.)
     """

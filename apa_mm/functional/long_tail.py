@@ -45,7 +45,6 @@ def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
         ValueError: If ``variant`` is unknown.
 
     Example:
-        >>> import torch
         >>> logit_offset(torch.tensor([100, 10, 5]))
         tensor([0.1398, 2.4423, 3.1355])
     """
@@ -55,13 +54,7 @@ def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
 
 
 def log_prior(counts: Tensor) -> Tensor:
-    """Compute ``ln(n / N)``, what logit adjustment adds while training.
-
-    Example:
-        >>> import torch
-        >>> log_prior(torch.tensor([3, 1])).exp()
-        tensor([0.7500, 0.2500])
-    """
+    """Compute ``ln(n / N)``, what logit adjustment adds while training."""
     return -logit_offset(counts, 'raw')
 
 
@@ -81,7 +74,6 @@ def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
         ValueError: If ``beta`` is not in [0, 1).
 
     Example:
-        >>> import torch
         >>> effective_number_weights(torch.tensor([100, 10, 5]))
         tensor([0.0972, 0.9678, 1.9350])
     """
@@ -97,13 +89,7 @@ def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
 
 
 def inverse_frequency_weights(counts: Tensor) -> Tensor:
-    """Compute the class weights ``N / n``; their mean over images is C.
-
-    Example:
-        >>> import torch
-        >>> inverse_frequency_weights(torch.tensor([100, 10, 5]))
-        tensor([ 1.1500, 11.5000, 23.0000])
-    """
+    """Compute the class weights ``N / n``; their mean over images is C."""
     _check_counts(counts)
     return _share(counts.sum(), counts)
 

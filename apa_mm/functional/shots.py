@@ -64,11 +64,6 @@ def per_class_accuracy(pred_labels: Tensor, gt_labels: Tensor,
 
     Raises:
         ValueError: If the shapes differ or a true class is out of range.
-
-    Example:
-        >>> per_class_accuracy(
-        ...     torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 3).tolist()
-        [0.5, 1.0, nan]
     """
     if pred_labels.dim() != 1 or pred_labels.shape != gt_labels.shape:
         raise ValueError(

@@ -82,7 +82,9 @@ class _GOL(torch.autograd.Function):
                 positives: Tensor, ratios: Optional[Tensor],
                 settings: GOLSettings) -> Tensor:
         ctx.dtype = cls_score.dtype
-        form = _native if _native_runs(cls_score, settings) else _in_chunks
+        compiled = (settings.activation == 'gumbel' and cls_score.numel()
+                    and choose_backend(cls_score) == 'native')
+        form = _native if compiled else _in_chunks
         losses, grad = form(cls_score, labels, positives, ratios, settings,
                             ctx.needs_input_grad[0])
         if ctx.needs_input_grad[0]:
@@ -123,18 +125,12 @@ def _in_chunks(cls_score: Tensor, labels: Tensor, positives: Tensor,
     return torch.cat(losses), torch.cat(grads) if with_grad else None
 
 
-def _native_runs(cls_score: Tensor, settings: GOLSettings) -> bool:
-    return (settings.activation == 'gumbel' and cls_score.numel() > 0
-            and choose_backend(cls_score) == 'native')
-
-
 def _native(cls_score: Tensor, labels: Tensor, positives: Tensor,
             ratios: Optional[Tensor], settings: GOLSettings,
             with_grad: bool) -> Tuple[Tensor, Tensor]:
-    """Return losses and gradient of ``csrc/gol_cpu.cpp``, made in one pass.
+    """Return losses and gradient of ``csrc/gol_cpu.cpp``.
 
-    The draws are a hash of a seed from torch's generator, the row and the
-    column, so they are the same for every number of threads.
+    A draw is a hash of a seed from torch's generator, the row and the column.
     """
     scores = cls_score.detach().float().contiguous()
     rows, columns = scores.shape

@@ -1,5 +1,5 @@
 """Derivatives of a lower bound that keep the parameter below it alive."""
-from typing import Any, Optional, Tuple
+from typing import Any, Tuple
 
 import torch
 from torch import Tensor
@@ -32,26 +32,9 @@ class _Descent(torch.autograd.Function):
         return grad * (inside | (grad < 0)), None
 
 
-class _Identity(torch.autograd.Function):
-    """Has the derivative 1 in every mode and order."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(value: Tensor, bound: float) -> Tensor:
-        return value.clamp(min=bound)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, None]:
-        return grad, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: Optional[Tensor]) -> Tensor:
-        return tangent.clone()  # a view of an input may not be returned
+def _identity(value: Tensor, bound: float) -> Tensor:
+    """Return the maximum with the derivative 1 in every mode and order."""
+    return torch.where(value < bound, bound + (value - value.detach()), value)
 
 
 def _is_exporting() -> bool:
@@ -65,15 +48,11 @@ def bounded(value: Tensor, bound: float) -> Tensor:
     transformed = torch._C._are_functorch_transforms_active()
     if torch.jit.is_tracing() or _is_exporting():
         return value.clamp(min=bound)
-    if torch.compiler.is_compiling():
-        if transformed:  # where torch.compile passes over custom gradients
-            return torch.where(value < bound,
-                               bound + (value - value.detach()), value)
-        return _Descent.apply(value, bound)
-    if transformed or forward_ad._current_level >= 0:
-        return _Identity.apply(value, bound)
+    compiling = torch.compiler.is_compiling()
+    if transformed or not compiling and forward_ad._current_level >= 0:
+        return _identity(value, bound)
     # Above the bound it is the identity; one value on the CPU is cheap to see.
-    if (value.numel() == 1 and value.device.type == 'cpu' and is_plain(value)
-            and value.item() >= bound):
+    if (not compiling and value.numel() == 1 and value.device.type == 'cpu'
+            and is_plain(value) and value.item() >= bound):
         return value
     return _Descent.apply(value, bound)

@@ -75,7 +75,6 @@ class _Parametric(nn.Module):
                                self.channel_dim)
 
     def extra_repr(self) -> str:
-        """Return the settings for ``print(module)``."""
         text = (f'num_parameters={self.num_parameters}, '
                 f'kappa_init={self.kappa_init}')
         if self.num_parameters > 1:
@@ -112,7 +111,6 @@ class _Adaptive(_Parametric):
             lambd=self._align(lower_bound(self.lambd, self.lambd_min), x))
 
     def extra_repr(self) -> str:
-        """Return the settings for ``print(module)``."""
         return (f'{super().extra_repr()}, lambd_init={self.lambd_init}, '
                 f'lambd_min={self.lambd_min}')
 
@@ -142,7 +140,6 @@ class APA(_Adaptive):
             not ``num_parameters``.
 
     Example:
-        >>> import torch
         >>> gate = APA(kappa_init=1.0, lambd_init=1.0)
         >>> gate(torch.zeros(1, 2))
         tensor([[0.5000, 0.5000]], grad_fn=<_ActivationBackward>)
@@ -161,7 +158,6 @@ class AGLU(_Adaptive):
     U(1, 1.3) as in the paper (Table 11), and ``lambda_grad`` of the function.
 
     Example:
-        >>> import torch
         >>> unit = AGLU(kappa_init=1.0, lambd_init=1.0)
         >>> unit(torch.ones(1))
         tensor([0.7311], grad_fn=<_ActivationBackward>)
@@ -244,12 +240,6 @@ def build_site_activation(cfg: dict, channels: int) -> nn.Module:
 
     ``num_parameters='channels'`` in the config stands for the site's channel
     count (Table 13). The module is never shared with another site.
-
-    Example:
-        >>> build_site_activation(
-        ...     dict(type='apa_mm.AGLU', num_parameters='channels'), 8
-        ... ).num_parameters
-        8
     """
     if cfg.get('num_parameters') == 'channels':
         cfg = dict(cfg, num_parameters=channels)
