@@ -14,6 +14,9 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / 'tests'))
 # tools/demo; last, since tools/test.py must not stand for another module.
 sys.path.append(str(ROOT / 'tools'))
+# Processes that tests start find the package and the helpers too.
+os.environ['PYTHONPATH'] = os.pathsep.join(
+    [str(ROOT), str(ROOT / 'tests'), os.environ.get('PYTHONPATH', '')])
 
 #: What also runs on the OneDL forks: where the two stacks could differ and
 #: what a user would lose most by.

@@ -3,15 +3,11 @@
 Prints one line a case, "entrance | file | error". Memory is limited to 2 GB
 over what the imports took, every case to 20 seconds.
 """
-
 import os
 import resource
 import signal
 import sys
 import time
-
-
-
 
 import apa_mm  # noqa: F401  before mmengine, as users may write it
 import torch
