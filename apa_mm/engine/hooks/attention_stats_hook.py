@@ -36,10 +36,6 @@ class AttentionStatsHook(Hook):
 
     Raises:
         ValueError: If ``interval`` is below 1.
-
-    Example:
-        >>> AttentionStatsHook().interval
-        10
     """
 
     priority = 'LOW'
@@ -55,7 +51,7 @@ class AttentionStatsHook(Hook):
         self._stack = ExitStack()
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
-        """Look for gates and forget earlier ones, before 'val' and 'test'."""
+        """Look for gates before 'val' and 'test'."""
         if mode == 'train':
             return
         self._stop()
@@ -79,8 +75,7 @@ class AttentionStatsHook(Hook):
         handle = model.register_forward_hook(self._on_end, always_call=True)
         self._stack.callback(handle.remove)
 
-    def _on_end(self, module: nn.Module, inputs: tuple,
-                output: Any) -> None:
+    def _on_end(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         if output is None:
             self._stop()
 

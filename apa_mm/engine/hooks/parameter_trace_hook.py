@@ -26,20 +26,14 @@ class ParameterTraceHook(Hook):
     or wandb, whichever the config names. Of values per channel that is the
     mean.
     Lambda is shown as used, that is not below its floor.
-    ``tools/analyze.py parameters --traces WORK_DIR`` draws the history.
-
-    All values come from the device in one copy. At the default interval the
-    cost was measured below 1 % of an iteration.
+    ``tools/analyze.py parameters --traces WORK_DIR`` draws the history. At
+    the default interval the cost was measured below 1 % of an iteration.
 
     Args:
         interval (int): Iterations between two entries.
 
     Raises:
         ValueError: If ``interval`` is below 1.
-
-    Example:
-        >>> ParameterTraceHook(interval=100).interval
-        100
     """
 
     priority = 'LOW'
@@ -53,11 +47,7 @@ class ParameterTraceHook(Hook):
         self._last = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Look for units and gates, and note where they start.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Look for units and gates, and note where they start."""
         self._sites = units_and_gates(unwrap(runner.model))
         if not self._sites:
             runner.logger.info('ParameterTraceHook: the model has no APA and '
@@ -65,37 +55,24 @@ class ParameterTraceHook(Hook):
             return
         self._enter(runner, runner.iter)
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
+    def after_train_iter(self, runner: Runner, batch_idx: int,
                          data_batch: Optional[Any] = None,
                          outputs: Optional[dict] = None) -> None:
-        """Make an entry if it is time to.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Not used; iterations count over epochs.
-            data_batch (Any, optional): Not used.
-            outputs (dict, optional): Not used.
-        """
+        """Make an entry if it is time to."""
         step = runner.iter + 1
         if self._sites and step % self.interval == 0:
             self._enter(runner, step)
 
     def after_train(self, runner: Runner) -> None:
-        """Make the last entry.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Make the last entry."""
         if self._sites and runner.iter != self._last:
             self._enter(runner, runner.iter)
 
     @master_only
     def _enter(self, runner: Runner, step: int) -> None:
-        scalars: Dict[str, float] = {}
-        for name, (kappa, lambd) in mean_values(self._sites).items():
-            scalars[f'{TRACE_PREFIX}{name}/kappa'] = kappa
-            scalars[f'{TRACE_PREFIX}{name}/lambd'] = lambd
-        runner.visualizer.add_scalars(scalars, step=step)
+        runner.visualizer.add_scalars({
+            f'{TRACE_PREFIX}{name}/{leaf}': value
+            for name, pair in mean_values(self._sites).items()
+            for leaf, value in zip(('kappa', 'lambd'), pair, strict=True)
+        }, step=step)
         self._last = step
