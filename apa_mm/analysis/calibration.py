@@ -205,7 +205,7 @@ def _draw(found: Dict[str, Dict[str, Calibration]], path: str) -> None:
                            **line_style(number))
                 width = 1 / len(bins.counts) / len(found)
                 lower.bar(bins.edges[:-1] + (number + 0.5) * width,
-                          100 * bins.counts / max(mine.count, 1), width,
+                          100 * (bins.counts / max(mine.count, 1)), width,
                           linewidth=0.5,
                           **BAR_STYLES[number % len(BAR_STYLES)])
             label_axis(upper, group)
