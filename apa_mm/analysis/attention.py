@@ -1,23 +1,22 @@
 """Entropy, variance and mean of every gate over depth (Fig. 2 and 5)."""
 import math
-from typing import Any, Dict, List, Sequence
+from typing import Dict, List, Sequence
 
 import torch
 
-from apa_mm.functional.attention import GateStats
 from apa_mm.layers.gates import GateSums, find_gates, is_spatial, record_gates
 from apa_mm.layers.pairs import units_and_gates
 
 from .errors import AnalysisError
 from .loading import (Batch, Settings, Source, Subject, load_subjects,
                       run_images)
-from .plot_style import drawing, label_axis, line_style
-from .runs import View, grouped
+from .plot_style import drawing, label_axis, legend_above, line_style
+from .runs import Row, View, grouped
 
 __all__ = ['analyze']
 
-MEASURES = (('entropy', 'entropy [bits]'), ('variance', 'variance'),
-            ('mean', 'mean gate value'))
+MEASURES = dict(entropy='entropy [bits]', variance='variance',
+                mean='mean gate value')
 TEXT = (
     'Every attention gate of the network, from input to output: the mean '
     'binary entropy of its values (Eq. 4 with logarithms to base 2, 1 if all '
@@ -27,6 +26,8 @@ TEXT = (
     'the variance over the places of an image). Below, the signals of the '
     'first and the last gate with channels. An image counts for every group '
     'that it shows a class of.')
+#: The signal of each group, by run and gate.
+Signals = Dict[str, Dict[str, Dict[str, list]]]
 
 
 def analyze(sources: Sequence[Source], settings: Settings) -> View:
@@ -35,30 +36,36 @@ def analyze(sources: Sequence[Source], settings: Settings) -> View:
     Raises:
         AnalysisError: If a model has no gates, or values outside of [0, 1].
     """
-    rows: List[Dict[str, Any]] = []
-    notes: List[str] = []
-    signals: Dict[str, Dict[str, dict]] = {}
-    for subject in load_subjects(sources, settings, notes):
-        sums, spatial = _measure(subject, notes)
+    view = View('Attention entropy, variance and mean per layer', TEXT)
+    signals: Signals = {}
+    for subject in load_subjects(sources, settings, view.notes):
+        sums, spatial = _measure(subject, view.notes)
         groups = ('all', *subject.group_names)
-        rows += _rows(subject, sums, spatial, groups)
-        with_channels = [name for name in sums.sums if name not in spatial]
-        signals[subject.name] = {
-            name: dict(zip(groups, sums.signals(name), strict=True))
-            for name in dict.fromkeys(with_channels[:1] + with_channels[-1:])
+        gates = {
+            name: {group: stats._asdict()
+                   for group, stats in zip(groups, found, strict=True)}
+            for name, found in sums.result().items()
         }
-    return View(
-        title='Attention entropy, variance and mean per layer',
-        text=TEXT,
-        metrics={source.name: _metrics(rows, source.name, signals)
-                 for source in sources},
-        rows=rows,
-        summary=_summary(rows),
-        pictures={
-            'attention.png': lambda path: draw(rows, path),
-            'signals.png': lambda path: draw_signals(signals, path)
-        },
-        notes=notes)
+        view.rows += [
+            dict(run=subject.name, depth=depth, gate=name,
+                 kind='spatial' if name in spatial else 'channel',
+                 group=group, **stats)
+            for depth, (name, found) in enumerate(gates.items(), 1)
+            for group, stats in found.items()
+        ]
+        with_channels = [name for name in gates if name not in spatial]
+        mine = signals[subject.name] = {}
+        for name in dict.fromkeys(with_channels[:1] + with_channels[-1:]):
+            mine[name] = dict(zip(groups, sums.signals(name), strict=True))
+            for group, signal in mine[name].items():
+                gates[name][group]['signal'] = signal
+        view.metrics[subject.name] = gates
+    view.summary = _summary(view.rows)
+    view.pictures = {
+        'attention.png': lambda path: _draw(view.rows, path),
+        'signals.png': lambda path: _draw_signals(signals, path)
+    }
+    return view
 
 
 def _group_members(subject: Subject, batch: Batch) -> torch.Tensor:
@@ -78,7 +85,13 @@ def _measure(subject: Subject, notes: List[str]) -> tuple:
     spatial, unmatched = set(), set()
     gates = find_gates(subject.model)
     if not gates:
-        raise AnalysisError(_no_gates(subject.model))
+        others = ['logits', 'collapse', 'calibration', 'gradcam']
+        if units_and_gates(subject.model):
+            others.insert(0, 'parameters')
+        raise AnalysisError(
+            f'{type(subject.model).__name__} has no attention gate, but SE, '
+            'CBAM or spatial attention was expected; of this model '
+            f'{", ".join(others)} can be analysed')
     with record_gates(subject.model, lambda *c: caught.append(c), gates):
         inside = all(n.startswith(('backbone.', 'neck.')) for n in gates)
         for batch in run_images(subject, 'attention', features_only=inside):
@@ -87,12 +100,12 @@ def _measure(subject: Subject, notes: List[str]) -> tuple:
                 if is_spatial(values):
                     spatial.add(name)
                 fits = len(values) == len(members)
+                if not fits:
+                    unmatched.add(name)
                 try:
                     sums.update(name, values, members if fits else None)
                 except ValueError as error:
                     raise AnalysisError(str(error)) from None
-                if not fits:
-                    unmatched.add(name)
             caught.clear()
     silent = [name for name in gates if name not in sums.sums]
     for names, what in (
@@ -104,83 +117,41 @@ def _measure(subject: Subject, notes: List[str]) -> tuple:
     return sums, spatial
 
 
-def _no_gates(model: torch.nn.Module) -> str:
-    others = ['logits', 'collapse', 'calibration', 'gradcam']
-    if units_and_gates(model):
-        others.insert(0, 'parameters')
-    return (f'{type(model).__name__} has no attention gate, but SE, CBAM or '
-            'spatial attention was expected; of this model '
-            f'{", ".join(others)} can be analysed')
-
-
-def _rows(subject: Subject, sums: GateSums, spatial: set,
-          groups: Sequence[str]) -> List[Dict[str, Any]]:
+def _summary(rows: Sequence[Row]) -> List[Row]:
+    """Average over layers, one line per run and group."""
     return [
-        dict(
-            run=subject.name,
-            depth=depth,
-            gate=name,
-            kind='spatial' if name in spatial else 'channel',
-            group=group,
-            **stats._asdict())
-        for depth, (name, found) in enumerate(sums.result().items(), 1)
-        for group, stats in zip(groups, found, strict=True)
+        dict(run=run, group=group, images=mine[0]['images'], gates=len(mine),
+             **{name: sum(r[name] for r in mine) / len(mine)
+                for name in MEASURES},
+             last_entropy=mine[-1]['entropy'])
+        for (run, group), mine in grouped(rows, 'run', 'group').items()
     ]
 
 
-def _metrics(rows: List[Dict[str, Any]], run: str,
-             signals: Dict[str, Dict[str, dict]]) -> Dict[str, Any]:
-    gates: Dict[str, Any] = {}
-    for row in grouped(rows, 'run')[run, ]:
-        gates.setdefault(row['gate'], {})[row['group']] = {
-            key: row[key] for key in GateStats._fields}
-    for name, groups in signals[run].items():
-        for group, signal in groups.items():
-            gates[name][group]['signal'] = signal
-    return gates
-
-
-def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """Average over layers, one line per run and group."""
-    summary = []
-    for (run, group), mine in grouped(rows, 'run', 'group').items():
-        line = dict(run=run, group=group, images=mine[0]['images'],
-                    gates=len(mine))
-        for name, _ in MEASURES:
-            line[name] = sum(r[name] for r in mine) / len(mine)
-        line['last_entropy'] = mine[-1]['entropy']
-        summary.append(line)
-    return summary
-
-
-def draw(rows: Sequence[Dict[str, Any]], path: str) -> None:
+def _draw(rows: Sequence[Row], path: str) -> None:
     """Draw one row of panels per measure, one column per group."""
     groups = grouped(rows, 'group')
     mixed = len(grouped(rows, 'kind')) > 1
     with drawing(path, len(MEASURES), len(groups), 2.7, 2.1, sharex=True,
                  sharey='row') as (figure, axes):
-        for i, (measure, unit) in enumerate(MEASURES):
-            for j, ((group, ), some) in enumerate(groups.items()):
-                axis = axes[i][j]
+        for line, (measure, unit) in zip(axes, MEASURES.items(), strict=True):
+            for axis, some in zip(line, groups.values(), strict=True):
                 lines = grouped(some, 'run', 'kind')
-                for number, (line, mine) in enumerate(lines.items()):
+                for number, (names, mine) in enumerate(lines.items()):
                     axis.plot([r['depth'] for r in mine],
                               [r[measure] for r in mine],
-                              label=', '.join(line) if mixed else line[0],
+                              label=', '.join(names) if mixed else names[0],
                               **line_style(number))
-                images = max(r['images'] for r in some)
-                label_axis(
-                    axis,
-                    f'{group} ({images} images)' if i == 0 else '',
-                    'gate, from input to output'
-                    if i == len(MEASURES) - 1 else '',
-                    unit if j == 0 else '')
                 axis.xaxis.get_major_locator().set_params(integer=True)
-        figure.legend(*axes[0][0].get_legend_handles_labels(),
-                      loc='outside upper center', ncols=3)
+            label_axis(line[0], y=unit)
+        for j, ((group, ), some) in enumerate(groups.items()):
+            images = max(r['images'] for r in some)
+            label_axis(axes[0][j], f'{group} ({images} images)')
+            label_axis(axes[-1][j], x='gate, from input to output')
+        legend_above(figure, axes, 3)
 
 
-def draw_signals(signals: Dict[str, Dict[str, dict]], path: str) -> None:
+def _draw_signals(signals: Signals, path: str) -> None:
     """Draw the signals of the first and the last gate, one row per run."""
     with drawing(path, len(signals), 2, 4.2, 2.3) as (figure, axes):
         for line, (run, gates) in zip(axes, signals.items(), strict=True):
@@ -189,12 +160,9 @@ def draw_signals(signals: Dict[str, Dict[str, dict]], path: str) -> None:
             for axis, (name, groups) in zip(line, gates.items(),
                                             strict=False):
                 for number, (group, signal) in enumerate(groups.items()):
-                    if not any(map(math.isfinite, signal)):
-                        continue  # no image of the group
-                    axis.plot(signal, label=group, linewidth=0.8,
-                              color=line_style(number)['color'],
-                              linestyle=line_style(number)['linestyle'])
+                    if any(map(math.isfinite, signal)):  # the group has images
+                        style = dict(line_style(number), marker='')
+                        axis.plot(signal, label=group, **style, linewidth=0.8)
                 label_axis(axis, f'{run}: {name.removeprefix("backbone.")}',
                            'channel', 'mean gate value')
-        figure.legend(*axes[0][0].get_legend_handles_labels(),
-                      loc='outside upper center', ncols=4)
+        legend_above(figure, axes, 4)

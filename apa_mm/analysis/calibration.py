@@ -1,5 +1,5 @@
 """Reliability, ECE and MCE of frequent, common and rare classes (Fig. 8)."""
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
@@ -29,33 +29,26 @@ TEXT = (
 
 
 class Calibration(NamedTuple):
-    """ECE and MCE in [0, 1], accuracy, mean confidence and bins of samples.
-
-    Without samples all but ``count`` and ``bins`` are NaN.
-    """
+    """Calibration of some samples; without any the numbers are NaN."""
 
     count: int
-    ece: float
+    ece: float  # in [0, 1]
     mce: float
     accuracy: float
     confidence: float
     bins: CalibrationBins
 
 
-def group_calibration(confidences: Tensor,
-                      correct: Tensor,
+def group_calibration(confidences: Tensor, correct: Tensor,
                       groups: Optional[Dict[str, Tensor]] = None,
                       num_bins: int = 10) -> Dict[str, Calibration]:
-    """Compute the calibration of all samples and of groups of them.
+    """Compute the calibration of 'all' samples, then of groups of them.
 
     Args:
         confidences (Tensor): Probability of the predicted class, (N,).
         correct (Tensor): Whether the prediction is right, bool, (N,).
         groups (dict[str, Tensor], optional): Masks by name, bool, (N,).
         num_bins (int): Bins of equal width, closed on the right.
-
-    Returns:
-        dict[str, Calibration]: 'all' first, then the groups.
 
     Example:
         >>> result = group_calibration(
@@ -64,11 +57,10 @@ def group_calibration(confidences: Tensor,
         >>> [round(c.ece, 4) for c in result.values()]
         [0.4, 0.9]
     """
-    masks = dict(all=torch.ones_like(correct, dtype=torch.bool))
-    masks.update(groups or {})
+    everything = torch.ones_like(correct, dtype=torch.bool)
     return {
         name: _calibration(confidences[mask], correct[mask], num_bins)
-        for name, mask in masks.items()
+        for name, mask in dict(all=everything, **groups or {}).items()
     }
 
 
@@ -76,8 +68,7 @@ def _calibration(confidences: Tensor, correct: Tensor,
                  num_bins: int) -> Calibration:
     bins = calibration_bins(confidences, correct, num_bins)
     if not len(correct):
-        nan = float('nan')
-        return Calibration(0, nan, nan, nan, nan, bins)
+        return Calibration(0, *[float('nan')] * 4, bins)
     return Calibration(
         len(correct), float(expected_calibration_error(bins)),
         float(maximum_calibration_error(bins)),
@@ -89,38 +80,36 @@ def analyze(sources: Sequence[Source], settings: Settings,
             num_bins: int = 10) -> View:
     """Compute the calibration of some checkpoints: rows per run, group, bin.
 
-    Args:
-        sources (Sequence[Source]): Checkpoints to overlay.
-        settings (Settings): Split, images and groups.
-        num_bins (int): Bins of the reliability diagram.
-
     Raises:
         AnalysisError: If a classifier has one class, or scores are NaN.
     """
+    view = View('Calibration', TEXT, settings=dict(num_bins=num_bins))
     found: Dict[str, Dict[str, Calibration]] = {}
-    notes: List[str] = []
-    for subject in load_subjects(sources, settings, notes):
-        found[subject.name] = _measure(subject, num_bins)
-    summary = [
-        dict(run=run, group=group, predictions=c.count, ece=c.ece, mce=c.mce,
-             accuracy=c.accuracy, confidence=c.confidence)
-        for run, groups in found.items() for group, c in groups.items()
-    ]
-    return View(
-        title='Calibration',
-        text=TEXT,
-        metrics={run: {group: dict(c._asdict(), bins=c.bins._asdict())
-                       for group, c in groups.items()}
-                 for run, groups in found.items()},
-        rows=_bin_rows(found),
-        summary=summary,
-        pictures={'calibration.png': lambda path: _draw(found, path)},
-        notes=notes,
-        settings=dict(num_bins=num_bins))
+    for subject in load_subjects(sources, settings, view.notes):
+        run, groups = subject.name, _measure(subject, num_bins)
+        found[run] = groups
+        view.metrics[run] = {
+            group: dict(c._asdict(), bins=c.bins._asdict())
+            for group, c in groups.items()
+        }
+        view.summary += [
+            dict(run=run, group=group, predictions=c.count, ece=c.ece,
+                 mce=c.mce, accuracy=c.accuracy, confidence=c.confidence)
+            for group, c in groups.items()
+        ]
+        view.rows += [
+            dict(run=run, group=group, low=float(c.bins.edges[k]),
+                 high=float(c.bins.edges[k + 1]), count=int(c.bins.counts[k]),
+                 accuracy=float(c.bins.accuracy[k]),
+                 confidence=float(c.bins.confidence[k]))
+            for group, c in groups.items() for k in range(len(c.bins.counts))
+        ]
+    view.pictures = {'calibration.png': lambda path: _draw(found, path)}
+    return view
 
 
 def _measure(subject: Subject, num_bins: int) -> Dict[str, Calibration]:
-    parts: List[tuple] = []
+    parts = []
     for batch in run_images(subject, 'calibration'):
         if hasattr(batch.samples[0], 'pred_instances'):
             parts += [_detections(*pair) for pair in
@@ -130,13 +119,12 @@ def _measure(subject: Subject, num_bins: int) -> Dict[str, Calibration]:
     confidences, correct, labels = (
         torch.from_numpy(np.concatenate(column))
         for column in zip(*parts, strict=True))
-    check_finite(confidences,
-                 f'confidences of {subject.source.checkpoint}')
+    check_finite(confidences, f'confidences of {subject.source.checkpoint}')
     groups = {}
     if subject.groups is not None:
         index = torch.from_numpy(subject.groups.index)[labels]
-        groups = {name: index == i
-                  for i, name in enumerate(subject.group_names)}
+        groups = {name: index == i for i, name in
+                  enumerate(subject.group_names)}
     return group_calibration(confidences, correct, groups, num_bins)
 
 
@@ -176,14 +164,8 @@ def match_detections(boxes: np.ndarray, labels: np.ndarray,
     """Return which detections of an image are right, bool (N,).
 
     From the highest score down, a detection takes the object of its class
-    that it overlaps most, by at least 0.5; every object is taken once.
-
-    Args:
-        boxes (np.ndarray): x1, y1, x2, y2, (N, 4).
-        labels (np.ndarray): (N,).
-        scores (np.ndarray): (N,).
-        true_boxes (np.ndarray): (M, 4).
-        true_labels (np.ndarray): (M,).
+    that it overlaps most, by at least 0.5; every object is taken once. Boxes
+    are x1, y1, x2, y2, (N, 4) and (M, 4).
 
     Example:
         >>> box = np.array([[0., 0., 2., 2.]])
@@ -205,17 +187,6 @@ def match_detections(boxes: np.ndarray, labels: np.ndarray,
     return hits
 
 
-def _bin_rows(found: Dict[str, Dict[str, Calibration]]) -> List[dict]:
-    return [
-        dict(run=run, group=group, low=float(c.bins.edges[k]),
-             high=float(c.bins.edges[k + 1]), count=int(c.bins.counts[k]),
-             accuracy=float(c.bins.accuracy[k]),
-             confidence=float(c.bins.confidence[k]))
-        for run, groups in found.items() for group, c in groups.items()
-        for k in range(len(c.bins.counts))
-    ]
-
-
 def _draw(found: Dict[str, Dict[str, Calibration]], path: str) -> None:
     """Draw a reliability diagram per group and the shares of the bins."""
     groups = list(dict.fromkeys(g for run in found.values() for g in run))
@@ -227,22 +198,20 @@ def _draw(found: Dict[str, Dict[str, Calibration]], path: str) -> None:
             for number, (run, calibrations) in enumerate(found.items()):
                 if group not in calibrations:
                     continue
-                found_here = calibrations[group]
-                bins = found_here.bins
-                there = bins.counts > 0
-                upper.plot(
-                    bins.confidence[there], bins.accuracy[there],
-                    label=f'{run}, ECE {100 * found_here.ece:.1f} %',
-                    **line_style(number))
+                mine = calibrations[group]
+                bins, there = mine.bins, mine.bins.counts > 0
+                upper.plot(bins.confidence[there], bins.accuracy[there],
+                           label=f'{run}, ECE {100 * mine.ece:.1f} %',
+                           **line_style(number))
                 width = 1 / len(bins.counts) / len(found)
-                share = bins.counts / max(found_here.count, 1)
                 lower.bar(bins.edges[:-1] + (number + 0.5) * width,
-                          100 * share, width, linewidth=0.5,
+                          100 * (bins.counts / max(mine.count, 1)), width,
+                          linewidth=0.5,
                           **BAR_STYLES[number % len(BAR_STYLES)])
-            label_axis(upper, group, y='accuracy' if j == 0 else '')
-            label_axis(lower, x='confidence',
-                       y='predictions [%]' if j == 0 else '')
+            label_axis(upper, group)
+            label_axis(lower, x='confidence')
             upper.legend(loc='upper left', handlelength=1.5, borderpad=0.2)
-            # Room for the legend above the lines.
-            upper.set_ylim(0, 1.3)
+            upper.set_ylim(0, 1.3)  # room for the legend
             upper.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        label_axis(axes[0][0], y='accuracy')
+        label_axis(axes[1][0], y='predictions [%]')

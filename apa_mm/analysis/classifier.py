@@ -4,8 +4,8 @@ A classifier has one row per image, a detector one per RoI of its test run.
 
 Legend: R rows, C classes, D features.
 """
-from contextlib import ExitStack, contextmanager
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from contextlib import contextmanager
+from typing import Iterator, List, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,15 @@ from .loading import Batch, Subject, labels_of_boxes
 __all__ = ['ClassifierRecord', 'Rows', 'find_classifier', 'record_classifier']
 
 #: Names that libraries give to last layers.
-_NAMES = ('fc_cls', 'fc', 'classifier')
+_LAST_LAYERS = ('fc_cls', 'fc', 'classifier')
 
 
 class Rows(NamedTuple):
-    """Input (R, D) and logits (R, C) of the classifier, without background.
+    """What the classifier saw and said, without the background's logit."""
 
-    ``labels`` are the true classes, int64, (R,), -1 for a RoI on no object.
-    """
-
-    features: Tensor
-    logits: Tensor
-    labels: Tensor
+    features: Tensor  # (R, D)
+    logits: Tensor  # (R, C)
+    labels: Tensor  # true classes, int64, (R,), -1 for a RoI on no object
 
 
 def find_classifier(model: nn.Module, num_classes: int,
@@ -39,10 +36,6 @@ def find_classifier(model: nn.Module, num_classes: int,
 
     Raises:
         AnalysisError: If there is none, or ``name`` is none.
-
-    Example:
-        >>> find_classifier(nn.ModuleDict(dict(fc=nn.Linear(8, 3))), 3)
-        'fc'
     """
     linear = [
         inner for inner, module in model.named_modules()
@@ -50,7 +43,8 @@ def find_classifier(model: nn.Module, num_classes: int,
         and module.weight.dim() == 2
         and module.weight.shape[0] in (num_classes, num_classes + 1)
     ]
-    candidates = [n for n in linear if n.split('.')[-1] in _NAMES] or linear
+    candidates = [n for n in linear
+                  if n.rpartition('.')[2] in _LAST_LAYERS] or linear
     if name is not None and name not in candidates:
         raise AnalysisError(
             f'--classifier {name} is no linear layer with {num_classes} (or '
@@ -65,7 +59,7 @@ def find_classifier(model: nn.Module, num_classes: int,
 
 
 class ClassifierRecord:
-    """What the hooks have caught since the last :meth:`take`."""
+    """What hooks caught since :meth:`take`: classifier input, output; RoIs."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -76,17 +70,6 @@ class ClassifierRecord:
         self.inputs: List[Tensor] = []
         self.outputs: List[Tensor] = []
         self.rois: List[Tensor] = []
-
-    def on_classifier(self, module: nn.Module, inputs: tuple,
-                      output: Tensor) -> None:
-        """Keep input and output of the classifier."""
-        self.inputs.append(inputs[0])
-        self.outputs.append(output)
-
-    def on_rois(self, module: nn.Module, inputs: tuple,
-                output: Tensor) -> None:
-        """Keep the boxes that a RoI extractor was asked for."""
-        self.rois.append(inputs[1])
 
     def take(self, batch: Batch) -> Rows:
         """Return the rows of a batch, on the CPU in float32; forget them."""
@@ -128,24 +111,27 @@ def _roi_labels(rois: Tensor, batch: Batch) -> Tensor:
 @contextmanager
 def record_classifier(subject: Subject, name: Optional[str] = None
                       ) -> Iterator[ClassifierRecord]:
-    """Catch what the classifier sees and says, by hooks.
+    """Catch what the classifier ``name`` sees and says; ``take`` every batch.
 
-    Args:
-        subject (Subject): The model.
-        name (str, optional): Its classifier; None looks for it.
-
-    Yields:
-        ClassifierRecord: To be emptied by ``take`` after every batch.
+    Without a name it is looked for.
     """
-    modules: Dict[str, nn.Module] = dict(subject.model.named_modules())
-    name = find_classifier(subject.model, len(subject.classes), name)
+    model = subject.model
+    name = find_classifier(model, len(subject.classes), name)
     record = ClassifierRecord(len(subject.classes))
-    listeners = {name: record.on_classifier}
+
+    def on_classifier(_: nn.Module, inputs: tuple, output: Tensor) -> None:
+        record.inputs.append(inputs[0])
+        record.outputs.append(output)
+
+    handles = [model.get_submodule(name).register_forward_hook(on_classifier)]
     if 'bbox_head' in name:
         # In a cascade "bbox_head.2.fc_cls" has "bbox_roi_extractor.2".
-        listeners[name.rpartition('.')[0].replace(
-            'bbox_head', 'bbox_roi_extractor')] = record.on_rois
-    with ExitStack() as stack:
-        for site, listen in listeners.items():
-            stack.callback(modules[site].register_forward_hook(listen).remove)
+        extractor = name.rpartition('.')[0].replace('bbox_head',
+                                                    'bbox_roi_extractor')
+        handles.append(model.get_submodule(extractor).register_forward_hook(
+            lambda _, inputs, output: record.rois.append(inputs[1])))
+    try:
         yield record
+    finally:
+        for handle in handles:
+            handle.remove()

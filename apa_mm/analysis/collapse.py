@@ -13,7 +13,7 @@ With features h of dimension D, class means :math:`\mu_c` and the mean
 
 Legend: N samples, K classes that have samples, C classes in all, D features.
 """
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import List, NamedTuple, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from .classifier import record_classifier
 from .errors import AnalysisError, check_finite
 from .loading import Settings, Source, Subject, load_subjects, run_images
 from .plot_style import BAR_STYLES, drawing, label_axis
-from .runs import View
+from .runs import Row, View
 
 __all__ = ['Collapse', 'CollapseSums', 'analyze']
 
@@ -34,17 +34,13 @@ TEXT = (
 
 
 class Collapse(NamedTuple):
-    """NC1 and what it was computed from.
-
-    ``num_samples`` is N, ``num_classes`` K. Classes without a sample have no
-    mean and are not in K; those with one sample are, but show no scatter.
-    """
+    """NC1 and what it was computed from."""
 
     nc1: float
-    num_samples: int
-    num_classes: int
-    empty_classes: List[int]
-    single_classes: List[int]
+    num_samples: int  # N
+    num_classes: int  # K
+    empty_classes: List[int]  # without a sample: not in K
+    single_classes: List[int]  # with one sample: in K, but without scatter
 
 
 class CollapseSums:
@@ -53,9 +49,6 @@ class CollapseSums:
     Every batch is centred at its own class means and merged by the update of
     Chan et al. (1979), so that nothing cancels. Memory: C x D and D x D
     float64 numbers, 50 MB for 1,000 classes and 2,048 features.
-
-    Args:
-        num_classes (int): C.
 
     Example:
         >>> sums = CollapseSums(num_classes=2)
@@ -131,8 +124,7 @@ class CollapseSums:
         num_samples = self.counts.sum()
         means = self.means[there]
         mean = (self.counts[there] @ means) / num_samples
-        # The pseudo-inverse from the singular values of the means, which are
-        # the roots of those of Sigma_B: nothing is squared before it must be.
+        # The singular values of the means are the roots of those of Sigma_B.
         _, sizes, axes = torch.linalg.svd(
             (means - mean) / num_classes**0.5, full_matrices=False)
         cut = max(means.shape) * torch.finfo(torch.float64).eps
@@ -148,62 +140,44 @@ class CollapseSums:
         nc1 = (along / num_samples / sizes[kept]**2).sum() / num_classes
         return Collapse(
             float(nc1), int(num_samples), num_classes,
-            torch.nonzero(self.counts == 0).flatten().tolist(),
-            torch.nonzero(self.counts == 1).flatten().tolist())
+            *(torch.nonzero(self.counts == n).flatten().tolist()
+              for n in (0, 1)))
 
 
-def analyze(sources: Sequence[Source],
-            settings: Settings,
+def analyze(sources: Sequence[Source], settings: Settings,
             classifier: Optional[str] = None) -> View:
     """Compute NC1 of some checkpoints: one row per run.
-
-    Args:
-        sources (Sequence[Source]): Checkpoints to compare.
-        settings (Settings): Split and images.
-        classifier (str, optional): Name of the last layer.
 
     Raises:
         AnalysisError: If features are NaN or fewer than 2 classes are there.
     """
-    rows: List[Dict[str, Any]] = []
-    notes: List[str] = []
-    metrics: Dict[str, Any] = {}
+    view = View('Neural collapse (NC1) of the features', TEXT)
     # Not the notes on groups: NC1 has none.
     for subject in load_subjects(sources, settings, []):
-        found = _measure(subject, classifier)
-        metrics[subject.name] = found._asdict()
-        rows.append(dict(
+        sums = CollapseSums(len(subject.classes))
+        with record_classifier(subject, classifier) as record:
+            for batch in run_images(subject, 'collapse'):
+                features, _, labels = record.take(batch)
+                on_object = labels >= 0
+                sums.update(features[on_object], labels[on_object])
+        found = sums.result()
+        view.metrics[subject.name] = found._asdict()
+        view.rows.append(dict(
             run=subject.name, nc1=found.nc1, samples=found.num_samples,
             classes=found.num_classes,
             classes_without_samples=len(found.empty_classes),
             classes_with_one_sample=len(found.single_classes)))
-        notes += _notes(subject, found)
-    return View(
-        title='Neural collapse (NC1) of the features',
-        text=TEXT,
-        metrics=metrics,
-        rows=rows,
-        summary=rows,
-        pictures={'collapse.png': lambda path: _draw(rows, path)},
-        notes=notes)
-
-
-def _measure(subject: Subject, classifier: Optional[str]) -> Collapse:
-    sums = CollapseSums(len(subject.classes))
-    with record_classifier(subject, classifier) as record:
-        for batch in run_images(subject, 'collapse'):
-            rows = record.take(batch)
-            on_object = rows.labels >= 0
-            sums.update(rows.features[on_object], rows.labels[on_object])
-    return sums.result()
+        view.notes += _notes(subject, found)
+    view.summary = view.rows
+    view.pictures = {'collapse.png': lambda path: _draw(view.rows, path)}
+    return view
 
 
 def _notes(subject: Subject, found: Collapse) -> List[str]:
     notes = []
-    for labels, what in ((found.empty_classes,
-                          'no sample and no part in NC1'),
-                         (found.single_classes,
-                          'one sample: a mean, but no scatter')):
+    for labels, what in (
+        (found.empty_classes, 'no sample and no part in NC1'),
+        (found.single_classes, 'one sample: a mean, but no scatter')):
         if labels:
             names = ', '.join(subject.classes[c] for c in labels[:5])
             notes.append(
@@ -213,8 +187,7 @@ def _notes(subject: Subject, found: Collapse) -> List[str]:
     return notes
 
 
-def _draw(rows: Sequence[Dict[str, Any]], path: str) -> None:
-    """Draw one bar per run."""
+def _draw(rows: Sequence[Row], path: str) -> None:
     with drawing(path, width=5, height=1 + 0.45 * len(rows)) as (_, axes):
         axis = axes[0][0]
         for place, row in enumerate(rows):

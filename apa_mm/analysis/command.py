@@ -2,8 +2,9 @@
 import argparse
 import importlib
 import os.path as osp
+from dataclasses import fields
 from importlib.util import find_spec
-from typing import List, Optional, Sequence
+from typing import List
 
 from mmengine.config import DictAction
 
@@ -28,19 +29,16 @@ TOOLS = dict(
 #: Tools that show images to the model.
 _WITH_DATA = ('attention', 'logits', 'collapse', 'calibration', 'gradcam')
 _WITH_CLASSIFIER = ('logits', 'collapse', 'gradcam')
+#: Arguments of single analyses.
+_OPTIONS = ('classifier', 'samples', 'num_bins', 'traces', 'num_images',
+            'layer')
 OUT = osp.join('work_dirs', 'analysis')
 #: Packages of requirements/analysis.txt that a tool imports.
 _PACKAGES = dict(logits=('scipy', ), gradcam=('pytorch_grad_cam', ))
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with one sub-command per analysis.
-
-    Example:
-        >>> args = build_parser().parse_args(['functions'])
-        >>> args.tool, args.config
-        ('functions', None)
-    """
+    """Return the parser with one sub-command per analysis."""
     parser = argparse.ArgumentParser(
         description='Measure and draw what networks have learned.')
     tools = parser.add_subparsers(dest='tool', required=True)
@@ -51,15 +49,12 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument('folders', nargs='+', metavar='DIR',
                         help='folders of analyses, or folders of these')
     report.add_argument('--title', default='What the network learned')
-    _add_out(report, 'report')
+    for name, tool in tools.choices.items():
+        tool.add_argument(
+            '--out', default=osp.join(OUT, name),
+            help='folder to write; if it exists, a new one is made beside it '
+            '(default: %(default)s)')
     return parser
-
-
-def _add_out(parser: argparse.ArgumentParser, name: str) -> None:
-    parser.add_argument(
-        '--out', default=osp.join(OUT, name),
-        help='folder to write; if it exists, a new one is made beside it '
-        '(default: %(default)s)')
 
 
 def _add_tool(parser: argparse.ArgumentParser, name: str) -> None:
@@ -72,7 +67,6 @@ def _add_tool(parser: argparse.ArgumentParser, name: str) -> None:
         metavar=('CONFIG', 'CHECKPOINT'),
         help='another config and its checkpoints, such as a baseline')
     add('--names', nargs='+', help='names for the legend, one a checkpoint')
-    _add_out(parser, name)
     if name in _WITH_DATA:
         add('--split', choices=SPLITS, default='test')
         add('--max-images', type=int, help='evenly spaced images at most')
@@ -109,45 +103,30 @@ def run(args: argparse.Namespace) -> List[str]:
     if args.tool == 'report':
         path = write_report(args.folders, args.out, args.title)
         return [f'written: {path} ({path.stat().st_size / 2**10:.0f} KiB)']
-    options = {
-        name: getattr(args, name)
-        for name in ('classifier', 'samples', 'num_bins', 'traces',
-                     'num_images', 'layer') if hasattr(args, name)
-    }
-    _check_positive(args)
-    _check_packages(args.tool)
-    settings = Settings(**{
-        name: getattr(args, name)
-        for name in ('split', 'max_images', 'many', 'few', 'cfg_options',
-                     'device') if hasattr(args, name)
-    })
-    sources = _sources(args)
-    module = importlib.import_module(f'apa_mm.analysis.{args.tool}')
-    view = module.analyze(sources, settings, **options)
-    view.settings = dict(
-        checkpoints={s.name: s.checkpoint for s in sources},
-        split=settings.split if args.tool in _WITH_DATA else None,
-        max_images=settings.max_images, **view.settings)
-    folder = write_view(args.tool, view, args.out)
-    lines = [view.title, '', format_rows(view.summary), '']
-    lines += [f'note: {note}' for note in view.notes]
-    return lines + [f'written: {folder}']
-
-
-def _check_packages(tool: str) -> None:
-    for name in ('matplotlib', *_PACKAGES.get(tool, ())):
-        if find_spec(name) is None:
-            raise AnalysisError(
-                f'{tool} needs the package {name}, which is not installed; '
-                'run: pip install -r requirements/analysis.txt')
-
-
-def _check_positive(args: argparse.Namespace) -> None:
     for name in ('max_images', 'num_images', 'num_bins'):
         value = getattr(args, name, None)
         if value is not None and value < 1:
             raise AnalysisError(f'--{name.replace("_", "-")} must be 1 or '
                                 f'more, but got {value}')
+    for name in ('matplotlib', *_PACKAGES.get(args.tool, ())):
+        if find_spec(name) is None:
+            raise AnalysisError(
+                f'{args.tool} needs the package {name}, which is not '
+                'installed; run: pip install -r requirements/analysis.txt')
+    given = vars(args)
+    settings = Settings(**{
+        f.name: given[f.name] for f in fields(Settings) if f.name in given})
+    sources = _sources(args)
+    module = importlib.import_module(f'apa_mm.analysis.{args.tool}')
+    view = module.analyze(sources, settings, **{
+        name: given[name] for name in _OPTIONS if name in given})
+    view.settings = dict(
+        checkpoints={s.name: s.checkpoint for s in sources},
+        split=settings.split if args.tool in _WITH_DATA else None,
+        max_images=settings.max_images, **view.settings)
+    folder = write_view(args.tool, view, args.out)
+    return [view.title, '', format_rows(view.summary), '',
+            *(f'note: {note}' for note in view.notes), f'written: {folder}']
 
 
 def _sources(args: argparse.Namespace) -> List[Source]:
@@ -165,20 +144,13 @@ def _sources(args: argparse.Namespace) -> List[Source]:
         if not osp.isfile(path):
             raise AnalysisError(f'checkpoint {path} does not exist; name a '
                                 '.pth file, or train first')
-    names = _names(args.names, [path for _, path in pairs])
-    return [Source(name, *pair) for name, pair in zip(names, pairs,
-                                                      strict=True)]
-
-
-def _names(wanted: Optional[Sequence[str]],
-           paths: Sequence[str]) -> List[str]:
-    """Return one name per checkpoint, all different."""
-    if wanted is not None and len(wanted) != len(paths):
-        raise AnalysisError(f'--names has {len(wanted)} names for '
-                            f'{len(paths)} checkpoints; give one for each')
-    names = list(wanted or map(default_name, paths))
+    if args.names is not None and len(args.names) != len(pairs):
+        raise AnalysisError(f'--names has {len(args.names)} names for '
+                            f'{len(pairs)} checkpoints; give one for each')
+    names = args.names or [default_name(path) for _, path in pairs]
     if len(set(names)) < len(names):
-        if wanted is not None:
+        if args.names is not None:
             raise AnalysisError(f'--names must differ, but are {names}')
         names = [f'{number}: {name}' for number, name in enumerate(names, 1)]
-    return names
+    return [Source(name, *pair) for name, pair in zip(names, pairs,
+                                                      strict=True)]

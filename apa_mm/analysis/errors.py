@@ -13,12 +13,7 @@ class AnalysisError(ValueError):
 
 
 def check_finite(values: Union[np.ndarray, Tensor], what: str) -> None:
-    """Raise AnalysisError if a value is NaN or infinite.
-
-    Args:
-        values (np.ndarray | Tensor): Values of any shape.
-        what (str): Their name in the message.
-    """
+    """Raise AnalysisError if one of the values, ``what``, is not finite."""
     values = torch.as_tensor(values)
     broken = int((~values.isfinite()).sum())
     if broken:

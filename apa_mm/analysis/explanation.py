@@ -31,31 +31,18 @@ _STAGE = re.compile(r'(.*backbone\.)?(layer\d+|stages\.\d+)')
 
 
 class Explanation(NamedTuple):
-    """Why a model says what it says of one image.
+    """Why a model says what it says of one image."""
 
-    Attributes:
-        index (int): The image in its data set.
-        image (np.ndarray): RGB in [0, 1], (H, W, 3).
-        heat (np.ndarray): Grad-CAM in [0, 1], (H, W).
-        label (int | None): Predicted class; None if nothing was found.
-        score (float): Its probability; NaN if nothing was found.
-        box (np.ndarray | None): x1, y1, x2, y2 in pixels of ``image``.
-        truth (list[int]): True classes, of a detector that under the box.
-        gate (str): The last gate; '' if there is none.
-        signal (np.ndarray): Its values, (C', ) or (H', W').
-        stats (GateStats | None): Of these values.
-    """
-
-    index: int
-    image: np.ndarray
-    heat: np.ndarray
-    label: Optional[int]
-    score: float
-    box: Optional[np.ndarray]
-    truth: List[int]
-    gate: str
-    signal: np.ndarray
-    stats: Optional[GateStats]
+    index: int  # of the image in its data set
+    image: np.ndarray  # RGB in [0, 1], (H, W, 3)
+    heat: np.ndarray  # Grad-CAM in [0, 1], (H, W)
+    label: Optional[int]  # predicted class; None if nothing was found
+    score: float  # its probability; NaN if nothing was found
+    box: Optional[np.ndarray]  # x1, y1, x2, y2 in pixels of ``image``
+    truth: List[int]  # true classes, of a detector that under the box
+    gate: str  # the last gate; '' if there is none
+    signal: np.ndarray  # its values, (C', ) or (H', W')
+    stats: Optional[GateStats]  # of these values
 
 
 class _ClassifierOutput(nn.Module):
@@ -80,16 +67,13 @@ class _ClassifierOutput(nn.Module):
 def choose_images(subject: Subject, number: int) -> Dict[int, str]:
     """Take the first images of every group of classes, by turns.
 
-    Returns:
-        dict[int, str]: Group that each image was taken for, by index; ''
-        without groups.
+    Returns the group that each image was taken for, '' without groups.
     """
     if subject.groups is None:
         return {i: '' for i in subject.indices[:number]}
     waiting: Dict[str, List[int]] = {n: [] for n in subject.group_names}
     for i in subject.indices:
-        labels = true_labels(subject.dataset.get_data_info(i))
-        for label in labels:
+        for label in true_labels(subject.dataset.get_data_info(i)):
             waiting[subject.groups.name_of(label)].append(i)
     chosen: Dict[int, str] = {}
     while len(chosen) < number and any(waiting.values()):
@@ -141,37 +125,37 @@ def choose_layer(subject: Subject, name: Optional[str] = None) -> str:
 
 def explain(subject: Subject, index: int, group: str, layer: str,
             classifier: Optional[str] = None) -> Explanation:
-    """Explain one prediction.
+    """Explain one prediction for image ``index``.
 
-    Args:
-        subject (Subject): The model and its data set.
-        index (int): The image.
-        group (str): Of a detector, explain the best detection of a class of
-            this group if there is one, or else the best of all.
-        layer (str): See :func:`choose_layer`.
-        classifier (str, optional): Name of the last layer.
+    Of a detector that is the best detection of a class of ``group`` if there
+    is one, or else the best of all.
     """
     from pytorch_grad_cam import GradCAM, HiResCAM
     model = subject.model
     info = subject.dataset.get_data_info(index)
     data = model.data_preprocessor(
         pseudo_collate([subject.dataset[index]]), False)
-    inputs = data['inputs']
-    x = inputs if isinstance(inputs, Tensor) else torch.stack(inputs)
+    x = data['inputs']
+    x = x if isinstance(x, Tensor) else torch.stack(x)
     image = _image(x[0], model.data_preprocessor)
     gates = find_gates(model)
-    last = dict([list(gates.items())[-1]]) if gates else {}
+    last = dict(list(gates.items())[-1:])
     caught: List[Tensor] = []
     with record_classifier(subject, classifier) as record:
         wrapped = _ClassifierOutput(subject, record, data['data_samples'])
         target = _Target(subject, wrapped, group)
-        modules = dict(model.named_modules())
         method = GradCAM if 'gt_label' in info else HiResCAM
-        with method(wrapped, [modules[layer]]) as cam, record_gates(
+        looked_at = [model.get_submodule(layer)]
+        with method(wrapped, looked_at) as cam, record_gates(
                 model, lambda _, out: caught.append(out), last):
             heat = cam(x.requires_grad_(), [target])[0]
     model.zero_grad()
-    signal, stats = _signal(caught)
+    signal, stats = np.zeros(0), None
+    if caught:
+        values = caught[-1][:1].detach()
+        signal = values[0, 0] if is_spatial(values) else values.flatten()
+        signal = signal.float().cpu().numpy()
+        stats = gate_stats(gate_sums(values).sum(0))
     truth = true_labels(info)
     if target.box is not None:
         truth = labels_of_boxes(torch.from_numpy(target.box[None]), info,
@@ -193,8 +177,7 @@ class _Target:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return one of the logits (R, C)."""
-        check_finite(logits,
-                     f'logits of {self.subject.source.checkpoint}')
+        check_finite(logits, f'logits of {self.subject.source.checkpoint}')
         sample, = self.wrapped.predicted
         found = getattr(sample, 'pred_instances', None)
         if found is None:
@@ -203,8 +186,7 @@ class _Target:
         else:
             self._choose_detection(found, sample)
         if self.label is None or not logits.numel():
-            # A sum of nothing, with a gradient of zero.
-            return (0 * logits.sum()) + 0 * self.wrapped.anchor.sum()
+            return 0 * logits.sum() + 0 * self.wrapped.anchor.sum()
         return logits[:, self.label].max()
 
     def _choose_detection(self, found: Any, sample: Any) -> None:
@@ -218,8 +200,7 @@ class _Target:
             if wanted.any():
                 scores = scores.where(wanted, scores.new_tensor(-1.))
         best = int(scores.argmax())
-        self.label = int(labels[best])
-        self.score = float(scores[best])
+        self.label, self.score = int(labels[best]), float(scores[best])
         width, height = sample.metainfo.get('scale_factor', (1, 1))
         self.box = found.bboxes[best].detach().cpu().numpy() * [
             width, height, width, height]
@@ -233,12 +214,3 @@ def _image(x: Tensor, preprocessor: nn.Module) -> np.ndarray:
     if not getattr(preprocessor, '_channel_conversion', False):
         image = image.flip(0)  # images are read as BGR
     return (image.permute(1, 2, 0) / 255).clamp(0, 1).numpy()
-
-
-def _signal(caught: List[Tensor]) -> tuple:
-    """Return the values of the last gate and their statistics."""
-    if not caught:
-        return np.zeros(0), None
-    values = caught[-1][:1].detach()
-    shown = values[0, 0] if is_spatial(values) else values.flatten()
-    return shown.float().cpu().numpy(), gate_stats(gate_sums(values).sum(0))

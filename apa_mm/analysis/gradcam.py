@@ -1,11 +1,11 @@
 """Grad-CAM beside the last gate's signal (Fig. 7)."""
 import sys
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 from .explanation import Explanation, choose_images, choose_layer, explain
 from .loading import Settings, Source, Subject, load_subjects, progress_bar
 from .plot_style import drawing, label_axis, line_style
-from .runs import View, grouped
+from .runs import Row, View
 
 __all__ = ['analyze']
 
@@ -19,66 +19,47 @@ TEXT = (
     'are the first ones of every group, not selected ones.')
 
 
-def analyze(sources: Sequence[Source],
-            settings: Settings,
-            num_images: int = 6,
-            layer: Optional[str] = None,
-            classifier: Optional[str] = None) -> View:
+def analyze(sources: Sequence[Source], settings: Settings, num_images: int = 6,
+            layer: Optional[str] = None, classifier: Optional[str] = None
+            ) -> View:
     """Explain the same images by some checkpoints: rows per run and image.
-
-    Args:
-        sources (Sequence[Source]): Checkpoints, side by side.
-        settings (Settings): Split, images and groups.
-        num_images (int): Images.
-        layer (str, optional): Module to look at.
-        classifier (str, optional): Name of the last layer.
 
     Raises:
         AnalysisError: If a model has no such layer, or logits are NaN.
     """
-    notes: List[str] = []
-    subjects = list(load_subjects(sources, settings, notes))
+    view = View('Grad-CAM beside the last gate', TEXT)
+    subjects = list(load_subjects(sources, settings, view.notes))
     layers = {s.name: choose_layer(s, layer) for s in subjects}
+    view.settings = dict(layers=layers)
     found: Dict[str, List[Explanation]] = {}
     for subject in subjects:
+        run = subject.name
         chosen = choose_images(subject, num_images)
-        bar = progress_bar(f'gradcam {subject.name}', len(chosen))
-        found[subject.name] = []
+        bar = progress_bar(f'gradcam {run}', len(chosen))
+        found[run] = []
         for index, group in chosen.items():
-            found[subject.name].append(explain(
-                subject, index, group, layers[subject.name], classifier))
+            found[run].append(
+                explain(subject, index, group, layers[run], classifier))
             bar.update()
         print(file=sys.stderr)
-        if not found[subject.name][0].gate:
-            notes.append(f'{subject.name} has no attention gate to show')
-    rows = [_row(subject, item) for subject in subjects
-            for item in found[subject.name]]
-    by_run = grouped(rows, 'run')
-    return View(
-        title='Grad-CAM beside the last gate',
-        text=TEXT,
-        metrics={subject.name: dict(
-            layer=layers[subject.name],
-            images=by_run[subject.name, ]) for subject in subjects},
-        rows=rows,
-        summary=rows,
-        pictures={'gradcam.png': lambda path: _draw(subjects, found, path)},
-        notes=notes,
-        settings=dict(layers=layers))
+        if not found[run][0].gate:
+            view.notes.append(f'{run} has no attention gate to show')
+        rows = [_row(subject, item) for item in found[run]]
+        view.rows += rows
+        view.metrics[run] = dict(layer=layers[run], images=rows)
+    view.summary = view.rows
+    view.pictures = {'gradcam.png': lambda path: _draw(subjects, found, path)}
+    return view
 
 
-def _row(subject: Subject, item: Explanation) -> Dict[str, Any]:
+def _row(subject: Subject, item: Explanation) -> Row:
     names = subject.classes
-    stats = item.stats
     return dict(
-        run=subject.name,
-        image=item.index,
+        run=subject.name, image=item.index,
         truth=' '.join(names[c] for c in item.truth),
         predicted='' if item.label is None else names[item.label],
-        group=subject.group_of(item.label),
-        score=item.score,
-        gate=item.gate,
-        **{name: float('nan') if stats is None else getattr(stats, name)
+        group=subject.group_of(item.label), score=item.score, gate=item.gate,
+        **{name: getattr(item.stats, name, float('nan'))
            for name in ('entropy', 'mean', 'variance')})
 
 
@@ -113,19 +94,16 @@ def _draw_heat(axis: object, item: Explanation, subject: Subject,
     height, width = item.heat.shape
     axis.set_xlim(-0.5, width - 0.5)  # a box may reach over the border
     axis.set_ylim(height - 0.5, -0.5)
-    names = subject.classes
+    row = _row(subject, item)
     title = 'nothing found'
     if item.label is not None:
-        title = f'{names[item.label]} ({subject.group_of(item.label)}) ' \
-                f'{item.score:.2f}'
+        title = f'{row["predicted"]} ({row["group"]}) {item.score:.2f}'
         if item.label not in item.truth:
-            true = ' '.join(names[c] for c in item.truth) or 'no object'
-            title += f'\nwrong: {true}'
+            title += f'\nwrong: {row["truth"] or "no object"}'
     if first:
         title = f'{subject.name}\n{title}'
     axis.set_title(title, loc='left', fontsize=8)
-    axis.set_xticks([])
-    axis.set_yticks([])
+    axis.set(xticks=[], yticks=[])
     axis.grid(False)
 
 
@@ -139,7 +117,7 @@ def _draw_signal(axis: object, item: Explanation, number: int) -> None:
         axis.imshow(item.signal, vmin=0, vmax=1)
         axis.grid(False)
         return
-    axis.plot(item.signal, **dict(line_style(number), linestyle='',
-                                  markersize=2))
+    style = dict(line_style(number), linestyle='', markersize=2)
+    axis.plot(item.signal, **style)
     axis.set_ylim(-0.03, 1.03)
     axis.set_ylabel('gate value', fontsize=8)

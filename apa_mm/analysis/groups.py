@@ -37,8 +37,7 @@ class ClassGroups(NamedTuple):
                 if not (self.index == i).any()]
 
 
-def groups_of_counts(counts: Sequence[int],
-                     many: int = MANY_SHOT,
+def groups_of_counts(counts: Sequence[int], many: int = MANY_SHOT,
                      few: int = FEW_SHOT,
                      source: str = 'train counts') -> ClassGroups:
     """Group classes into 'many', 'medium' and 'few' by training images (C,).
@@ -55,9 +54,7 @@ def groups_of_counts(counts: Sequence[int],
                        f'{source}: many > {many}, few < {few} images')
 
 
-def group_classes(cfg: Config,
-                  dataset: Any,
-                  many: int = MANY_SHOT,
+def group_classes(cfg: Config, dataset: Any, many: int = MANY_SHOT,
                   few: int = FEW_SHOT) -> Optional[ClassGroups]:
     """Group the classes of a data set; None if nothing tells how frequent.
 
@@ -69,20 +66,18 @@ def group_classes(cfg: Config,
     plain = next(plain_datasets(dataset))
     letters = _lvis_letters(plain)
     if letters is not None:
-        order = list(LVIS_GROUPS)
         return ClassGroups(
             tuple(LVIS_GROUPS.values()),
-            np.array([order.index(letter) for letter in letters]),
+            np.array([list(LVIS_GROUPS).index(c) for c in letters]),
             'frequency of the categories in the annotation file')
     counts = (getattr(plain, 'metainfo', None) or {}).get('train_class_counts')
     source = 'train_class_counts of the data set'
     if counts is None and cfg.get('train_dataloader'):
-        train = dict(cfg.train_dataloader.dataset)
-        found = class_frequency(DATASETS.build(train))
-        counts, source = found.counts.tolist(), 'images of the training set'
-    if counts is None:
-        return None
-    return groups_of_counts(counts, many, few, source)
+        train = DATASETS.build(dict(cfg.train_dataloader.dataset))
+        counts = class_frequency(train).counts.tolist()
+        source = 'images of the training set'
+    return None if counts is None else groups_of_counts(counts, many, few,
+                                                        source)
 
 
 def _lvis_letters(dataset: Any) -> Optional[List[str]]:

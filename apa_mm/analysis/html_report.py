@@ -2,6 +2,7 @@
 import base64
 import json
 from html import escape
+from itertools import count
 from pathlib import Path
 from string import Template
 from typing import Any, Dict, List, Sequence
@@ -41,10 +42,7 @@ $pictures
 
 
 def find_runs(folders: Sequence[str]) -> List[Path]:
-    """List the analyses in some folders, or in folders of such folders.
-
-    Returns:
-        list[Path]: Folders with a metrics.json, in the reader's order.
+    """List analyses in folders, or folders of these, in a reader's order.
 
     Raises:
         AnalysisError: If a folder is not there or has no analysis.
@@ -58,8 +56,9 @@ def find_runs(folders: Sequence[str]) -> List[Path]:
         own = folder / METRICS_FILE
         files = [own] if own.is_file() else sorted(
             folder.glob(f'*/{METRICS_FILE}'))
-        tools = {file.parent: _read(file)['tool'] for file in files
-                 if 'tool' in _read(file)}
+        records = {file.parent: _read(file) for file in files}
+        tools = {run: record['tool'] for run, record in records.items()
+                 if 'tool' in record}
         if not tools:
             raise AnalysisError(
                 f'{name} has no analysis: a {METRICS_FILE} of '
@@ -92,13 +91,9 @@ def render(runs: Sequence[Path], title: str) -> str:
     records = [_read(run / METRICS_FILE) for run in runs]
     return PAGE.substitute(
         title=escape(title),
-        links=' '.join(
-            f'<a href="#part{number}">{escape(record["title"])}</a>'
-            for number, record in enumerate(records, 1)),
-        sections='\n'.join(
-            _section(number, run, record)
-            for number, (run, record) in enumerate(
-                zip(runs, records, strict=True), 1)))
+        links=' '.join(f'<a href="#part{number}">{escape(record["title"])}</a>'
+                       for number, record in enumerate(records, 1)),
+        sections='\n'.join(map(_section, count(1), runs, records)))
 
 
 def _section(number: int, run: Path, record: Dict[str, Any]) -> str:
@@ -109,14 +104,11 @@ def _section(number: int, run: Path, record: Dict[str, Any]) -> str:
     settings = [f'{key}: {value}' for key, value in record['settings'].items()
                 if value not in (None, {}, [])]
     return SECTION.substitute(
-        number=number,
-        title=escape(record['title']),
-        text=escape(record['text']),
+        number=number, title=escape(record['title']),
+        text=escape(record['text']), table=escape(table),
         notes='\n'.join(f'<p class="note">{escape(note)}</p>'
                         for note in record['notes']),
-        pictures='\n'.join(_picture(run, name)
-                           for name in record['pictures']),
-        table=escape(table),
+        pictures='\n'.join(_picture(run, name) for name in record['pictures']),
         origin=escape(f'{record["tool"]}, {record["time"]}, apa_mm '
                       f'{record["apa_mm"]}. {"; ".join(settings)}'))
 

@@ -4,7 +4,7 @@ Legend: C classes, R boxes.
 """
 import sys
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
@@ -49,42 +49,27 @@ class Source(NamedTuple):
 
 @dataclass
 class Settings:
-    """What all analyses have in common.
+    """What all analyses have in common."""
 
-    Args:
-        split (str): 'train', 'val' or 'test'; training images go through
-            the test pipeline.
-        max_images (int, optional): Evenly spaced images at most.
-        many (int): Classes with more training images are many-shot.
-        few (int): Classes with fewer training images are few-shot.
-        cfg_options (dict, optional): Config settings to override.
-        device (str, optional): 'cpu' or 'cuda'; None takes what is there.
-    """
-
-    split: str = 'test'
-    max_images: Optional[int] = None
-    many: int = MANY_SHOT
+    split: str = 'test'  # training images go through the test pipeline
+    max_images: Optional[int] = None  # evenly spaced ones
+    many: int = MANY_SHOT  # training images of a class; see group_classes
     few: int = FEW_SHOT
     cfg_options: Optional[dict] = None
-    device: Optional[str] = None
+    device: Optional[str] = None  # None takes what is there
 
 
 @dataclass
 class Subject:
-    """A model in eval mode with its weights and the images to show it.
-
-    ``indices`` are the samples of the split, ``classes`` the names, (C,);
-    ``groups`` is None if frequencies are not known; ``notes`` are for readers.
-    """
+    """A model in eval mode with its weights and the images to show it."""
 
     source: Source
     cfg: Config
     model: nn.Module
     dataset: Any
-    indices: List[int]
-    classes: tuple
-    groups: Optional[ClassGroups]
-    notes: List[str] = field(default_factory=list)
+    indices: List[int]  # of the images
+    classes: tuple  # their names, (C,)
+    groups: Optional[ClassGroups]  # None if frequencies are not known
 
     @property
     def name(self) -> str:
@@ -104,22 +89,15 @@ class Subject:
 
 
 class Batch(NamedTuple):
-    """What a model said about some images.
+    """What a model said about some images."""
 
-    What the data set knows of each, its data sample with the predictions, and
-    its true classes, int64.
-    """
-
-    infos: List[dict]
-    samples: list
-    labels: List[np.ndarray]
+    infos: List[dict]  # what the data set knows of each
+    samples: list  # its data sample with the predictions
+    labels: List[np.ndarray]  # its true classes, int64
 
 
 def load_model(cfg: Config, checkpoint: str) -> nn.Module:
-    """Build the model of a config and load all of its weights.
-
-    Returns:
-        nn.Module: On the CPU, in eval mode.
+    """Build a config's model on the CPU, in eval mode, with all weights.
 
     Raises:
         AnalysisError: If the checkpoint is of another model.
@@ -145,10 +123,7 @@ def load_subjects(sources: Sequence[Source], settings: Settings,
                   notes: List[str]) -> Iterator[Subject]:
     """Load checkpoints one by one, each with its split and class groups.
 
-    Args:
-        sources (Sequence[Source]): What to analyse.
-        settings (Settings): How.
-        notes (list[str]): Gets what a reader must know of each.
+    ``notes`` gets what a reader must know of each.
 
     Raises:
         AnalysisError: If there is no such split, it is empty, or the
@@ -157,7 +132,8 @@ def load_subjects(sources: Sequence[Source], settings: Settings,
     """
     for source in sources:
         subject = _load_subject(source, settings)
-        notes += [f'{source.name}: {note}' for note in subject.notes]
+        notes += [f'{source.name}: {note}' for note in
+                  _group_notes(subject.groups, len(subject.classes))]
         yield subject
 
 
@@ -181,9 +157,8 @@ def _load_subject(source: Source, settings: Settings) -> Subject:
         # No analysis looks at masks, which take most of the time.
         model.roi_head.mask_head = None
     groups = group_classes(cfg, dataset, settings.many, settings.few)
-    return Subject(
-        source, cfg, model.to(settings.device or get_device()), dataset,
-        indices.tolist(), classes, groups, _group_notes(groups, len(classes)))
+    return Subject(source, cfg, model.to(settings.device or get_device()),
+                   dataset, indices.tolist(), classes, groups)
 
 
 def _dataset_cfg(cfg: Config, split: str) -> dict:
@@ -231,11 +206,8 @@ def run_images(subject: Subject, task: str,
                features_only: bool = False) -> Iterator[Batch]:
     """Show the model its images, with a progress bar on standard error.
 
-    Args:
-        subject (Subject): The model and its images.
-        task (str): For the progress bar.
-        features_only (bool): Stop a detector before its heads; the samples
-            then hold no predictions.
+    With ``features_only`` a detector stops before its heads, and the samples
+    hold no predictions.
     """
     loader_cfg = subject.cfg.get('test_dataloader') or {}
     loader = DataLoader(
@@ -247,12 +219,15 @@ def run_images(subject: Subject, task: str,
     bar = progress_bar(f'{task} {subject.name}', len(subject.indices))
     for data in loader:
         with torch.no_grad():
-            samples = _pass(subject.model, data, features_only)
+            if features_only and hasattr(subject.model, 'extract_feat'):
+                data = subject.model.data_preprocessor(data, False)
+                subject.model.extract_feat(data['inputs'])
+                samples = data['data_samples']
+            else:
+                samples = subject.model.test_step(data)
         done = bar.completed
-        infos = [
-            subject.dataset.get_data_info(i)
-            for i in subject.indices[done:done + len(samples)]
-        ]
+        infos = [subject.dataset.get_data_info(i)
+                 for i in subject.indices[done:done + len(samples)]]
         yield Batch(infos, samples, [true_labels(info) for info in infos])
         bar.update(len(samples))
     print(file=sys.stderr)
@@ -262,14 +237,6 @@ def progress_bar(title: str, total: int) -> ProgressBar:
     """Return mmengine's progress bar on standard error, under a title."""
     print(f'{title}: {total} images', file=sys.stderr)
     return ProgressBar(total, file=sys.stderr)
-
-
-def _pass(model: nn.Module, data: dict, features_only: bool) -> list:
-    if not features_only or not hasattr(model, 'extract_feat'):
-        return model.test_step(data)
-    data = model.data_preprocessor(data, False)
-    model.extract_feat(data['inputs'])
-    return data['data_samples']
 
 
 def objects_of(info: dict) -> List[dict]:
@@ -289,12 +256,10 @@ def true_labels(info: dict) -> np.ndarray:
 def labels_of_boxes(boxes: Tensor, info: dict, sample: Any) -> Tensor:
     """Return the class of the object that each box is on, int64, (R,).
 
-    Args:
-        boxes (Tensor): x1, y1, x2, y2 in pixels of the network's input,
-            (R, 4); :data:`BACKGROUND` is the label of one that overlaps no
-            object by :data:`MATCH_OVERLAP`.
-        info (dict): What the data set knows of the image.
-        sample (Any): Its data sample, which knows the scale.
+    It is :data:`BACKGROUND` where a box overlaps no object by
+    :data:`MATCH_OVERLAP`. Boxes are x1, y1, x2, y2 in pixels of the network's
+    input, (R, 4); ``info`` is what the data set knows of the image, ``sample``
+    its data sample, which knows the scale.
     """
     labels = torch.full((len(boxes), ), BACKGROUND)
     objects = objects_of(info)

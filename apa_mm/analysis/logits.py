@@ -4,10 +4,8 @@ SciPy fits both by maximum likelihood and gives the Kolmogorov-Smirnov distance
 of the logits to each. The logistic distribution function is the sigmoid, the
 Gumbel one :math:`\exp(-\exp(-x))` is APA at lambda = 0: the nearer one suits
 the logits.
-
-Legend: n values of one class.
 """
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from numpy import ndarray
@@ -17,7 +15,7 @@ from .errors import AnalysisError, check_finite
 from .loading import Settings, Source, Subject, load_subjects, run_images
 from .plot_style import drawing, label_axis, line_style
 from .reservoir import CAPACITY, ClassLogits
-from .runs import View, grouped
+from .runs import Row, View, grouped
 
 __all__ = ['LogitFit', 'analyze', 'fit_logits']
 
@@ -31,20 +29,15 @@ TEXT = (
 
 
 class LogitFit(NamedTuple):
-    """Two distributions fitted to the logits of one class.
-
-    ``skewness`` is 0 for the logistic, 1.1395 for the Gumbel distribution;
-    ``logistic`` and ``gumbel`` are location and scale, ``ks_...`` the
-    distances in [0, 1].
-    """
+    """Two distributions fitted to the logits of one class."""
 
     count: int
     mean: float
     std: float
-    skewness: float
-    logistic: tuple
+    skewness: float  # 0 for the logistic, 1.1395 for the Gumbel distribution
+    logistic: tuple  # location and scale
     gumbel: tuple
-    ks_logistic: float
+    ks_logistic: float  # distance in [0, 1]
     ks_gumbel: float
 
     @property
@@ -54,10 +47,7 @@ class LogitFit(NamedTuple):
 
 
 def fit_logits(values: ndarray) -> LogitFit:
-    """Fit a logistic and a Gumbel distribution to the logits of one class.
-
-    Args:
-        values (ndarray): (n,), at least 2 different ones.
+    """Fit a logistic and a Gumbel distribution to one class's logits (n,).
 
     Raises:
         AnalysisError: If there are fewer than 2 different values, or one is
@@ -85,53 +75,38 @@ def fit_logits(values: ndarray) -> LogitFit:
         float(stats.skew(values)), *fits, *distances)
 
 
-def analyze(sources: Sequence[Source],
-            settings: Settings,
-            samples: str = 'all',
-            classifier: Optional[str] = None) -> View:
+def analyze(sources: Sequence[Source], settings: Settings,
+            samples: str = 'all', classifier: Optional[str] = None) -> View:
     """Fit the logits of every class of some checkpoints.
 
-    Args:
-        sources (Sequence[Source]): Checkpoints to overlay.
-        settings (Settings): Split, images and groups.
-        samples (str): 'all': a class's logits on every image or RoI; 'own':
-            on those of that class alone.
-        classifier (str, optional): Name of the last layer.
+    ``samples`` 'all' takes a class's logits on every image or RoI, 'own' on
+    those of that class alone.
 
     Raises:
         AnalysisError: If logits are NaN, or no class can be fitted.
     """
-    rows: List[Dict[str, Any]] = []
-    notes: List[str] = []
-    kept: Dict[str, tuple] = {}
-    for subject in load_subjects(sources, settings, notes):
-        store = _collect(subject, samples, classifier)
-        mine, fits = _fit(subject, store, notes)
-        rows += mine
-        kept[subject.name] = (_examples(subject, fits), store, fits,
-                             subject.classes)
-    return View(
-        title=f'Class logits against logistic and Gumbel ({samples} samples)',
-        text=TEXT,
-        metrics={s.name: _metrics([r for r in rows if r['run'] == s.name])
-                 for s in sources},
-        rows=rows,
-        summary=_summary(rows),
-        pictures={'logits.png': lambda path: _draw(rows, kept, path)},
-        notes=notes,
+    view = View(
+        f'Class logits against logistic and Gumbel ({samples} samples)', TEXT,
         settings=dict(samples=samples, rows_kept=CAPACITY))
-
-
-def _collect(subject: Subject, samples: str,
-             classifier: Optional[str]) -> ClassLogits:
-    store = ClassLogits(len(subject.classes), samples)
-    with record_classifier(subject, classifier) as record:
-        for batch in run_images(subject, 'logits'):
-            found = record.take(batch)
-            check_finite(found.logits,
-                         f'logits of {subject.source.checkpoint}')
-            store.update(found.logits.numpy(), found.labels.numpy())
-    return store
+    kept: Dict[str, tuple] = {}
+    for subject in load_subjects(sources, settings, view.notes):
+        store = ClassLogits(len(subject.classes), samples)
+        with record_classifier(subject, classifier) as record:
+            for batch in run_images(subject, 'logits'):
+                _, logits, labels = record.take(batch)
+                check_finite(logits, f'logits of {subject.source.checkpoint}')
+                store.update(logits.numpy(), labels.numpy())
+        rows, fits = _fit(subject, store, view.notes)
+        summary = _summary(rows)
+        view.rows += rows
+        view.summary += summary
+        view.metrics[subject.name] = dict(
+            groups={line['group']: line for line in summary},
+            classes={r['name']: r for r in rows})
+        kept[subject.name] = (_examples(subject, fits), store, fits,
+                              subject.classes)
+    view.pictures = {'logits.png': lambda path: _draw(view.rows, kept, path)}
+    return view
 
 
 def _fit(subject: Subject, store: ClassLogits, notes: List[str]) -> tuple:
@@ -147,9 +122,9 @@ def _fit(subject: Subject, store: ClassLogits, notes: List[str]) -> tuple:
         rows.append(dict(
             run=subject.name, label=label, name=name,
             group=subject.group_of(label, 'all'),
-            count=fit.count, mean=fit.mean, std=fit.std,
-            skewness=fit.skewness, ks_logistic=fit.ks_logistic,
-            ks_gumbel=fit.ks_gumbel,
+            **{key: getattr(fit, key) for key in
+               ('count', 'mean', 'std', 'skewness', 'ks_logistic',
+                'ks_gumbel')},
             nearer='' if label not in fits else
             'gumbel' if fit.nearer_gumbel else 'logistic'))
     if few:
@@ -166,31 +141,28 @@ def _fit(subject: Subject, store: ClassLogits, notes: List[str]) -> tuple:
 
 def _examples(subject: Subject, fits: Dict[int, LogitFit]) -> List[tuple]:
     """Choose the first class with a fit of each group."""
-    groups = subject.groups
-    if groups is None:
-        return [('all', min(fits))]
-    return [(name, next(c for c in fits if groups.index[c] == i))
-            for i, name in enumerate(groups.names)
-            if any(groups.index[c] == i for c in fits)]
+    first: Dict[str, int] = {}
+    for label in fits:
+        first.setdefault(subject.group_of(label, 'all'), label)
+    return sorted(first.items(), key=lambda item: ORDER.index(item[0]))
 
 
-def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def _summary(rows: List[Row]) -> List[Row]:
+    """Average the classes of one run, a line per group."""
     summary = []
-    for (run, ), mine in grouped(rows, 'run').items():
-        for group in dict.fromkeys(['all', *_groups(mine)]):
-            some = [r for r in mine if group in ('all', r['group'])]
-            fitted = [r for r in some if r['nearer']]
-            summary.append(dict(
-                run=run, group=group, classes=len(some), fitted=len(fitted),
-                nearer_gumbel=_mean([r['nearer'] == 'gumbel'
-                                     for r in fitted]),
-                **{name: _mean([r[name] for r in fitted])
-                   for name in ('ks_logistic', 'ks_gumbel', 'skewness',
-                                'mean')}))
+    for group in dict.fromkeys(['all', *_groups(rows)]):
+        mine = [r for r in rows if group in ('all', r['group'])]
+        fitted = [r for r in mine if r['nearer']]
+        summary.append(dict(
+            run=rows[0]['run'], group=group, classes=len(mine),
+            fitted=len(fitted),
+            nearer_gumbel=_mean([r['nearer'] == 'gumbel' for r in fitted]),
+            **{name: _mean([r[name] for r in fitted]) for name in
+               ('ks_logistic', 'ks_gumbel', 'skewness', 'mean')}))
     return summary
 
 
-def _groups(rows: List[Dict[str, Any]]) -> List[str]:
+def _groups(rows: List[Row]) -> List[str]:
     """Return the groups of some classes from most to least images."""
     return sorted({r['group'] for r in rows}, key=ORDER.index)
 
@@ -199,14 +171,7 @@ def _mean(values: list) -> float:
     return float(np.mean(values)) if values else float('nan')
 
 
-def _metrics(rows: List[Dict[str, Any]]) -> Dict[str, Any]:
-    return dict(
-        groups={line['group']: line for line in _summary(rows)},
-        classes={r['name']: r for r in rows})
-
-
-def _draw(rows: Sequence[Dict[str, Any]], kept: Dict[str, tuple],
-          path: str) -> None:
+def _draw(rows: List[Row], kept: Dict[str, tuple], path: str) -> None:
     """Draw examples of every group, and the distances of all classes."""
     columns = 1 + max(len(examples) for examples, *_ in kept.values())
     with drawing(path, len(kept), columns, 2.9, 2.5) as (_, axes):
@@ -218,7 +183,7 @@ def _draw(rows: Sequence[Dict[str, Any]], kept: Dict[str, tuple],
                            'logit', 'density')
             for axis in line[len(examples):-1]:
                 axis.set_axis_off()
-            _draw_distances(line[-1], [r for r in rows if r['run'] == run])
+            _draw_distances(line[-1], grouped(rows, 'run')[run, ])
             label_axis(line[-1], f'{run}: all classes', 'KS to logistic',
                        'KS to Gumbel')
 
@@ -228,28 +193,24 @@ def _draw_class(axis: object, values: np.ndarray, fit: LogitFit) -> None:
     axis.hist(values, bins=HISTOGRAM_BINS, density=True, color='#c9c9c9',
               edgecolor='#8f8f8f', linewidth=0.4)
     x = np.linspace(values.min(), values.max(), 200)
-    for number, (name, law, values_of, distance) in enumerate(
+    for number, (name, law, place, distance) in enumerate(
             (('logistic', stats.logistic, fit.logistic, fit.ks_logistic),
              ('Gumbel', stats.gumbel_r, fit.gumbel, fit.ks_gumbel))):
-        style = dict(line_style(number), marker='')
-        axis.plot(x, law.pdf(x, *values_of), **style,
-                  label=f'{name}, KS {distance:.3f}')
+        axis.plot(x, law.pdf(x, *place), label=f'{name}, KS {distance:.3f}',
+                  **dict(line_style(number), marker=''))
     axis.legend(loc='upper right', handlelength=1.5, borderpad=0.2)
-    # Room for the legend above the curves.
-    axis.set_ylim(0, 1.45 * axis.get_ylim()[1])
+    axis.set_ylim(0, 1.45 * axis.get_ylim()[1])  # room for the legend
 
 
-def _draw_distances(axis: object, rows: List[Dict[str, Any]]) -> None:
+def _draw_distances(axis: object, rows: List[Row]) -> None:
     for number, group in enumerate(_groups(rows)):
         mine = [r for r in rows if r['group'] == group and r['nearer']]
-        if not mine:
-            continue
-        style = dict(line_style(number), linestyle='')
-        axis.plot([r['ks_logistic'] for r in mine],
-                  [r['ks_gumbel'] for r in mine], **style,
-                  label=f'{group} ({len(mine)})')
-    top = 1.1 * max(max(axis.get_xlim()), max(axis.get_ylim()))
+        if mine:
+            axis.plot([r['ks_logistic'] for r in mine],
+                      [r['ks_gumbel'] for r in mine],
+                      label=f'{group} ({len(mine)})',
+                      **dict(line_style(number), linestyle=''))
+    top = 1.1 * max(*axis.get_xlim(), *axis.get_ylim())
     axis.plot([0, top], [0, top], color='black', linewidth=0.8)
-    axis.set_xlim(0, top)
-    axis.set_ylim(0, top)
+    axis.set(xlim=(0, top), ylim=(0, top))
     axis.legend(loc='best', handletextpad=0.2)

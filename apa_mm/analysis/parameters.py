@@ -1,12 +1,8 @@
-"""kappa, lambda and what follows from them, over depth and training (Fig. 6).
-
-Where a run has a trace of ``ParameterTraceHook`` beside its checkpoint, each
-site shows where it started and where it ended, joined by a line.
-"""
+"""kappa, lambda and their shapes over depth and training (Fig. 6)."""
 import math
 import os.path as osp
 from functools import partial
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import List, Mapping, Optional, Sequence
 
 from torch import Tensor
 
@@ -18,8 +14,8 @@ from apa_mm.weights.errors import CheckpointError
 
 from .errors import AnalysisError
 from .loading import Settings, Source
-from .plot_style import drawing, label_axis, line_style
-from .runs import View, grouped
+from .plot_style import drawing, label_axis, legend_above, line_style
+from .runs import Row, View, grouped
 from .traces import draw_trace, read_trace, starts_of
 
 __all__ = [
@@ -27,12 +23,13 @@ __all__ = [
     'plot_parameters', 'quantity'
 ]
 
-#: What can be drawn, and how it is called.
+#: What is measured, and how it is called.
 QUANTITIES = dict(
     lambd=r'$\lambda$',
     kappa=r'$\kappa$',
     eta0=r'$\eta(0)$',
     slope='slope at 0')
+_MEANS = ('kappa', 'lambd', 'slope', 'eta0')
 _COLUMNS = (('unit', 'AGLU units'), ('gate', 'APA gates'))
 #: More sites than this have no room for their names.
 MAX_NAMES = 40
@@ -49,8 +46,8 @@ TEXT = (
 def quantity(pair: Pair, name: str) -> Tensor:
     """Return one of :data:`QUANTITIES` of a unit or gate, float64, (1 or C,).
 
-    Stored values of kappa and lambda are returned as they are; the others
-    follow from lambda as used, that is not below its floor.
+    Lambda is as stored; eta(0) and the slope follow from it as used, that is
+    not below its floor.
     """
     if name in ('kappa', 'lambd'):
         return getattr(pair, name).double()
@@ -60,13 +57,11 @@ def quantity(pair: Pair, name: str) -> Tensor:
     return gate_slope_at_zero(pair.kappa, lambd)
 
 
-def parameter_rows(pairs: Sequence[Pair]) -> List[Dict[str, object]]:
+def parameter_rows(pairs: Sequence[Pair]) -> List[Row]:
     """Describe every unit and gate by numbers.
 
-    Returns:
-        list[dict]: 'depth' (from 1, units and gates counted apart), 'site',
-        'kind', 'values' (their number) and means over channels of 'kappa',
-        'lambd' (as used: not below the floor), 'slope' (at 0) and 'eta0'.
+    Depth counts units and gates apart, from 1; kappa, lambda (as used), slope
+    and eta0 are means over channels.
 
     Example:
         >>> import torch
@@ -84,7 +79,7 @@ def parameter_rows(pairs: Sequence[Pair]) -> List[Dict[str, object]]:
             depth=depth[pair.kind], site=pair.name, kind=pair.kind,
             values=pair.kappa.numel(),
             **{name: _mean(quantity(used, name))
-               for name in ('kappa', 'lambd', 'slope', 'eta0')}))
+               for name in _MEANS}))
     return rows
 
 
@@ -96,12 +91,8 @@ def analyze(sources: Sequence[Source], settings: Settings,
             traces: Sequence[str] = ()) -> View:
     """List the parameters of some checkpoints: rows per run and site.
 
-    Args:
-        sources (Sequence[Source]): Checkpoints to overlay; those without
-            kappa and lambda are named in the notes.
-        settings (Settings): Has no effect: no image is looked at.
-        traces (Sequence[str]): Work directories of runs with
-            ``ParameterTraceHook``, whose history is drawn.
+    ``traces`` are work directories of runs with ``ParameterTraceHook``, whose
+    history is drawn; the settings have no effect.
 
     Raises:
         AnalysisError: If no checkpoint has kappa and lambda.
@@ -114,49 +105,33 @@ def analyze(sources: Sequence[Source], settings: Settings,
             f'none of {", ".join(bare)} has kappa and lambda, but a network '
             'with APA gates or AGLU units is expected; of others attention, '
             'logits, collapse and calibration can be analysed')
-    pairs = {name: item.pairs for name, item in kept.items()}
-    rows = [dict(run=name, **row) for name, found in pairs.items()
-            for row in parameter_rows(found)]
-    starts = {s.name: starts_of(s.checkpoint, pairs[s.name])
-              for s in sources if s.name in pairs}
-    pictures: Dict[str, Callable[[str], None]] = {
-        'parameters.png': partial(
-            draw_pairs, pairs, quantities=('lambd', 'kappa', 'eta0', 'slope'),
-            starts=starts)
-    }
-    for number, trace in enumerate(traces):
-        name = 'history.png' if number == 0 else f'history-{number + 1}.png'
-        pictures[name] = partial(draw_trace, read_trace(trace))
-    return View(
-        title='kappa and lambda over depth',
-        text=TEXT,
-        metrics={name: dict(sites=parameter_rows(item.pairs), dead=item.dead)
-                 for name, item in kept.items()},
-        rows=rows,
-        summary=_summary(rows),
-        pictures=pictures,
-        notes=_notes(kept, bare),
-        settings=dict(traces=[osp.normpath(trace) for trace in traces]))
-
-
-def _notes(kept: Dict[str, Inspection], bare: List[str]) -> List[str]:
-    notes = [f'{name} has no kappa and lambda' for name in bare]
-    return notes + [
-        f'{name}: the lambda of {len(item.dead)} sites gets no gradient in '
-        'the code that the file is of: ' + ', '.join(item.dead[:3])
-        for name, item in kept.items() if item.dead
-    ]
-
-
-def _summary(rows: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
-    summary = []
-    for (run, kind), mine in grouped(rows, 'run', 'kind').items():
+    view = View('kappa and lambda over depth', TEXT,
+                notes=[f'{name} has no kappa and lambda' for name in bare])
+    for name, item in kept.items():
+        sites = parameter_rows(item.pairs)
+        view.metrics[name] = dict(sites=sites, dead=item.dead)
+        view.rows += [dict(run=name, **row) for row in sites]
+        if item.dead:
+            view.notes.append(
+                f'{name}: the lambda of {len(item.dead)} sites gets no '
+                'gradient in the code that the file is of: '
+                + ', '.join(item.dead[:3]))
+    for (run, kind), mine in grouped(view.rows, 'run', 'kind').items():
         line = dict(run=run, kind=kind, sites=len(mine))
-        for name in ('kappa', 'lambd', 'slope', 'eta0'):
+        for name in _MEANS:
             values = [r[name] for r in mine]
             line[name] = f'{min(values):.3f}..{max(values):.3f}'
-        summary.append(line)
-    return summary
+        view.summary.append(line)
+    view.pictures['parameters.png'] = partial(
+        draw_pairs, {name: item.pairs for name, item in kept.items()},
+        quantities=tuple(QUANTITIES),
+        starts={name: starts_of(item.path, item.pairs)
+                for name, item in kept.items()})
+    for number, trace in enumerate(traces, 1):
+        name = 'history.png' if number == 1 else f'history-{number}.png'
+        view.pictures[name] = partial(draw_trace, read_trace(trace))
+    view.settings = dict(traces=[osp.normpath(trace) for trace in traces])
+    return view
 
 
 def plot_parameters(inspections: Sequence[Inspection], path: str) -> None:
@@ -190,10 +165,9 @@ def draw_pairs(pairs: Mapping[str, Sequence[Pair]],
     Args:
         pairs (Mapping[str, Sequence[Pair]]): By the name of the run.
         path (str): PNG to write.
-        quantities (Sequence[str]): Rows of the picture, of
-            :data:`QUANTITIES`.
-        starts (Mapping[str, Sequence[Pair]], optional): Earlier values; each
-            is joined by a line to the later one of its site.
+        quantities (Sequence[str]): Rows of the picture.
+        starts (Mapping[str, Sequence[Pair]], optional): Earlier values; a
+            line leads from each to the later one of its site.
     """
     columns = [c for c in _COLUMNS
                if any(p.kind == c[0] for run in pairs.values() for p in run)]
@@ -211,15 +185,13 @@ def draw_pairs(pairs: Mapping[str, Sequence[Pair]],
                 axis.xaxis.get_major_locator().set_params(integer=True)
         for axis, (kind, _) in zip(axes[-1], columns, strict=True):
             _name_sites(axis, pairs, kind)
-        # Outside: random-looking lines leave no free corner.
-        figure.legend(*axes[0][0].get_legend_handles_labels(),
-                      loc='outside upper center', ncols=2)
+        legend_above(figure, axes, 2)
 
 
 def _draw_run(axis: object, number: int, run: str, name: str,
               pairs: Sequence[Pair], starts: Sequence[Pair]) -> None:
     values = {p.name: quantity(p, name) for p in pairs if p.kappa.numel()}
-    depth = dict(zip(values, range(1, len(values) + 1), strict=True))
+    depth = {site: x for x, site in enumerate(values, 1)}
     before = {p.name: _mean(quantity(p, name)) for p in starts
               if p.name in values}
     style = line_style(number)
@@ -230,10 +202,10 @@ def _draw_run(axis: object, number: int, run: str, name: str,
     axis.plot(list(depth.values()), [_mean(v) for v in values.values()],
               label=f'{run} (end)' if before else run, **style)
     if before:
-        axis.plot([depth[site] for site in before], list(before.values()),
-                  label=f'{run} (start)', markerfacecolor='none', **style)
-        axis.vlines([depth[site] for site in before], list(before.values()),
-                    [_mean(values[site]) for site in before],
+        x, y = [depth[site] for site in before], list(before.values())
+        axis.plot(x, y, label=f'{run} (start)', markerfacecolor='none',
+                  **style)
+        axis.vlines(x, y, [_mean(values[site]) for site in before],
                     color=style['color'], linewidth=1)
     if any(v.numel() > 1 for v in values.values()):
         axis.fill_between(

@@ -1,19 +1,17 @@
-"""One style for all pictures: readable in grey, drawn without a display.
-
-Lines differ in colour, lightness, dashes and marker at once, so that a print
-in grey, or a reader who does not tell colours apart, loses nothing.
-"""
+"""One style for all pictures: readable in grey, drawn without a display."""
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Dict, Iterator, Tuple
 
 import numpy as np
 
 from apa_mm.utils.files import replacing
 
-__all__ = ['BAR_STYLES', 'drawing', 'label_axis', 'line_style']
+__all__ = [
+    'BAR_STYLES', 'drawing', 'label_axis', 'legend_above', 'line_style'
+]
 
-#: From dark to light, with as many dashes and markers.
+#: From dark to light, with as many dashes and markers: a print in grey, or a
+#: reader who does not tell colours apart, loses nothing.
 LINE_STYLES = (
     dict(color='#123a5e', linestyle='-', marker='o'),
     dict(color='#d1701c', linestyle='--', marker='s'),
@@ -27,20 +25,11 @@ BAR_STYLES = tuple(
     for style, hatch in zip(LINE_STYLES, ('', '//', '..', 'xx', '\\\\', '++'),
                             strict=True))
 SETTINGS = {
-    'figure.dpi': 110,
-    'savefig.dpi': 110,
-    'font.size': 9,
-    'axes.titlesize': 9,
-    'axes.labelsize': 9,
-    'legend.fontsize': 8,
-    'axes.grid': True,
-    'grid.alpha': 0.3,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'lines.linewidth': 1.4,
-    'lines.markersize': 4,
-    'image.cmap': 'gray',
-    'image.interpolation': 'nearest',
+    'figure.dpi': 110, 'savefig.dpi': 110, 'font.size': 9,
+    'axes.titlesize': 9, 'axes.labelsize': 9, 'legend.fontsize': 8,
+    'axes.grid': True, 'grid.alpha': 0.3, 'axes.spines.top': False,
+    'axes.spines.right': False, 'lines.linewidth': 1.4, 'lines.markersize': 4,
+    'image.cmap': 'gray', 'image.interpolation': 'nearest'
 }
 
 
@@ -58,17 +47,11 @@ def line_style(number: int) -> Dict[str, str]:
 def drawing(path: str, rows: int = 1, columns: int = 1, width: float = 3.2,
             height: float = 2.6, photos: bool = False,
             **subplots: object) -> Iterator[Tuple[object, np.ndarray]]:
-    """Draw into a grid of equal cells; at the end the file is written.
+    """Draw into a grid of equal cells; at the end the PNG is written.
 
-    Args:
-        path (str): PNG to write; it is whole or not there.
-        rows (int): Rows of the grid.
-        columns (int): Columns of the grid.
-        width (float): Of a cell, in inches.
-        height (float): Of a cell, in inches.
-        photos (bool): Keep all colours; otherwise the file has a palette,
-            which makes it three times smaller.
-        **subplots: Arguments of matplotlib's ``Figure.subplots``.
+    Width and height are those of a cell, in inches. Without ``photos`` the
+    file has a palette, which makes it three times smaller. ``subplots`` are
+    arguments of matplotlib's ``Figure.subplots``.
     """
     import matplotlib
     # Without pyplot no window system is asked for.
@@ -82,16 +65,17 @@ def drawing(path: str, rows: int = 1, columns: int = 1, width: float = 3.2,
                                       **subplots)
         figure.savefig(partial, format='png')
         if not photos:
-            _shrink(partial)
+            from PIL import Image
+            with Image.open(partial) as picture:
+                small = picture.convert('RGB').quantize(
+                    256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+            small.save(partial, format='png', optimize=True)
 
 
-def _shrink(path: Path) -> None:
-    """Write a picture again with a palette."""
-    from PIL import Image
-    with Image.open(path) as picture:
-        small = picture.convert('RGB').quantize(
-            256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    small.save(path, format='png', optimize=True)
+def legend_above(figure: object, axes: np.ndarray, columns: int) -> None:
+    """Put the legend of the first cell above the grid."""
+    figure.legend(*axes[0][0].get_legend_handles_labels(),
+                  loc='outside upper center', ncols=columns)
 
 
 def label_axis(axis: object, title: str = '', x: str = '',

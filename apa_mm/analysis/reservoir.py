@@ -2,8 +2,6 @@
 
 Legend: C classes, R rows, W columns, n rows kept.
 """
-import math
-
 import numpy as np
 from numpy import ndarray
 
@@ -37,7 +35,8 @@ class Reservoir:
                 f'capacity must be 1 or more rows, but got {capacity}')
         self.seen = 0
         self.capacity = capacity
-        self._rows = np.empty((0, width), dtype=np.float32)
+        # Most classes stay far below: the system gives a page when written.
+        self._rows = np.empty((capacity, width), dtype=np.float32)
         self._random = np.random.default_rng(seed)
 
     @property
@@ -50,7 +49,6 @@ class Reservoir:
         room = max(self.capacity - self.seen, 0)
         first, rest = rows[:room], rows[room:]
         if len(first):
-            self._grow(self.seen + len(first))
             self._rows[self.seen:self.seen + len(first)] = first
             self.seen += len(first)
         if len(rest):
@@ -61,16 +59,6 @@ class Reservoir:
             inside = places < self.capacity
             self._rows[places[inside]] = rest[inside]
             self.seen += len(rest)
-
-    def _grow(self, size: int) -> None:
-        """Double the store as needed; most classes stay far below."""
-        if size > len(self._rows):
-            larger = min(max(size, 2 * len(self._rows)), self.capacity)
-            rows = np.full((larger, self._rows.shape[1]), math.nan,
-                           dtype=np.float32)
-            rows[:len(self._rows)] = self._rows
-            self._rows = rows
-
 
 class ClassLogits:
     """The logits of every class from a stream, in bounded memory.
@@ -87,7 +75,7 @@ class ClassLogits:
             Reservoir(capacity, 1, seed) for seed in range(num_classes)
         ] if self.own else [Reservoir(capacity, num_classes)]
 
-    def update(self, logits: np.ndarray, labels: np.ndarray) -> None:
+    def update(self, logits: ndarray, labels: ndarray) -> None:
         """Add rows: logits (R, C) and true classes (R,)."""
         if not self.own:
             self.stores[0].update(logits)
@@ -95,7 +83,7 @@ class ClassLogits:
         for label in np.unique(labels[labels >= 0]):
             self.stores[label].update(logits[labels == label][:, [label]])
 
-    def of(self, label: int) -> np.ndarray:
+    def of(self, label: int) -> ndarray:
         """Return the logits kept of one class, (n,)."""
         if self.own:
             return self.stores[label].rows[:, 0]

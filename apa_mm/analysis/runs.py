@@ -12,42 +12,37 @@ from apa_mm.utils.files import replacing
 from apa_mm.utils.tables import text_table
 
 __all__ = [
-    'View', 'default_name', 'format_rows', 'grouped', 'new_folder',
+    'Row', 'View', 'default_name', 'format_rows', 'grouped', 'new_folder',
     'write_view'
 ]
 
 METRICS_FILE = 'metrics.json'
+#: One line of a table, by column.
+Row = Dict[str, Any]
 
 
 @dataclass
 class View:
     """The outcome of one analysis.
 
-    Args:
-        title (str): A line for the report.
-        text (str): What the pictures show and how to read them.
-        metrics (dict): Numbers, nested at will; NaN becomes null.
-        rows (list[dict]): The CSV; all with the same keys.
-        summary (list[dict]): The short table for the terminal and report.
-        pictures (dict[str, Callable]): What draws to a path, by file name.
-        notes (list[str]): What a reader must know.
-        settings (dict): What was asked for.
+    ``metrics`` are nested at will, with NaN as null; ``rows`` are the CSV,
+    ``summary`` the short table for terminal and report, both with the same
+    keys in all lines; ``pictures`` are what draws to a path, by file name.
     """
 
     title: str
     text: str
-    metrics: Dict[str, Any]
-    rows: List[Dict[str, Any]]
-    summary: List[Dict[str, Any]]
-    pictures: Dict[str, Callable[[str], None]]
+    metrics: Dict[str, Any] = field(default_factory=dict)
+    rows: List[Row] = field(default_factory=list)
+    summary: List[Row] = field(default_factory=list)
+    pictures: Dict[str, Callable[[str], None]] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
     settings: Dict[str, Any] = field(default_factory=dict)
 
 
-def grouped(rows: Sequence[Dict[str, Any]],
-            *keys: str) -> Dict[tuple, List[Dict[str, Any]]]:
+def grouped(rows: Sequence[Row], *keys: str) -> Dict[tuple, List[Row]]:
     """Return rows by their values of some keys, in the order of the rows."""
-    groups: Dict[tuple, List[Dict[str, Any]]] = {}
+    groups: Dict[tuple, List[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     return groups
@@ -66,11 +61,7 @@ def default_name(checkpoint: str) -> str:
 
 
 def new_folder(path: str) -> Path:
-    """Make a folder that was not there: ``path``, ``path-2``, ``path-3``.
-
-    Raises:
-        OSError: If it cannot be made.
-    """
+    """Make a folder that was not there: ``path``, ``path-2``, ``path-3``."""
     for number in count(1):
         folder = Path(path if number == 1 else f'{path}-{number}')
         try:
@@ -81,10 +72,7 @@ def new_folder(path: str) -> Path:
 
 
 def write_view(tool: str, view: View, out: str) -> Path:
-    """Write an analysis to a new folder; metrics.json comes last.
-
-    ``tool`` names the CSV; ``out`` the folder, see :func:`new_folder`.
-    """
+    """Write an analysis to a new folder like ``out``; metrics.json is last."""
     from apa_mm import __version__
     folder = new_folder(out)
     for name, draw in view.pictures.items():
@@ -98,15 +86,9 @@ def write_view(tool: str, view: View, out: str) -> Path:
             {k: '' if _plain(v) is None else v for k, v in row.items()}
             for row in view.rows)
     record = dict(
-        tool=tool,
-        title=view.title,
-        text=view.text,
-        apa_mm=__version__,
-        time=time.strftime('%Y-%m-%d %H:%M'),
-        settings=view.settings,
-        notes=view.notes,
-        pictures=list(view.pictures),
-        summary=view.summary,
+        tool=tool, title=view.title, text=view.text, apa_mm=__version__,
+        time=time.strftime('%Y-%m-%d %H:%M'), settings=view.settings,
+        notes=view.notes, pictures=list(view.pictures), summary=view.summary,
         metrics=view.metrics)
     with replacing(folder / METRICS_FILE) as partial:
         partial.write_text(
@@ -128,7 +110,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def format_rows(rows: Sequence[Dict[str, Any]]) -> str:
+def format_rows(rows: Sequence[Row]) -> str:
     """Format a table of rows with the same keys; NaN and None are a dash.
 
     Example:
@@ -139,12 +121,11 @@ def format_rows(rows: Sequence[Dict[str, Any]]) -> str:
     """
     if not rows:
         return '(no rows)'
-    return text_table(list(rows[0]), [[_cell(v) for v in row.values()]
-                                      for row in rows])
 
+    def cell(value: Any) -> str:
+        value = _plain(value)
+        return '-' if value is None else (
+            f'{value:.4g}' if isinstance(value, float) else str(value))
 
-def _cell(value: Any) -> str:
-    value = _plain(value)
-    if value is None:
-        return '-'
-    return f'{value:.4g}' if isinstance(value, float) else str(value)
+    return text_table(list(rows[0]),
+                      [[cell(v) for v in row.values()] for row in rows])

@@ -16,13 +16,7 @@ Trace = Dict[str, Dict[str, list]]
 
 
 def read_trace(path: str) -> Trace:
-    """Read the history that ``ParameterTraceHook`` left in a run.
-
-    Args:
-        path (str): ``vis_data/scalars.json`` of a run, or the run's folder.
-
-    Returns:
-        dict[str, dict[str, list]]: 'step', 'kappa' and 'lambd' by site.
+    """Read ``vis_data/scalars.json`` of a run, given that or its folder.
 
     Raises:
         AnalysisError: If there is no such file or nothing of the hook in it.
@@ -59,14 +53,9 @@ def read_trace(path: str) -> Trace:
 
 
 def starts_of(checkpoint: str, pairs: Sequence[Pair]) -> List[Pair]:
-    """Return mean kappa and lambda before the run of a checkpoint.
+    """Return the pairs with the means before the run; [] without a trace.
 
-    Args:
-        checkpoint (str): File in the work directory of the run.
-        pairs (Sequence[Pair]): Its kappa and lambda.
-
-    Returns:
-        list[Pair]: Of the sites in the trace; empty without one.
+    The run is the one whose work directory the checkpoint lies in.
     """
     # Not deeper, as read_trace looks: the folder may be anybody's.
     files = sorted(Path(checkpoint).parent.glob('*/vis_data/scalars.json'))
@@ -84,23 +73,21 @@ def starts_of(checkpoint: str, pairs: Sequence[Pair]) -> List[Pair]:
 
 def draw_trace(trace: Trace, path: str) -> None:
     """Draw the history of every site's kappa and lambda."""
-    kinds: Dict[str, List[str]] = dict(units=[], gates=[])
-    for site in trace:
-        kinds['gates' if 'gate' in site.split('.') else 'units'].append(site)
+    kinds: Dict[str, Trace] = dict(units={}, gates={})
+    for site, history in trace.items():
+        kind = 'gates' if 'gate' in site.split('.') else 'units'
+        kinds[kind][site] = history
     kinds = {kind: sites for kind, sites in kinds.items() if sites}
     with drawing(path, len(kinds), 2, 4.2, 2.6, sharex=True) as (_, axes):
         for line, (kind, sites) in zip(axes, kinds.items(), strict=True):
-            for axis, leaf in zip(line, ('kappa', 'lambd'), strict=True):
-                _draw_history(axis, {s: trace[s] for s in sites}, leaf)
-                label_axis(axis, kind, 'iteration',
-                           'lambda' if leaf == 'lambd' else leaf)
+            for axis, leaf, name in zip(line, ('kappa', 'lambd'),
+                                        ('kappa', 'lambda'), strict=True):
+                _draw_history(axis, sites, leaf)
+                label_axis(axis, kind, 'iteration', name)
 
 
 def _draw_history(axis: object, trace: Trace, leaf: str) -> None:
-    """Draw one parameter of several sites; the first and the last are named.
-
-    Sites near the input are dark, those near the output light.
-    """
+    """Draw sites, dark near the input; the first and last are named."""
     last = len(trace) - 1
     for number, (site, history) in enumerate(trace.items()):
         end = number in (0, last)

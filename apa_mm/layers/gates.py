@@ -28,11 +28,6 @@ def find_gates(model: nn.Module) -> Dict[str, nn.Module]:
     These are the gates of our SE, CBAM and spatial attention whatever their
     type, every :class:`~apa_mm.layers.APA`, and the sigmoids inside of SE
     layers of mmdet, mmpretrain, torchvision and timm.
-
-    Example:
-        >>> model = nn.Sequential(ChannelAttention(32), SpatialAttention())
-        >>> list(find_gates(model))
-        ['0.gate', '1.gate']
     """
     gates: Dict[nn.Module, str] = {}
     for name, module in model.named_modules():
@@ -61,15 +56,8 @@ def record_gates(
 ) -> Iterator[Dict[str, nn.Module]]:
     """Call ``listen(name, output)`` at every pass through a gate.
 
-    Works by forward hooks that change nothing: the model's outputs are the
-    same bit by bit, and the hooks are gone at the end of the block, also
-    when an exception ends it.
-
-    Args:
-        model (nn.Module): Any model.
-        listen (Callable): Gets the gate's name and its output, (N, ...).
-        gates (dict[str, nn.Module], optional): Which gates; None for those
-            of :func:`find_gates`.
+    The forward hooks change no output and are gone at the end of the block.
+    Without ``gates`` these are all of :func:`find_gates`.
 
     Example:
         >>> layer = ChannelAttention(32)
@@ -87,14 +75,14 @@ def record_gates(
 
 def _call(name: str, listen: Callable, module: nn.Module, inputs: tuple,
           output: Tensor) -> None:
-    listen(name, output)
+    listen(name, output)  # returning its answer would replace the output
 
 
 class GateSums:
     """Sums from which the statistics of any number of images follow.
 
-    They are 4 + C float64 numbers for each layer of C channels, for all
-    images and for each of ``num_groups`` groups of them, which may overlap.
+    Per layer (1 + G, 4 + C) in float64: of all images, then of each of
+    ``num_groups`` groups, which may overlap.
 
     Example:
         >>> sums = GateSums()
@@ -109,13 +97,10 @@ class GateSums:
 
     def update(self, name: str, values: Tensor,
                members: Optional[Tensor] = None) -> None:
-        """Add one batch of gate values of one layer.
+        """Add one batch of gate values (N, C, ...) of the layer ``name``.
 
-        Args:
-            name (str): The layer.
-            values (Tensor): Gate values in [0, 1], (N, C, ...).
-            members (Tensor, optional): Which group every image is in, bool,
-                (N, G); None counts the images among all only.
+        ``members`` tells which group every image is in, bool, (N, G); without
+        it the images count among all only.
 
         Raises:
             ValueError: If a value is outside of [0, 1] or NaN, or

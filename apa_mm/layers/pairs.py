@@ -35,9 +35,8 @@ class Pair(NamedTuple):
 
     def dead(self, clamp: str) -> bool:
         """Return whether the source's clamp gives some lambda no gradient."""
-        dead = self.lambd <= 0 if clamp == 'shifted' else (
-            self.lambd < LAMBDA_FLOOR)
-        return bool(dead.any())
+        return bool((self.lambd <= 0 if clamp == 'shifted' else
+                     self.lambd < LAMBDA_FLOOR).any())
 
 
 def units_and_gates(model: nn.Module) -> Dict[str, nn.Module]:
@@ -69,11 +68,9 @@ def mean_values(modules: Mapping[str, nn.Module]
                 ) -> Dict[str, Tuple[float, float]]:
     """Return mean kappa and lambda by site, copied from the device at once."""
     table = torch.stack([
-        torch.stack([
-            module.kappa.float().mean(),
-            module.lambd.float().clamp(min=module.lambd_min).mean()
-        ]) for module in modules.values()
-    ]).tolist()
+        value.float().mean() for m in modules.values()
+        for value in (m.kappa, m.lambd.float().clamp(min=m.lambd_min))
+    ]).view(-1, 2).tolist()
     return {name: tuple(row)
             for name, row in zip(modules, table, strict=True)}
 
@@ -81,12 +78,8 @@ def mean_values(modules: Mapping[str, nn.Module]
 def parameter_pairs(tensors: Mapping[str, Tensor]) -> List[Pair]:
     """Find kappa and lambda in a state dict, under our or the authors' names.
 
-    Args:
-        tensors (Mapping[str, Tensor]): A state dict.
-
-    Returns:
-        list[Pair]: In the order of the network: the stem, then by stage,
-        block and site; other networks in their own order.
+    They come in the order of a ResNet: the stem, then by stage, block and
+    site; those of other networks in the order of the file.
 
     Example:
         >>> one = torch.ones(1)
@@ -106,7 +99,6 @@ def parameter_pairs(tensors: Mapping[str, Tensor]) -> List[Pair]:
              **values) for owner, values in found.items() if len(values) == 2
     ]
     owners = {pair.name for pair in pairs}
-    # Sorting is stable: other networks keep the order of the file.
     return sorted(pairs, key=lambda pair: _place_of(pair.name, owners))
 
 

@@ -24,28 +24,22 @@ class CIFAR10LT(CIFAR10):
     Args:
         data_root (str): Folder that holds the folder of the batches,
             ``cifar-10-batches-py`` or ``cifar-100-python``.
-        split (str): 'train' or 'test'. Defaults to 'train'.
+        split (str): 'train' or 'test'.
         imbalance_factor (float): Largest class over smallest, at least 1.
-            Defaults to 100.
-        profile (str): 'exp' or 'step'. Defaults to 'exp'.
-        seed (int): Seed of the subset. Defaults to 0, the common one.
+        profile (str): 'exp' or 'step'.
+        seed (int): Seed of the subset; 0 is the common one.
         check_md5 (bool): Whether the files must have the published checksums.
             Without them, unpickling may run what a file asks for: set False
-            for files of your own only. Defaults to True.
+            for files of your own only.
         **kwargs: As in ``CIFAR10``: ``download``, ``metainfo``, ``pipeline``.
 
     Raises:
         ValueError: For a wrong argument, or if a class has too few images.
     """
 
-    def __init__(self,
-                 data_root: str = '',
-                 split: str = 'train',
-                 imbalance_factor: float = 100,
-                 profile: str = 'exp',
-                 seed: int = 0,
-                 check_md5: bool = True,
-                 **kwargs: Any) -> None:
+    def __init__(self, data_root: str = '', split: str = 'train',
+                 imbalance_factor: float = 100, profile: str = 'exp',
+                 seed: int = 0, check_md5: bool = True, **kwargs: Any) -> None:
         check_choice('split', split, ('train', 'test'))
         check_choice('profile', profile, PROFILES)
         self.imbalance_factor = imbalance_factor
@@ -57,18 +51,13 @@ class CIFAR10LT(CIFAR10):
         super().__init__(data_root=data_root, split=split, **kwargs)
 
     def load_data_list(self) -> List[dict]:
-        """Read the batches and keep the long-tailed subset.
-
-        Returns:
-            list[dict]: 'img', (32, 32, 3), uint8, RGB, and 'gt_label'.
-        """
+        """Read the batches and keep the long-tailed subset."""
         num_classes = len(self.METAINFO['classes'])
         split, self.split = self.split, 'train'
         samples = super().load_data_list()
         self.split = split
-        counts = long_tail_counts(
-            len(samples) // num_classes, num_classes, self.imbalance_factor,
-            self.profile)
+        counts = long_tail_counts(len(samples) // num_classes, num_classes,
+                                  self.imbalance_factor, self.profile)
         self._metainfo['train_class_counts'] = tuple(counts)
         if split == 'test':
             return super().load_data_list()

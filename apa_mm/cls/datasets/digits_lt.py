@@ -1,5 +1,5 @@
 """Digits-LT: a long-tailed set of real images that needs no download."""
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import cv2
 import numpy as np
@@ -30,9 +30,9 @@ class DigitsLT(BaseDataset):
     Args:
         split, imbalance_factor, profile, seed: As in
             :class:`apa_mm.CIFAR10LT`.
-        test_per_class (int): Test images of every digit. Defaults to 40.
+        test_per_class (int): Test images of every digit.
         image_size (int): In pixels; other than 8 it is reached by bilinear
-            interpolation. Defaults to 8.
+            interpolation.
         metainfo, **kwargs: As in MMPretrain's ``BaseDataset``.
 
     Raises:
@@ -46,15 +46,10 @@ class DigitsLT(BaseDataset):
 
     METAINFO = dict(classes=tuple(map(str, range(NUM_CLASSES))))
 
-    def __init__(self,
-                 split: str = 'train',
-                 imbalance_factor: float = 50,
-                 profile: str = 'exp',
-                 test_per_class: int = 40,
-                 image_size: int = 8,
-                 seed: int = 0,
-                 metainfo: Optional[dict] = None,
-                 **kwargs) -> None:
+    def __init__(self, split: str = 'train', imbalance_factor: float = 50,
+                 profile: str = 'exp', test_per_class: int = 40,
+                 image_size: int = 8, seed: int = 0,
+                 metainfo: Optional[dict] = None, **kwargs: Any) -> None:
         check_choice('split', split, ('train', 'test'))
         check_choice('profile', profile, PROFILES)
         if image_size < 1:
@@ -70,7 +65,13 @@ class DigitsLT(BaseDataset):
 
     def load_data_list(self) -> List[dict]:
         """Draw the split."""
-        digits = _load_digits()
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError:
+            raise RuntimeError(
+                'DigitsLT takes its images from scikit-learn, which is not '
+                'installed; run: pip install scikit-learn') from None
+        digits = load_digits()
         labels = digits.target.astype(np.int64)
         smallest = int(np.bincount(labels).min())
         if not 1 <= self.test_per_class < smallest:
@@ -87,10 +88,8 @@ class DigitsLT(BaseDataset):
             rest = labels.copy()
             rest[kept] = -1
             kept = draw_subset(rest, counts, rng)
-        return [
-            dict(img=self._image(digits.images[i]), gt_label=int(labels[i]))
-            for i in kept
-        ]
+        return [dict(img=self._image(digits.images[i]),
+                     gt_label=int(labels[i])) for i in kept]
 
     def _image(self, pixels: np.ndarray) -> np.ndarray:
         """Return an image of 0 to 255 in three equal channels."""
@@ -101,17 +100,5 @@ class DigitsLT(BaseDataset):
 
     def extra_repr(self) -> List[str]:
         """Describe the split instead of files, which there are none of."""
-        return [
-            f'Split: \t{self.split}, imbalance factor '
-            f'{self.imbalance_factor}, profile {self.profile}'
-        ]
-
-
-def _load_digits() -> object:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise RuntimeError(
-            'DigitsLT takes its images from scikit-learn, which is not '
-            'installed; run: pip install scikit-learn') from None
-    return load_digits()
+        return [f'Split: \t{self.split}, imbalance factor '
+                f'{self.imbalance_factor}, profile {self.profile}']

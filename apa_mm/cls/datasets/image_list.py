@@ -1,5 +1,5 @@
 """Long-tailed data sets that are given by list files."""
-from typing import List, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.fileio import get_file_backend, join_path
@@ -32,13 +32,13 @@ class ImageListDataset(BaseDataset):
         num_classes (int, optional): C; the children know theirs.
         train_ann_file (str, optional): The training list, relative to
             ``data_root``, if ``ann_file`` is another one.
-        label_order (str): 'native' or 'frequency'. Defaults to 'native'.
+        label_order (str): 'native' or 'frequency'.
         num_images (int, optional): Images that the list must have; None does
             not check.
         check_images (bool): Whether to make sure that all images exist (one
-            look into each folder). Defaults to True.
+            look into each folder).
         allow_empty_classes (bool): Whether training may go without images of
-            some classes. Defaults to False.
+            some classes.
         metainfo (dict, optional): ``classes`` are names in native order; by
             default the names of the images' folders.
         data_root, data_prefix, test_mode, lazy_init, **kwargs: As in
@@ -52,20 +52,13 @@ class ImageListDataset(BaseDataset):
     #: C of the child classes.
     NUM_CLASSES: Optional[int] = None
 
-    def __init__(self,
-                 ann_file: str,
-                 num_classes: Optional[int] = None,
+    def __init__(self, ann_file: str, num_classes: Optional[int] = None,
                  train_ann_file: Optional[str] = None,
-                 label_order: str = 'native',
-                 num_images: Optional[int] = None,
-                 check_images: bool = True,
-                 allow_empty_classes: bool = False,
-                 metainfo: Optional[dict] = None,
-                 data_root: str = '',
-                 data_prefix: Union[str, dict] = '',
-                 test_mode: bool = False,
-                 lazy_init: bool = False,
-                 **kwargs) -> None:
+                 label_order: str = 'native', num_images: Optional[int] = None,
+                 check_images: bool = True, allow_empty_classes: bool = False,
+                 metainfo: Optional[dict] = None, data_root: str = '',
+                 data_prefix: Union[str, dict] = '', test_mode: bool = False,
+                 lazy_init: bool = False, **kwargs: Any) -> None:
         check_choice('label_order', label_order, LABEL_ORDERS)
         self.num_classes = num_classes or self.NUM_CLASSES
         if self.num_classes is None:
@@ -83,14 +76,9 @@ class ImageListDataset(BaseDataset):
         self.num_images = num_images
         self.check_images = check_images
         self.allow_empty_classes = allow_empty_classes
-        super().__init__(
-            ann_file,
-            metainfo=metainfo,
-            data_root=data_root,
-            data_prefix=data_prefix,
-            test_mode=test_mode,
-            lazy_init=lazy_init,
-            **kwargs)
+        super().__init__(ann_file, metainfo=metainfo, data_root=data_root,
+                         data_prefix=data_prefix, test_mode=test_mode,
+                         lazy_init=lazy_init, **kwargs)
 
     def load_data_list(self) -> List[dict]:
         """Read and check the list file."""
@@ -101,16 +89,14 @@ class ImageListDataset(BaseDataset):
                 f'{self.ann_file} lists {len(samples.paths)} images, but '
                 f'{self.num_images} were expected; get the list again, or '
                 'set num_images=None for a list of your own')
-        backend = get_file_backend(self.img_prefix, enable_singleton=True)
-        paths = [
-            backend.join_path(self.img_prefix, path) for path in samples.paths
-        ]
         if self.check_images:
             check_images(samples, self.img_prefix)
-        labels = self._order_classes(samples)
+        backend = get_file_backend(self.img_prefix, enable_singleton=True)
+        labels = self._order_classes(samples).tolist()
         return [
-            dict(img_path=path, gt_label=label)
-            for path, label in zip(paths, labels.tolist(), strict=True)
+            dict(img_path=backend.join_path(self.img_prefix, path),
+                 gt_label=label)
+            for path, label in zip(samples.paths, labels, strict=True)
         ]
 
     def _order_classes(self, samples: ListFile) -> np.ndarray:

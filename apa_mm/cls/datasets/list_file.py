@@ -13,18 +13,12 @@ __all__ = ['ListFile', 'check_images', 'folder_names', 'read_list_file']
 
 
 class ListFile(NamedTuple):
-    """The samples of a list file.
+    """The N samples of a list file."""
 
-    Attributes:
-        name (str): Path of the list file, for messages.
-        paths (list[str]): Image paths as they stand in the file, N entries.
-        labels (np.ndarray): Labels in [0, C), int64, (N,).
-        lines (list[int]): Line number of every sample, from 1.
-    """
-    name: str
-    paths: List[str]
-    labels: np.ndarray
-    lines: List[int]
+    name: str  # path of the list file, for messages
+    paths: List[str]  # as they stand in the file
+    labels: np.ndarray  # in [0, C), int64, (N,)
+    lines: List[int]  # line number of every sample, from 1
 
 
 def read_list_file(path: str, num_classes: int) -> ListFile:
@@ -69,11 +63,7 @@ def read_list_file(path: str, num_classes: int) -> ListFile:
 
 
 def check_images(samples: ListFile, root: str) -> None:
-    """Make sure that every image exists; only a local disk is looked at.
-
-    Raises:
-        ValueError: If images are missing.
-    """
+    """Raise ValueError if images are missing; only looks at a local disk."""
     if not isinstance(get_file_backend(root), LocalBackend):
         return
     missing = missing_files(root, samples.paths)
@@ -90,9 +80,8 @@ def folder_names(paths: Sequence[str], labels: np.ndarray,
                  num_classes: int) -> List[str]:
     """Name every class after the folder that holds its images.
 
-    Returns:
-        list[str]: C different names; the label itself for a class without
-        images, with images in several folders, or in another class's folder.
+    A class without images, with images in several folders, or in another
+    class's folder is named by its label.
 
     Example:
         >>> folder_names(['a/cat/1.jpg', 'a/dog/1.jpg'], np.array([0, 2]), 3)

@@ -14,9 +14,7 @@ PROFILES = ('exp', 'step')
 LABEL_ORDERS = ('native', 'frequency')
 
 
-def long_tail_counts(max_count: int,
-                     num_classes: int,
-                     imbalance_factor: float,
+def long_tail_counts(max_count: int, num_classes: int, imbalance_factor: float,
                      profile: str = 'exp') -> List[int]:
     r"""Return how many images each class of a long-tailed subset keeps.
 
@@ -29,10 +27,7 @@ def long_tail_counts(max_count: int,
         max_count (int): Images of the largest class.
         num_classes (int): C, at least 2.
         imbalance_factor (float): The ratio, at least 1, e.g. 100.
-        profile (str): 'exp' or 'step'. Defaults to 'exp'.
-
-    Returns:
-        list[int]: C counts.
+        profile (str): 'exp' or 'step'.
 
     Raises:
         ValueError: If an argument is out of range or a class stays empty.
@@ -67,19 +62,11 @@ def long_tail_counts(max_count: int,
 
 def draw_subset(labels: np.ndarray, counts: Sequence[int],
                 rng: np.random.RandomState) -> np.ndarray:
-    """Draw a given number of samples of every class.
+    """Draw ``counts[c]`` samples of every class c; return indices by class.
 
-    The classes are taken in order; the indices of each are shuffled and the
-    first ones kept. With ``RandomState(0)`` this is the subset that
-    long-tailed CIFAR is commonly trained on.
-
-    Args:
-        labels (np.ndarray): Labels, int64, (N,).
-        counts (Sequence[int]): Samples to keep of each class, C entries.
-        rng (np.random.RandomState): numpy never changes its stream.
-
-    Returns:
-        np.ndarray: Indices, class by class, int64, (sum of counts,).
+    The indices of each are shuffled and the first ones kept. With
+    ``RandomState(0)``, whose stream numpy never changes, this is the subset
+    that long-tailed CIFAR is commonly trained on.
     """
     kept = []
     for label, count in enumerate(counts):

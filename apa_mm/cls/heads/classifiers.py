@@ -16,8 +16,7 @@ class LongTailLinearClsHead(LogitOffset, LinearClsHead):
     """MMPretrain's ``LinearClsHead`` with offsets at test time.
 
     Args:
-        num_classes (int): K.
-        in_channels (int): Channels of the features.
+        num_classes, in_channels (int): K and the channels of the features.
         logit_offset (dict, optional): Correction of predictions for the
             training set's class counts, such as ``dict(type='raw')``; see
             :meth:`LogitOffset.init_logit_offset`. It needs
@@ -38,11 +37,8 @@ class LongTailLinearClsHead(LogitOffset, LinearClsHead):
         tensor([2])
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 in_channels: int,
-                 logit_offset: Optional[dict] = None,
-                 **kwargs: Any) -> None:
+    def __init__(self, num_classes: int, in_channels: int,
+                 logit_offset: Optional[dict] = None, **kwargs: Any) -> None:
         super().__init__(num_classes, in_channels, **kwargs)
         self.init_logit_offset(logit_offset)
 
@@ -61,28 +57,14 @@ class CosineClsHead(LongTailLinearClsHead):
 
     Raises:
         ValueError: See the parent; also for a scale that is not positive.
-
-    Example:
-        >>> head = CosineClsHead(1000, 2048, learnable_scale=True)
-        >>> sum(p.numel() for p in head.parameters())
-        2048001
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 in_channels: int,
-                 scale: Optional[float] = None,
-                 learnable_scale: bool = False,
-                 eps: float = 1e-6,
-                 logit_offset: Optional[dict] = None,
-                 init_cfg: Optional[dict] = None,
-                 **kwargs: Any) -> None:
-        super().__init__(
-            num_classes,
-            in_channels,
-            logit_offset=logit_offset,
-            init_cfg=init_cfg,
-            **kwargs)
+    def __init__(self, num_classes: int, in_channels: int,
+                 scale: Optional[float] = None, learnable_scale: bool = False,
+                 eps: float = 1e-6, logit_offset: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None, **kwargs: Any) -> None:
+        super().__init__(num_classes, in_channels, logit_offset,
+                         init_cfg=init_cfg, **kwargs)
         self.fc = CosineClassifier(in_channels, num_classes, scale,
                                    learnable_scale, eps)
 
@@ -106,32 +88,14 @@ class NormalizedLinearClsHead(LongTailLinearClsHead):
         init_cfg (dict, optional): Initialisation of ``layer``
             'CosineLinear'; None keeps the layer's own, N(0, 0.01).
 
-    Example:
-        >>> import torch
-        >>> head = NormalizedLinearClsHead(3, 8)
-        >>> head((torch.rand(2, 8), )).abs().max() <= 1
-        tensor(True)
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 in_channels: int,
-                 scale: float = 1.0,
-                 learnable_scale: bool = False,
-                 eps: float = 1e-6,
+    def __init__(self, num_classes: int, in_channels: int, scale: float = 1.0,
+                 learnable_scale: bool = False, eps: float = 1e-6,
                  logit_offset: Optional[dict] = None,
-                 init_cfg: Optional[dict] = None,
-                 **kwargs: Any) -> None:
-        super().__init__(
-            num_classes,
-            in_channels,
-            logit_offset=logit_offset,
-            init_cfg=init_cfg,
-            **kwargs)
-        self.fc = CosineLinear(
-            in_channels,
-            num_classes,
-            bias=False,
-            temperature=scale,
-            learnable_temperature=learnable_scale,
-            eps=eps)
+                 init_cfg: Optional[dict] = None, **kwargs: Any) -> None:
+        super().__init__(num_classes, in_channels, logit_offset,
+                         init_cfg=init_cfg, **kwargs)
+        self.fc = CosineLinear(in_channels, num_classes, bias=False,
+                               temperature=scale, eps=eps,
+                               learnable_temperature=learnable_scale)

@@ -22,13 +22,11 @@ class LogitOffset(ClassCounts):
     """
 
     def init_logit_offset(self, logit_offset: Optional[dict]) -> None:
-        """Take the setting.
+        """Take the setting; None is no correction.
 
-        Args:
-            logit_offset (dict, optional): ``type``, one of
-                :data:`apa_mm.functional.long_tail.LOGIT_OFFSETS`, by default
-                'raw'; ``tau``, a factor of the offset, by default 1. None
-                for no correction.
+        ``type`` is one of
+        :data:`apa_mm.functional.long_tail.LOGIT_OFFSETS`, by default 'raw';
+        ``tau``, a factor of the offset, is 1 by default.
 
         Raises:
             ValueError: If ``type`` is unknown, or the loss corrects for the

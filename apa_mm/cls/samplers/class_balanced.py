@@ -1,5 +1,5 @@
 """Drawing every class equally often."""
-from typing import Iterator, List, Optional, Sized, Union
+from typing import Iterator, Optional, Sized, Union
 
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
@@ -27,7 +27,7 @@ class ClassBalancedSampler(Sampler):
             ``get_cat_ids(index)``.
         epoch_size (str | int): L: 'dataset' for the size of the data set,
             'largest' or 'smallest' for C times the largest or smallest class
-            (up- and downsampling), or a number. Defaults to 'dataset'.
+            (up- and downsampling), or a number.
         seed (int, optional): Seed, the same on every rank; drawn and shared
             by default.
 
@@ -44,9 +44,7 @@ class ClassBalancedSampler(Sampler):
         ['d', 'd']
     """
 
-    def __init__(self,
-                 dataset: Sized,
-                 epoch_size: Union[str, int] = 'dataset',
+    def __init__(self, dataset: Sized, epoch_size: Union[str, int] = 'dataset',
                  seed: Optional[int] = None) -> None:
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
@@ -79,9 +77,8 @@ class ClassBalancedSampler(Sampler):
         lucky = torch.randperm(num_classes, generator=generator)
         quotas[lucky[:self.total_size % num_classes]] += 1
         drawn = torch.cat([
-            _draw(members, quota, generator)
-            for members, quota in zip(
-                self.members, quotas.tolist(), strict=True)
+            _draw(members, quota, generator) for members, quota in
+            zip(self.members, quotas.tolist(), strict=True)
         ])
         drawn = drawn[torch.randperm(len(drawn), generator=generator)]
         return iter(drawn[self.rank::self.world_size].tolist())
@@ -97,8 +94,6 @@ class ClassBalancedSampler(Sampler):
 
 def _draw(members: Tensor, quota: int, generator: torch.Generator) -> Tensor:
     """Return ``quota`` members, all of them before any comes again."""
-    rounds: List[Tensor] = [members[:0]]
-    for _ in range(-(-quota // len(members))):
-        rounds.append(
-            members[torch.randperm(len(members), generator=generator)])
-    return torch.cat(rounds)[:quota]
+    rounds = [members[torch.randperm(len(members), generator=generator)]
+              for _ in range(-(-quota // len(members)))]
+    return torch.cat([members[:0], *rounds])[:quota]

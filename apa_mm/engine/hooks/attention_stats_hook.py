@@ -45,7 +45,7 @@ class AttentionStatsHook(Hook):
         self._stack = ExitStack()
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
-        """Look for gates and forget earlier ones, before 'val' and 'test'."""
+        """Look for gates before 'val' and 'test'."""
         if mode == 'train':
             return
         self._stop()
