@@ -4,7 +4,7 @@
 the class counts when they read a file.
 """
 from collections import Counter, defaultdict
-from typing import Dict, List, NamedTuple, Optional, Sequence, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Union
 
 from apa_mm.data.annotations import (NOTHING, Annotation, Annotations,
                                      Category, Image, entries_text, show)
@@ -32,12 +32,13 @@ class AnnotationReport(NamedTuple):
     Attributes:
         problems (list[str]): One sentence per problem.
         counts (dict[str, int]): ``images``, ``annotations``,
-            ``unlearned_annotations`` (see :func:`is_learned`),
+            ``unlearned_annotations`` (of other classes or not
+            :func:`is_learned`),
             ``categories``, ``images_without_annotations``,
             ``unused_categories``, ``rare``, ``common``, ``frequent`` and, if
             a folder was given, ``missing_images``.
-        unused_categories (list[str]): Names of the categories without an
-            annotation to learn from.
+        unused_categories (list[str]): Names of the dataset's categories
+            without an annotation to learn from.
         labels (list[str]): Category names in the order of the labels, of
             the dataset that reads the file.
         sorted_labels (list[str]): The same if labels go by category id.
@@ -102,15 +103,15 @@ def check_annotations(content: Annotations,
     image_of = {image.id: image for image in images}
     if masks:
         problems += _mask_problems(annotations, image_of)
-    counts, unused = _counts(image_of, annotations, categories)
+    names = label_names(categories, classes, layout)
+    counts, unused = _counts(image_of, annotations, categories, set(names))
     if image_folder is not None:
-        names = [image_name(image, layout) for image in images]
-        missing = missing_files(image_folder, names)
+        missing = missing_files(
+            image_folder, [image_name(image, layout) for image in images])
         counts['missing_images'] = len(missing)
-        problems += missing_problems(image_folder, missing, len(names))
+        problems += missing_problems(image_folder, missing, len(images))
     by_id = sorted(categories, key=lambda category: category.id)
-    return AnnotationReport(problems, counts, unused,
-                            label_names(categories, classes, layout),
+    return AnnotationReport(problems, counts, unused, names,
                             label_names(by_id, classes, layout))
 
 
@@ -246,13 +247,14 @@ def _class_problems(categories: Sequence[Category],
 
 
 def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
-            categories: Sequence[Category]) -> tuple:
-    """Return the counts and the names of categories never used."""
+            categories: Sequence[Category], chosen: Set[str]) -> tuple:
+    """Return the counts and the names of chosen categories never used."""
     shown: Dict[int, set] = defaultdict(set)
-    learned = 0
+    learned, ids = 0, {c.id for c in categories if c.name in chosen}
     for item in annotations:
         image = images.get(item.image_id)
-        if image is not None and is_learned(item, image):
+        if (image is not None and item.category_id in ids
+                and is_learned(item, image)):
             shown[item.category_id].add(item.image_id)
             learned += 1
     number = {c.id: len(shown.get(c.id, ())) for c in categories}
@@ -260,7 +262,7 @@ def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
         c.frequency or ('r' if number[c.id] <= RARE else
                         'c' if number[c.id] <= COMMON else 'f')
         for c in categories)
-    unused = [c.name for c in categories if not number[c.id]]
+    unused = [c.name for c in categories if c.id in ids and not number[c.id]]
     empty = images.keys() - {item.image_id for item in annotations}
     counts = dict(
         images=len(images), annotations=len(annotations),

@@ -3,6 +3,7 @@ import os.path as osp
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, Registry
 from mmengine.utils import is_abs
 
@@ -197,6 +198,8 @@ def _classes(dataset: dict, kind: Optional[type]) -> Optional[Tuple[str]]:
     classes = (dataset.get('metainfo') or {}).get('classes')
     if classes is None:
         classes = getattr(kind, 'METAINFO', {}).get('classes')
+    if isinstance(classes, str) and osp.isfile(classes):
+        classes = list_from_file(classes)  # as mmengine's BaseDataset does
     return tuple(classes) if isinstance(classes, (list, tuple)) else None
 
 

@@ -5,6 +5,8 @@ __all__ = ['class_order_problem', 'label_order_problems']
 
 #: A config line with more class names than these is of no help.
 LINE_NAMES = 100
+_LIST = ("python -c \"import json; print(*(c['name'] for c in json.load("
+         "open('{}'))['categories']), sep='\\n')\" > classes.txt")
 
 #: What a converted file calls the order of its classifier's rows -> what the
 #: data sets here call it.
@@ -29,6 +31,8 @@ def class_order_problem(meta: Mapping[str, Any],
         str | None: What is wrong and how to mend it, if anything.
     """
     saved = meta.get('dataset_meta') or {}
+    if isinstance(saved, (list, tuple)):  # of mmdet's concatenation
+        saved = saved[0]
     theirs, ours = (tuple(map(str, info.get('classes') or ()))
                     for info in (saved, metainfo))
     if theirs and ours and (theirs == ours or len(theirs) != len(ours)):
@@ -54,8 +58,9 @@ def class_order_problem(meta: Mapping[str, Any],
 
 
 def label_order_problems(
-        readers: Sequence[Tuple[str, Optional[Sequence[str]], Sequence[str],
-                                Sequence[str]]]) -> List[str]:
+        readers: Sequence[Tuple[str, Optional[str], Optional[Sequence[str]],
+                                Sequence[str], Sequence[str]]],
+        across_files: bool = True) -> List[str]:
     """Compare the class orders of the files and of the config.
 
     Labels follow the order of a file's categories. A model trained with one
@@ -63,29 +68,34 @@ def label_order_problems(
 
     Args:
         readers (Sequence[tuple]): For each reader of a file, those of the
-            training set first: its name, the classes that the config gives
-            it or None, the category names in the order of its labels, and
-            the same sorted by category id.
+            training set first: its name, the path if it reads all classes
+            of the file, the classes that the config gives it or None, the
+            category names in the order of its labels, and
+            the same sorted by category id, empty where no metric could be
+            told to sort.
+        across_files (bool): False if the model reads the classes of each
+            set as text, so that only each set itself must agree.
 
     Returns:
         list[str]: One sentence per difference from the first reader, or from
         its own config. A class that only one side has is no difference.
     """
     problems = []
-    for where, classes, labels, by_id in readers:
+    for where, path, classes, labels, by_id in readers:
         place = _difference(classes or (), labels)
         if place is not None:
             mend = f'metainfo=dict(classes={tuple(labels)})'
             if len(labels) > LINE_NAMES:
-                mend = ('metainfo=dict(classes=...) with the names in the '
-                        'order of the file')
+                every = f': {_LIST.format(path)}' if path else ''
+                mend = ("metainfo=dict(classes='classes.txt') with the names "
+                        f'in the order of the file, one a line{every}')
             problems.append(
                 f'{where}: class {place} is {classes[place]!r} in the '
                 "dataset's metainfo, but labels follow the file, where it is "
                 f'{labels[place]!r}: names and numbers would not belong '
                 f'together; set {mend}')
-        first, _, trained, _ = readers[0]
-        place = _difference(trained, labels)
+        first, _, _, trained, _ = readers[0]
+        place = _difference(trained, labels) if across_files else None
         if place is not None:
             mend = f"write its 'categories' in the order of {first}"
             if list(by_id) == list(trained):
@@ -99,8 +109,7 @@ def label_order_problems(
 
 
 def _difference(names: Sequence[str], others: Sequence[str]) -> Optional[int]:
-    """Return where a name stands that the others have at another place."""
+    """Return a place that both have, with a name that moved there."""
     known = {name: index for index, name in enumerate(others)}
-    return next((index for index, name in enumerate(names)
-                 if known.get(name, index) != index and index < len(others)),
-                None)
+    return next((min(index, known[name]) for index, name in enumerate(names)
+                 if known.get(name, index) != index), None)

@@ -70,12 +70,14 @@ def inspect_data(cfg: Config, splits: Sequence[str] = SPLITS) -> DataReport:
             problems += _size_problems(item, report.counts['categories'],
                                        heads)
     problems += _empty_problems(sound)
-    if not _reads_text(cfg):
-        problems += label_order_problems([
-            (_where(item), item.classes,
-             report.sorted_labels if item.sort_categories else report.labels,
-             report.sorted_labels) for item, report in sound.items()
-        ])
+    problems += label_order_problems([
+        (_where(item),
+         item.path if len(report.labels) == report.counts['categories'] else
+         None, item.classes,
+         report.sorted_labels if item.sort_categories else report.labels,
+         report.sorted_labels if item.split != 'train' else ())
+        for item, report in sound.items()
+    ], across_files=not _reads_text(cfg))
     warnings = [
         f'{len(report.unused_categories)} of {report.counts["categories"]} '
         f'categories have no object to learn from in {item.path} and cannot '

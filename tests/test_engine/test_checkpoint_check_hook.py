@@ -200,3 +200,33 @@ def test_weights_alone_cannot_be_resumed_from(tmp_path):
     with pytest.raises(
             InputError, match=r"lacks \['meta', 'message_hub'\].*load_from"):
         job.train()
+
+
+class Named(Points):
+    """Points with what mmdet's concatenation of unequal members tells."""
+    metainfo = [dict(classes=('a', 'b')), dict(classes=('a', 'b'), palette=[])]
+
+
+class Headed(Tiny):
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize('saved', [
+    dict(classes=('a', 'b')),
+    [dict(classes=('a', 'b')), dict(classes=('a', 'b'), palette=[])],
+])
+def test_class_orders_of_concatenations(tmp_path, monkeypatch, saved):
+    monkeypatch.setitem(MODELS.module_dict, 'TinyForHook', Headed)
+    monkeypatch.setitem(DATASETS.module_dict, 'PointsForHook', Named)
+    path = str(tmp_path / 'a.pth')
+    torch.save(dict(state_dict=Headed().state_dict(),
+                    meta=dict(dataset_meta=saved)), path)
+    runner(tmp_path, load_from=path).test()
+    monkeypatch.setattr(Named, 'metainfo', [
+        dict(classes=('a', 'b')), dict(classes=('b', 'a'))])
+    with pytest.raises(InputError, match="class 0 is 'a' in the checkpoint "
+                       "and 'b' in the data set"):
+        runner(tmp_path, load_from=path).test()

@@ -1,6 +1,7 @@
 """What the checks of the data find beyond a single file."""
 import copy
 import json
+import subprocess
 
 import pytest
 import torch
@@ -108,6 +109,101 @@ def test_classes_of_the_config_in_another_order(job):
     job.val_dataloader.dataset.metainfo = dict(
         classes=('cube', 'ball', 'ring'))
     assert problems(job) == []
+
+
+def test_many_classes_get_a_command_for_the_right_order(
+        job, tmp_path, monkeypatch):
+    names = [f'class {k}' for k in range(120)]
+    name = put(job, 'many.json', categories=[
+        dict(id=k + 1, name=item) for k, item in enumerate(names)
+    ])
+    job.model.roi_head.bbox_head.num_classes = 120
+    job.val_dataloader = job.val_evaluator = job.val_cfg = None
+    job.test_dataloader = job.test_evaluator = job.test_cfg = None
+    train = member(job)
+    job.train_dataloader.dataset = dict(
+        train, ann_file=name, metainfo=dict(classes=names[::-1]))
+    found, = problems(job)
+    told, command = found.split(', one a line: ')
+    assert "set metainfo=dict(classes='classes.txt')" in told
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(command, shell=True, check=True)
+    job.train_dataloader.dataset.metainfo = dict(classes='classes.txt')
+    assert problems(job) == []
+    from mmdet.registry import DATASETS
+    dataset = DATASETS.build(
+        dict(job.train_dataloader.dataset, pipeline=[]))
+    assert list(dataset.metainfo['classes']) == names
+    (tmp_path / 'classes.txt').write_text('\n'.join(names[::-1]))
+    assert problems(job) == [found]
+
+
+def test_a_model_that_reads_text_needs_each_set_to_agree_with_itself(job):
+    job.model.language_model = dict(type='BertModel')
+    name = put(job, 'val.json', moved(coco_annotations()))
+    job.val_dataloader.dataset.ann_file = name
+    job.val_evaluator.ann_file = str(job.data / name)
+    found, = problems(job)
+    assert "class 0 is 'cube' in the dataset's metainfo" in found
+    job.val_dataloader.dataset.metainfo = dict(
+        classes=('ring', 'ball', 'cube'))
+    assert problems(job) == []
+
+
+def test_members_with_another_order_have_no_metric_to_sort(job):
+    other = dict(member(job), metainfo=dict(classes=CLASSES[::-1]),
+                 ann_file=put(job, 'b.json', moved(coco_annotations())))
+    job.train_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[member(job), other])
+    found, = problems(job)
+    assert "class 0 is 'ring' there and 'cube' in" in found
+    assert "; write its 'categories' in the order of" in found
+    assert 'sort_categories' not in found
+
+
+def test_a_file_with_the_last_category_alone(job):
+    content = coco_annotations()
+    content['categories'] = content['categories'][2:]
+    content['annotations'] = content['annotations'][2:3]
+    job.val_dataloader.dataset.update(
+        ann_file=put(job, 'val.json', content),
+        metainfo=dict(classes=('ring', )))
+    job.val_evaluator.ann_file = str(job.data / 'val.json')
+    # mmdet gives ring the label 0 there, and 2 in training.
+    assert any("class 0 is 'ring' there and 'cube' in" in text
+               for text in problems(job))
+
+
+def test_objects_of_other_classes_are_not_learned(job):
+    content = coco_annotations()
+    for item in content['annotations']:
+        item['iscrowd'] = int(item['category_id'] == 2)
+    for loader in (job.train_dataloader.dataset, job.val_dataloader,
+                   job.test_dataloader):
+        loader.dataset.metainfo = dict(classes=('ball', ))
+    job.model.roi_head.bbox_head.num_classes = 1
+    train = job.train_dataloader.dataset.dataset
+    train.ann_file = put(job, 'crowds.json', content)
+    found, = problems(job)
+    assert 'none of its 4 annotations can be learned' in found
+    from mmdet.registry import DATASETS
+    built = DATASETS.build(dict(train, pipeline=[]))
+    kept = [item for info in built.load_data_list()
+            for item in info['instances'] if not item['ignore_flag']]
+    assert kept == []
+
+
+def test_only_classes_of_the_data_set_are_missed(job):
+    content = coco_annotations()
+    content['annotations'] = content['annotations'][:2]
+    train = job.train_dataloader.dataset.dataset
+    train.ann_file = put(job, 'two.json', content)
+    folder = job.pop('data')
+    warning, = report_datasets(job).warnings
+    assert 'ring' in warning
+    train.metainfo = dict(classes=('cube', 'ball'))
+    assert report_datasets(job).warnings == []
+    job.data = folder
 
 
 def test_lvis_files_with_renamed_or_moved_classes(job):

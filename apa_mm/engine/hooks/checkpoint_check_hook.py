@@ -92,17 +92,22 @@ def _check_structure(found: Comparison) -> None:
 
 
 def _check_class_order(runner: Runner, checkpoint: dict,
-                       found: Comparison) -> None:
+                       loaded: Comparison) -> None:
     """Compare the classes of the file with those of the built loops."""
     tensors = state_dict_of(checkpoint)
     # Class counts match without the file: it need not hold them.
     if not any(name in tensors and name.split('.')[0].endswith('head')
-               for name in found.matched):
+               for name in loaded.matched):
         return
     # The public properties would build the loops that do not run.
     for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
         dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
-        metainfo = getattr(dataset, 'metainfo', None) or {}
-        problem = class_order_problem(checkpoint.get('meta') or {}, metainfo)
-        if problem is not None and dataset is not None:
-            raise InputError(problem)
+        if dataset is None:
+            continue
+        found = getattr(dataset, 'metainfo', None) or {}
+        # mmdet's concatenation has a list, if members differ in anything.
+        for metainfo in found if isinstance(found, (list, tuple)) else [found]:
+            problem = class_order_problem(
+                checkpoint.get('meta') or {}, metainfo)
+            if problem is not None:
+                raise InputError(problem)
