@@ -6,8 +6,8 @@ the class counts when they read a file.
 from collections import Counter, defaultdict
 from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Union
 
-from apa_mm.data.annotations import (NOTHING, Annotation, Annotations,
-                                     Category, Image, entries_text, show)
+from apa_mm.data.annotations import (Annotation, Annotations, Category, Image,
+                                     entries_text, show)
 from apa_mm.data.image_files import (image_name, missing_files,
                                      missing_problems)
 from apa_mm.data.segmentation import is_usable
@@ -58,6 +58,7 @@ def check_annotations(content: Annotations,
                       classes: Optional[Sequence[str]] = None,
                       lvis_metric: bool = False,
                       masks: bool = False,
+                      trains: bool = False,
                       need_annotations: bool = True) -> AnnotationReport:
     """Check the content of a file and, if a folder is given, its images.
 
@@ -74,6 +75,7 @@ def check_annotations(content: Annotations,
         classes (Sequence[str], optional): The dataset's class names.
         lvis_metric (bool): Ask for the keys that LVIS evaluation reads.
         masks (bool): Ask for a usable ``segmentation`` in every annotation.
+        trains (bool): Not in those that training drops before.
         need_annotations (bool): False for a set that may be without labels.
 
     Raises:
@@ -92,8 +94,7 @@ def check_annotations(content: Annotations,
     ])
     problems += _key_problems(
         'annotations', annotations,
-        ['id', 'image_id', 'category_id', 'bbox', 'area'] +
-        ['segmentation'] * masks)
+        ['id', 'image_id', 'category_id', 'bbox', 'area'])
     problems += _key_problems('categories', categories,
                               ['id', 'name'] + ['frequency'] * lvis_metric)
     if problems:
@@ -101,10 +102,13 @@ def check_annotations(content: Annotations,
     problems += _reference_problems(images, annotations, categories)
     problems += _class_problems(categories, classes, layout)
     image_of = {image.id: image for image in images}
-    if masks:
-        problems += _mask_problems(annotations, image_of)
     names = label_names(categories, classes, layout)
-    counts, unused = _counts(image_of, annotations, categories, set(names))
+    wanted = set(names)
+    chosen = {c.id for c in categories if c.name in wanted}
+    if masks:
+        problems += _mask_problems(annotations, image_of,
+                                   chosen if trains else None)
+    counts, unused = _counts(image_of, annotations, categories, chosen)
     if image_folder is not None:
         missing = missing_files(
             image_folder, [image_name(image, layout) for image in images])
@@ -115,14 +119,14 @@ def check_annotations(content: Annotations,
                             label_names(by_id, classes, layout))
 
 
-def is_learned(item: Annotation, image: Image) -> bool:
+def is_learned(item: Annotation, image: Image, crowds: bool = False) -> bool:
     """Return whether mmdet's reader makes an object to learn from it.
 
     It drops what is marked ``ignore``, has no area, is thinner than a pixel
     or lies outside the image, and hands on crowds to be ignored.
     """
     x, y, width, height = item.bbox
-    return (not item.ignore and not item.iscrowd and item.area > 0
+    return (not item.ignore and (crowds or not item.iscrowd) and item.area > 0
             and width >= 1 and height >= 1
             and min(x + width, image.width) > max(x, 0)
             and min(y + height, image.height) > max(y, 0))
@@ -167,9 +171,7 @@ def _key_problems(section: str, items: Sequence[_Entry],
     for key in needed:
         lacking = [
             index for index, item in enumerate(items)
-            if (getattr(item, key) is None if key != 'segmentation' else
-                bytes(item.segmentation) == bytes(NOTHING))
-        ]
+            if getattr(item, key) is None]
         if lacking:
             first = items[lacking[0]].id
             named = '' if first is None else f' with id {first}'
@@ -181,10 +183,14 @@ def _key_problems(section: str, items: Sequence[_Entry],
 
 
 def _mask_problems(annotations: Sequence[Annotation],
-                   images: Dict[int, Image]) -> List[str]:
+                   images: Dict[int, Image],
+                   chosen: Optional[Set[int]]) -> List[str]:
+    """Look at all, or at what training keeps of the chosen categories."""
     bad = [
         index for index, item in enumerate(annotations)
         if (image := images.get(item.image_id)) is not None
+        and (chosen is None or
+             item.category_id in chosen and is_learned(item, image, True))
         and not is_usable(item.segmentation, (image.height, image.width))
     ]
     if not bad:
@@ -247,13 +253,13 @@ def _class_problems(categories: Sequence[Category],
 
 
 def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
-            categories: Sequence[Category], chosen: Set[str]) -> tuple:
+            categories: Sequence[Category], chosen: Set[int]) -> tuple:
     """Return the counts and the names of chosen categories never used."""
     shown: Dict[int, set] = defaultdict(set)
-    learned, ids = 0, {c.id for c in categories if c.name in chosen}
+    learned = 0
     for item in annotations:
         image = images.get(item.image_id)
-        if (image is not None and item.category_id in ids
+        if (image is not None and item.category_id in chosen
                 and is_learned(item, image)):
             shown[item.category_id].add(item.image_id)
             learned += 1
@@ -262,7 +268,8 @@ def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
         c.frequency or ('r' if number[c.id] <= RARE else
                         'c' if number[c.id] <= COMMON else 'f')
         for c in categories)
-    unused = [c.name for c in categories if c.id in ids and not number[c.id]]
+    unused = [c.name for c in categories
+              if c.id in chosen and not number[c.id]]
     empty = images.keys() - {item.image_id for item in annotations}
     counts = dict(
         images=len(images), annotations=len(annotations),

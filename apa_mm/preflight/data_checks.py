@@ -129,7 +129,8 @@ def _read(readers: List[DataFile],
         reports[item] = check_annotations(
             content, item.image_folder, layout=item.layout,
             classes=item.classes, lvis_metric=item.lvis_metric,
-            masks=item.masks, need_annotations=item.labelled)
+            masks=item.masks, trains=item.split == 'train',
+            need_annotations=item.labelled)
     print_log(
         f'checked {path} in {time.perf_counter() - begin:.1f} s '
         '(--skip-checks leaves this out)', 'current')

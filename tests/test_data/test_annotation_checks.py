@@ -107,7 +107,6 @@ def test_another_kind_of_json(content):
     ('images', 'not_exhaustive_category_ids', dict(lvis_metric=True)),
     ('annotations', 'bbox', {}),
     ('annotations', 'area', {}),
-    ('annotations', 'segmentation', dict(masks=True)),
     ('categories', 'name', {}),
     ('categories', 'frequency', dict(lvis_metric=True)),
 ])

@@ -90,9 +90,8 @@ def test_unusable_masks_are_named(shape):
     content = coco_annotations()
     content['annotations'][2]['segmentation'] = shape
     found, = problems(content, masks=True)
-    what = 'lack' if shape is None else 'have an unusable'
-    assert f"1 of 4 entries of 'annotations' {what} 'segmentation' (the " \
-        'first is entry 2 with id 3' in found
+    assert "1 of 4 entries of 'annotations' have an unusable " \
+        "'segmentation' (the first is entry 2 with id 3" in found
     if 'NaN' not in json.dumps(shape) and 'Infinity' not in json.dumps(shape):
         assert problems(content) == []  # who reads boxes alone
 

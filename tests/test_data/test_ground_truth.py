@@ -132,7 +132,7 @@ def drop(section, key):
     (drop('categories', 'name'), "lack 'name'"),
     (drop('images', 'height'), "lack 'height'"),
     (drop('annotations', 'area'), "lack 'area' .*entry 2 with id 6"),
-    (drop('annotations', 'segmentation'), "lack 'segmentation'"),
+    (drop('annotations', 'segmentation'), "unusable 'segmentation'"),
     (drop('annotations', 'image_id'), "lack 'image_id'"),
     (lambda truth: truth.pop('images'), "it lacks 'images'"),
     (lambda truth: truth.pop('annotations'), "it lacks 'annotations'"),

@@ -279,3 +279,33 @@ def test_masks_are_looked_into_where_they_are_read(job):
     assert "ann.json (val CocoDataset): 1 of 4 entries of 'annotations' " \
         "have an unusable 'segmentation' (the first is entry 1 with id 2" \
         in found
+
+
+@pytest.mark.parametrize('shape', [[], None, [1, 2, 3, 4, 5, 6], [[1] * 7]])
+def test_training_needs_the_masks_that_it_keeps(job, shape):
+    train = member(job)
+    train.pipeline[1].with_mask = True
+    content = coco_annotations()
+    content['annotations'][1]['segmentation'] = shape
+    job.train_dataloader.dataset = dict(
+        train, ann_file=put(job, 'masks.json', content))
+    found, = problems(job)
+    assert "an unusable 'segmentation' (the first is entry 1 with id 2" \
+        in found
+    # mmdet drops these objects before it reads their masks.
+    from mmdet.registry import DATASETS
+    for change in (dict(area=0), dict(bbox=[9, 9, 0, 9]), dict(ignore=1)):
+        put(job, 'masks.json', dict(content, annotations=[
+            dict(item, **change) if item['id'] == 2 else item
+            for item in content['annotations']
+        ]))
+        assert problems(job) == []
+        built = DATASETS.build(
+            dict(job.train_dataloader.dataset, pipeline=[]))
+        assert all(item['mask'] for info in built.load_data_list()
+                   for item in info['instances'])
+    # The metric reads all of them.
+    job.val_dataloader.dataset.ann_file = 'masks.json'
+    job.val_evaluator = dict(type='CocoMetric', metric='segm',
+                             ann_file=str(job.data / 'masks.json'))
+    assert len(problems(job)) == 1
