@@ -209,7 +209,7 @@ def test_refused_input_ends_in_one_sentence(det, tmp_path):
     (dict(cfg_options={'model.roi_head.bbox_head.num_classes': 7}),
      'num_classes is 7; set num_classes=3'),
     (dict(cfg_options={'model.rpn_head.loss_cls': GOL}),
-     'model.rpn_head.loss_cls is apa_mm.GOLLoss, which only the box heads'),
+     'model.rpn_head.loss_cls is apa_mm.GOLLoss, which only box heads'),
     (dict(cfg_options={'model.roi_head.bbox_head.loss_cls': GOL}),
      'needs the training images per class, and nothing tells it'),
     (dict(cfg_options={'load_from': 'no.pth'}), 'no.pth does not exist'),

@@ -62,7 +62,7 @@ def train(config: str, *, work_dir: Optional[str] = None, amp: bool = False,
 def test(config: str, checkpoint: str, *, work_dir: Optional[str] = None,
          out: Optional[str] = None, show: bool = False,
          show_dir: Optional[str] = None, wait_time: float = 2.0,
-         tta: bool = False, merge_views: str = 'mmdet.DetTTAModel',
+         tta: bool = False, merge_views: str = 'DetTTAModel',
          cfg_options: Optional[dict] = None, launcher: str = 'none',
          skip_checks: bool = False) -> dict:
     """Evaluate a checkpoint by a config and return the metrics by name.

@@ -114,6 +114,8 @@ def test_plain_and_augmented_testing(inside):
             CONFIG,
             'run/iter_2.pth',
             tta=tta,
+            # As tools/test.py: mmdet's own merges no masks.
+            merge_views='apa_mm.LargeVocabTTAModel',
             work_dir='tta',
             cfg_options={'model.test_cfg.rcnn.score_thr': 0.})
         for tta in (False, True))

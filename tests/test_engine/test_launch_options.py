@@ -271,7 +271,7 @@ def test_the_configs_own_augmentation_is_kept():
         tta_pipeline=own)
     cfg.test_dataloader.dataset = dict(type='Wrapper', dataset=dict(
         type='CocoDataset', pipeline=[]))
-    options.set_tta(cfg, 'mmdet.DetTTAModel')
+    options.set_tta(cfg, 'DetTTAModel')
     assert cfg.model.type == 'apa_mm.Mine'
     assert cfg.test_dataloader.dataset.dataset.pipeline == own
 
@@ -280,7 +280,7 @@ def test_classified_images_are_not_drawn_with_augmentation():
     cfg = config(default_scope='mmpretrain')
     options.set_visualization(cfg, False, 'out', 2.0)
     with pytest.raises(InputError, match='--tta cannot be joined with --show'):
-        options.set_tta(cfg, 'mmdet.DetTTAModel')
+        options.set_tta(cfg, 'DetTTAModel')
 
 
 def test_predictions_are_pickles():
