@@ -68,7 +68,8 @@ def test_record_holds_what_a_reader_asks_for(tmp_path):
 def test_table():
     rows = [[cell.strip() for cell in line.strip('|').split('|')]
             for line in format_table(TWO_RUNS).splitlines()]
-    assert rows[0] == ['run'] + [f'{kind} {name}' for kind in ('box', 'mask', 'all')
+    assert rows[0] == ['run'] + [f'{kind} {name}'
+                                 for kind in ('box', 'mask', 'all')
                                  for name in ('AP', 'APr', 'APc', 'APf')]
     assert rows[2] == (
         'apa-gol 0.500 0.250 - - 0.375 - - - - - - 0.750'.split())
