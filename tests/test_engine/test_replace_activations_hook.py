@@ -11,6 +11,7 @@ from torch import nn
 from apa_mm.layers import AGLU
 from apa_mm.registry import MODELS
 
+
 @ROOT_MODELS.register_module(force=True)
 class SharedReLU(BaseModel):
 
