@@ -21,22 +21,16 @@ CIFAR = 'apa_mm.APAResNetCIFAR'
 class Attention(NamedTuple):
     """Attention at the end of every block.
 
-    Attributes:
-        kind (str): 'se', 'cbam' or 'spatial'.
-        reduction (int): Channels over hidden width; 1 for 'spatial'.
-        norm (bool): Whether the pooled vector is normalised.
-        bias (bool): Whether the linear layers have biases.
-        gate (str): 'sigmoid', 'apa', or 'apa-channels' with one kappa and
-            lambda per channel.
-        spatial_gate (str): Gate of CBAM's places, 'sigmoid' or 'apa'.
+    A gate is 'sigmoid', 'apa', or 'apa-channels' with one kappa and lambda per
+    channel, which ``spatial_gate`` cannot be.
     """
 
-    kind: str
-    reduction: int = 1
-    norm: bool = False
-    bias: bool = False
+    kind: str  # 'se', 'cbam' or 'spatial'
+    reduction: int = 1  # channels over hidden width; 1 for 'spatial'
+    norm: bool = False  # whether the pooled vector is normalised
+    bias: bool = False  # whether the linear layers have biases
     gate: str = 'sigmoid'
-    spatial_gate: str = 'sigmoid'
+    spatial_gate: str = 'sigmoid'  # of CBAM's places
 
     def cfg(self) -> dict:
         """Return the ``attention_cfg`` that builds it."""

@@ -21,29 +21,19 @@ class Rule(NamedTuple):
 class Table(NamedTuple):
     """One source.
 
-    Attributes:
-        name (str): Its name in options and in ``meta``.
-        title (str): What a person calls it.
-        backbone (tuple[Rule]): Names below the backbone.
-        others (tuple[Rule]): Names beside it, complete.
-        marks (tuple[str]): Backbone names; one is enough.
-        foreign (tuple[str]): Backbone names that must not occur.
-        prefixed (bool, optional): Whether the backbone has its prefix; None
-            for either.
-        unit_clamp (str): How its units keep lambda positive: 'shifted' for
-            max(lambda, 0) + 1e-8, 'floor' for max(lambda, 1e-4).
-        backbone_type (str): Our class, if not APAResNet.
+    ``unit_clamp`` is how its units keep lambda positive: 'shifted' for
+    max(lambda, 0) + 1e-8, 'floor' for max(lambda, 1e-4).
     """
 
-    name: str
-    title: str
-    backbone: Tuple[Rule, ...]
-    others: Tuple[Rule, ...]
-    marks: Tuple[str, ...]
-    foreign: Tuple[str, ...] = ()
-    prefixed: Optional[bool] = None
+    name: str  # in options and in ``meta``
+    title: str  # what a person calls it
+    backbone: Tuple[Rule, ...]  # names below the backbone
+    others: Tuple[Rule, ...]  # names beside it, complete
+    marks: Tuple[str, ...]  # backbone names; one is enough
+    foreign: Tuple[str, ...] = ()  # backbone names that must not occur
+    prefixed: Optional[bool] = None  # has "backbone."; None for either
     unit_clamp: str = 'floor'
-    backbone_type: str = ''
+    backbone_type: str = ''  # our class, if not APAResNet
 
 
 def _rules(lines: str) -> Tuple[Rule, ...]:

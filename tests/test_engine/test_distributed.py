@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 from support.tiny_jobs import write_detection_config, write_detection_data
 from support.two_processes import run_two
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from apa_mm.engine.distributed import leave_group, on_rank_0
 from apa_mm.preflight.job import InputError
@@ -48,7 +51,10 @@ def test_all_ranks_get_the_answer_or_the_error(tmp_path):
 
 def _leaves(rank, folder):
     before = len(os.listdir('/proc/self/task'))
+    net = DistributedDataParallel(nn.Linear(2, 2))
+    net(torch.ones(1, 2)).sum().backward()
     dist.broadcast_object_list([rank])
+    del net
     leave_group()
     assert not dist.is_initialized()
     # The threads of gloo, which would abort Python's shutdown, are gone.
