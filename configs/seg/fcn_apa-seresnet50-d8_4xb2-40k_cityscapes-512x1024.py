@@ -4,6 +4,4 @@ _base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
 custom_imports = dict(imports=['apa_mm.registry'])
 model = dict(
     pretrained=None, backbone=dict(type='apa_mm.APAResNetD', avg_down=False))
-optim_wrapper = dict(
-    constructor='apa_mm.APAOptimWrapperConstructor',
-    paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=10.))))
+optim_wrapper = dict(constructor='apa_mm.APAOptimWrapperConstructor')

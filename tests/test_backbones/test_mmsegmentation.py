@@ -114,6 +114,8 @@ def test_weights_convert_and_compute_the_same(kind, prefix, tmp_path):
 def recipe(**changes):
     cfg = Config.fromfile(RECIPE)
     cfg.merge_from_dict({
+        'optim_wrapper.paramwise_cfg': dict(
+            custom_keys=dict(head=dict(lr_mult=10.))),
         'norm_cfg.type': 'BN',
         'model.data_preprocessor.size': (32, 32),
         'model.backbone.depth': 18,
