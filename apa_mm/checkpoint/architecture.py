@@ -63,7 +63,8 @@ class Architecture(NamedTuple):
 
     ``type`` is our class, ``stages`` the blocks per stage, ``base_width`` the
     width per group, ``units`` 'plain', 'aglu' or 'aglu-channels'. ``style``
-    is 'pytorch' unless the source's code is known to differ.
+    is 'pytorch' unless the source's code is known to differ. Of a deep stem's
+    networks V1c has no ``avg_down``.
     """
 
     type: str
@@ -77,11 +78,13 @@ class Architecture(NamedTuple):
     units: str = 'aglu'
     attention: Optional[Attention] = None
     style: str = 'pytorch'
+    avg_down: bool = True
 
     def cfg(self) -> dict:
         """Return the backbone config that builds the network."""
         cfg: dict = dict(type=self.type, depth=self.depth)
-        for key in ('in_channels', 'groups', 'base_width', 'style'):
+        for key in ('in_channels', 'groups', 'base_width', 'style',
+                    'avg_down'):
             if getattr(self, key) != self._field_defaults[key]:
                 cfg[key] = getattr(self, key)
         if self.units == 'plain':
@@ -140,7 +143,10 @@ def read_architecture(tensors: Mapping[str, Tensor],
                         base_width, deep_stem,
                         _kind(tensors.get('act1.kappa'), 'plain', 'aglu'),
                         _read_attention(tensors),
-                        'caffe' if legacy and groups == 1 else 'pytorch')
+                        'caffe' if legacy and groups == 1 else 'pytorch',
+                        not deep_stem or any(
+                            name.endswith('.downsample.2.weight')
+                            for name in tensors))
 
 
 def _count_blocks(tensors: Mapping[str, Tensor]) -> Tuple[int, ...]:

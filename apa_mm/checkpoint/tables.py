@@ -178,7 +178,7 @@ stem.2.bn.{x}       bn1.{x}
         'mmpretrain', 'MMPretrain', _RESNET + _MMPRETRAIN_SE, _HEAD,
         marks='B.se_layer.conv1.conv.weight head.fc.weight', prefixed=True),
     _table(
-        'mmdet-d', "MMDetection's ResNetV1d",
+        'mmdet-d', "ResNetV1c and V1d of MMDetection and MMSegmentation",
         _BLOCKS_D + '''
 stem.0.weight  conv1.0.weight
 stem.1.{x}     conv1.1.{x}
@@ -187,7 +187,7 @@ stem.4.{x}     conv1.4.{x}
 stem.6.weight  conv1.6.weight
 stem.7.{x}     bn1.{x}
 ''', _ANYTHING,
-        marks='stem.0.weight', prefixed=True),
+        marks='stem.0.weight'),
     _table(
         'mmdet', 'MMDetection', _RESNET, _ANYTHING,
         marks='conv1.weight', prefixed=True),
