@@ -14,7 +14,8 @@ SPLITS = ('train', 'val', 'test')
 _LAYOUTS = {
     'CocoDataset': 'coco',
     'LVISV05Dataset': 'lvis_v0.5',
-    'LVISV1Dataset': 'lvis_v1'
+    'LVISV1Dataset': 'lvis_v1',
+    'FederatedLVISDataset': 'lvis_v1'
 }
 
 
@@ -188,10 +189,10 @@ def _layout(kind: Optional[type]) -> Optional[str]:
         next((base.__name__ for base in _mro(kind) if method in vars(base)),
              None) for method in ('load_data_list', 'parse_data_info')
     }
-    known = owners - {'CocoDataset'}
-    if not owners <= set(_LAYOUTS) or len(known) > 1:
-        return None
-    return _LAYOUTS[known.pop() if known else 'CocoDataset']
+    known = {_LAYOUTS.get(owner) for owner in owners}
+    if len(known) > 1:
+        known.discard('coco')
+    return known.pop() if len(known) == 1 else None
 
 
 def _classes(dataset: dict, kind: Optional[type]) -> Optional[Tuple[str]]:
