@@ -14,8 +14,7 @@ SPLITS = ('train', 'val', 'test')
 _LAYOUTS = {
     'CocoDataset': 'coco',
     'LVISV05Dataset': 'lvis_v0.5',
-    'LVISV1Dataset': 'lvis_v1',
-    'FederatedLVISDataset': 'lvis_v1'
+    'LVISV1Dataset': 'lvis_v1'
 }
 
 
@@ -186,7 +185,8 @@ def _mro(kind: Optional[type]) -> tuple:
 def _layout(kind: Optional[type]) -> Optional[str]:
     """Return the layout if the class reads files as a known one does."""
     owners = {
-        next((base.__name__ for base in _mro(kind) if method in vars(base)),
+        next((base.__name__ for base in _mro(kind) if method in vars(base)
+              and not vars(base).get('reads_as_parent')),
              None) for method in ('load_data_list', 'parse_data_info')
     }
     known = {_LAYOUTS.get(owner) for owner in owners}

@@ -25,6 +25,9 @@ class FederatedLVISDataset(LVISV1Dataset):
     labels that are positive or verified negative there, ascending.
     """
 
+    #: For the checks before training: images are found as the parent does.
+    reads_as_parent = True
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         for step in self.pipeline.transforms:
