@@ -275,6 +275,18 @@ def test_the_table_is_in_per_cent_and_has_gaps():
     ]
 
 
+def test_detectors_show_the_groups_of_lvis_in_per_cent():
+    metrics = {'lvis/segm_AP': .1, 'exhaustive/bbox_APr': .25,
+               'lvis/bbox_AP': .5}
+    found = summarize(['a'], [dict(metrics=metrics)])
+    columns = choose_columns(found)
+    assert columns == ['lvis/bbox_AP', 'exhaustive/bbox_APr']
+    assert format_table(found, columns).splitlines()[::2] == [
+        '| variant | AP % | exhaustive APr % |',
+        '| a       | 50.0 |             25.0 |',
+    ]
+
+
 def test_columns_can_be_chosen():
     single = summarize(['a'], RESULTS[:1])
     assert choose_columns(single, ['x']) == ['x']
