@@ -104,6 +104,8 @@ fi
 python=$(bash tools/setup_env.sh)
 # An environment that the user names need not have this package installed.
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+# Waiting threads that spin take the cores from those that work.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
 say "set-up took $SECONDS s"
 
