@@ -65,3 +65,19 @@ def test_a_set_without_lists_is_refused():
     with pytest.raises(ValueError, match='no verified_labels; train on an '
                        'apa_mm.FederatedLVISDataset.*rare_threshold=0'):
         head.loss((), [], [SimpleNamespace(metainfo={})])
+
+
+def test_the_head_tells_the_loss_whose_rois_are_whose(monkeypatch):
+    told = []
+    head = FederatedRoIHead.__new__(FederatedRoIHead)
+    loss = SimpleNamespace(set_verified=lambda *args: told.append(args))
+    head.__dict__['bbox_head'] = SimpleNamespace(loss_cls=loss)
+    sampled = [SimpleNamespace(priors=range(n)) for n in (3, 5)]
+    parent = FederatedRoIHead.__bases__[0]
+    monkeypatch.setattr(parent, 'bbox_loss', lambda *_: dict(done=True))
+    monkeypatch.setattr(parent, 'loss',
+                        lambda self, x, *_: self.bbox_loss(x, sampled))
+    samples = [SimpleNamespace(metainfo=dict(verified_labels=labels))
+               for labels in ([0, 2], [1])]
+    assert head.loss((), [], samples) == dict(done=True)
+    assert told == [([[0, 2], [1]], [3, 5])]
