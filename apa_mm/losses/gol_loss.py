@@ -44,15 +44,15 @@ class GOLLoss(ClassCounts, nn.Module):
         clamp (tuple[float, float], optional): Range of the scores in the
             loss, with zero gradient outside. None: (-10, 10) for 'gumbel', no
             limit for 'sigmoid'. Test scores are not clamped.
-        unverified_only (bool): Drop the negatives of a rare class only on
-            images that neither show it nor are verified not to, as LVIS's
-            files say; needs ``apa_mm.FederatedRoIHead`` and
-            ``apa_mm.FederatedLVISDataset``. The paper's GOL does not ask.
         ignore_index (int): RoIs with this label do not count.
         avg_non_ignore (bool): Without ``avg_factor``, 'mean' divides by the
             number of RoIs that are not ignored instead of N.
         reduction (str): 'none' for one loss per RoI, 'mean' or 'sum'.
         loss_weight (float): Factor of the result.
+        unverified_only (bool): Drop the negatives of a rare class only on
+            images that neither show it nor are verified not to, as LVIS's
+            files say; needs ``apa_mm.FederatedRoIHead`` and
+            ``apa_mm.FederatedLVISDataset``. The paper's GOL does not ask.
 
     Raises:
         ValueError: For an argument out of its range.
@@ -66,13 +66,14 @@ class GOLLoss(ClassCounts, nn.Module):
     """
 
     one_label_per_image = False
+    scores_sum_to_one = False
 
     def __init__(self, num_classes: int, rare_threshold: float = 0.0011,
                  activation: str = 'gumbel',
                  clamp: Optional[Tuple[float, float]] = None,
-                 unverified_only: bool = False, ignore_index: int = -100,
-                 avg_non_ignore: bool = False, reduction: str = 'mean',
-                 loss_weight: float = 1.0) -> None:
+                 ignore_index: int = -100, avg_non_ignore: bool = False,
+                 reduction: str = 'mean', loss_weight: float = 1.0,
+                 unverified_only: bool = False) -> None:
         super().__init__()
         if not 0 <= rare_threshold <= 1:
             raise ValueError('rare_threshold must be an image frequency in '
