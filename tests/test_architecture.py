@@ -15,7 +15,7 @@ ROOMS = ('version', 'utils', 'registry', 'kernels', 'functional', 'layers',
          'preflight', 'engine', 'det cls', 'checkpoint', 'analysis')
 ROW = {room: row for row, rooms in enumerate(ROOMS) for room in rooms.split()}
 #: The aim is 17,000; this may only fall.
-MOST_LINES = 20_400
+MOST_LINES = 20_313
 MOST_LINES_OF_A_FILE = 350
 
 

@@ -11,6 +11,7 @@ if HAS_MMDET:
     from .coco_metric import CocoMetric  # noqa: F401
     from .datasets import CocoDataset, LVISV1Dataset  # noqa: F401
     from .datasets import V3DetDataset  # noqa: F401
+    from .federated import FederatedLVISDataset, FederatedRoIHead  # noqa: F401
     from .lvis_metric import LVISMetric  # noqa: F401
     from .mask_head import ClasswiseFCNMaskHead  # noqa: F401
     from .nms import exact_batched_nms, exact_multiclass_nms  # noqa: F401

@@ -57,4 +57,12 @@ val_evaluator = dict(
     type='apa_mm.LVISMetric',
     ann_file=data_root + 'annotations/digits_lvis_val.json',
     metric=['bbox', 'segm'])
-test_evaluator = val_evaluator
+# The same predictions where every absent class is known to be absent.
+test_evaluator = [
+    val_evaluator,
+    dict(
+        type='apa_mm.LVISMetric',
+        ann_file=data_root + 'annotations/digits_lvis_val_exhaustive.json',
+        metric='bbox',
+        prefix='exhaustive')
+]
