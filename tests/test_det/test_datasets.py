@@ -1,5 +1,6 @@
 """Cached data sets are mmdet's, element by element."""
 import json
+import logging
 import os
 
 import numpy as np
@@ -122,15 +123,30 @@ def test_repeat_factors_and_class_counts(ann_file):
     assert subset.get_cat_ids(0) == theirs.get_cat_ids(1)
 
 
+@pytest.fixture
+def said(monkeypatch):
+    texts = []
+    monkeypatch.setattr('apa_mm.det.datasets.print_log',
+                        lambda text, *args: texts.append((text, *args)))
+    return texts
+
+
+def warned(said, ann_file, reason):
+    (text, logger, level), = said
+    assert ann_file in text and reason in text
+    assert (logger, level) == ('current', logging.WARNING)
+
+
 def test_without_a_cache_it_reads_as_the_parent(ann_file, tmp_path,
-                                                monkeypatch, caplog):
+                                                monkeypatch, said):
     (tmp_path / 'file').write_text('')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     same(build('apa_mm.CocoDataset', ann_file),
          build('CocoDataset', ann_file))
+    warned(said, ann_file, 'Not a directory')
 
 
-def test_what_our_reader_refuses_is_read_as_the_parent(tmp_path):
+def test_what_our_reader_refuses_is_read_as_the_parent(tmp_path, said):
     path = tmp_path / 'set.json'
     content = json.loads(open(write(path)).read())
     content['annotations'][0]['bbox'][2] = -1
@@ -138,9 +154,23 @@ def test_what_our_reader_refuses_is_read_as_the_parent(tmp_path):
     same(build('apa_mm.CocoDataset', str(path)),
          build('CocoDataset', str(path)))
     assert not list((tmp_path / 'cache').rglob('*.arrays'))
+    warned(said, str(path), 'without a negative size')
 
 
-def test_class_texts_are_left_to_the_parent(ann_file):
+def test_what_is_read_in_another_way_is_left_to_the_parent(
+        ann_file, tmp_path, monkeypatch, said):
+    def marked(self, raw):
+        return dict(parse(self, raw), marked=True)
+
+    from apa_mm.det.datasets import CocoDataset
+    parse = CocoDataset.parse_data_info
+    monkeypatch.setattr(CocoDataset, 'parse_data_info', marked)
+    ours = build('apa_mm.CocoDataset', ann_file)
+    assert ours.get_data_info(0)['marked'] and not said
+
+
+def test_class_texts_are_left_to_the_parent(ann_file, said):
     settings = dict(return_classes=True)
     same(build('apa_mm.CocoDataset', ann_file, **settings),
          build('CocoDataset', ann_file, **settings))
+    assert not said
