@@ -157,3 +157,11 @@ def test_state_changes_with_content_at_the_same_time_and_size(tmp_path):
     path.write_text('two')
     os.utime(path, ns=(then, then))
     assert file_state(path) != before
+
+
+def test_state_changes_with_time(tmp_path):
+    path = tmp_path / 'a.json'
+    path.write_text('one')
+    before = file_state(path)
+    os.utime(path, ns=(0, 1))
+    assert file_state(path) != before
