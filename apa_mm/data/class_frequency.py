@@ -166,7 +166,8 @@ def _from_index(dataset: Any) -> ClassFrequency:
     for key, image_ids in dataset.cat_img_map.items():
         for image_id in image_ids:
             shown[image_id].add(key)
-    for info in map(dataset.get_data_info, range(len(dataset))):
+    read = getattr(dataset, 'get_objects', dataset.get_data_info)
+    for info in map(read, range(len(dataset))):
         others = shown.get(info['img_id'], set()) - selected
         shown[info['img_id']] = others.union(
             dataset.cat_ids[item['bbox_label']] for item in info['instances']

@@ -11,11 +11,8 @@ __all__ = ['SPLITS', 'DataFile', 'configured_class', 'find_data_files']
 
 SPLITS = ('train', 'val', 'test')
 #: Readers of mmdet whose way from an entry to an image path is known.
-_LAYOUTS = {
-    'CocoDataset': 'coco',
-    'LVISV05Dataset': 'lvis_v0.5',
-    'LVISV1Dataset': 'lvis_v1'
-}
+_LAYOUTS = dict(CocoDataset='coco', LVISV05Dataset='lvis_v0.5',
+                LVISV1Dataset='lvis_v1')
 
 
 class DataFile(NamedTuple):

@@ -15,14 +15,13 @@ import os
 import platform
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import List, Optional
 
-from apa_mm.utils.files import replacing
+from apa_mm.utils.files import check_owner, private_folder, replacing
 
 __all__ = ['library']
 
@@ -34,7 +33,6 @@ TUNING = (('-march=native', '-mprefer-vector-width=512'),
           ('-march=native', ), ())
 TIMEOUT = 300  # seconds for one run of the compiler; 6 are usual
 MESSAGE_LENGTH = 2000  # so much of what a failing compiler says is repeated
-WRITABLE = stat.S_IWGRP | stat.S_IWOTH  # by others than the owner
 
 
 class BuildError(Exception):
@@ -55,7 +53,7 @@ def library() -> Optional[ctypes.CDLL]:
 def _load() -> ctypes.CDLL:
     name = f'apa_cpu-{_fingerprint()}.so'
     try:
-        folder = _cache_folder()
+        folder = private_folder('native')
         if not _is_whole(folder / name):
             _build(folder / name)
         return ctypes.CDLL(str(folder / name))
@@ -70,34 +68,10 @@ def _load() -> ctypes.CDLL:
         return ctypes.CDLL(str(Path(folder, name)))
 
 
-def _cache_folder() -> Path:
-    root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    folder = root / 'apa_mm' / 'native'
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    mine = hasattr(os, 'geteuid') and folder.lstat().st_uid == os.geteuid()
-    if mine and folder.stat().st_mode & WRITABLE:
-        folder.chmod(0o700)
-    _check_owner(folder)
-    return folder
-
-
-def _check_owner(path: Path) -> None:
-    """Raise PermissionError if somebody else may write to the path."""
-    if not hasattr(os, 'geteuid'):  # Windows: the profile is the user's own
-        return
-    info = path.lstat()
-    if (info.st_uid not in (0, os.geteuid()) or info.st_mode & WRITABLE
-            or stat.S_ISLNK(info.st_mode)):
-        raise PermissionError(
-            f'{path} may be written to by others (owner {info.st_uid}, mode '
-            f'{stat.filemode(info.st_mode)})')
-
-
 def _is_whole(target: Path) -> bool:
     """Return whether the library is there, as it was written."""
     try:
-        _check_owner(target)
+        check_owner(target)
         return _digest(target) == target.with_suffix('.sha256').read_text()
     except (OSError, UnicodeDecodeError):
         return False

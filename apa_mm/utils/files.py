@@ -1,11 +1,14 @@
-"""Writing files that are whole or not there."""
+"""Writing files that are whole or not there, and caches of one user."""
 import os
+import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Union
 
-__all__ = ['replacing']
+__all__ = ['check_owner', 'private_folder', 'replacing']
+
+WRITABLE = stat.S_IWGRP | stat.S_IWOTH  # by others than the owner
 
 
 @contextmanager
@@ -38,3 +41,36 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def private_folder(*names: str) -> Path:
+    """Make ``${XDG_CACHE_HOME:-~/.cache}/apa_mm/<names>`` this user's alone.
+
+    Raises:
+        OSError: If it cannot be made, or others may write to it.
+        RuntimeError: If there is no home.
+    """
+    root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    folder = root / 'apa_mm'
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        folder /= name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        mine = (hasattr(os, 'geteuid')
+                and folder.lstat().st_uid == os.geteuid())
+        if mine and folder.stat().st_mode & WRITABLE:
+            folder.chmod(0o700)
+        check_owner(folder)
+    return folder
+
+
+def check_owner(path: Path) -> None:
+    """Raise PermissionError if somebody else may write to the path."""
+    if not hasattr(os, 'geteuid'):  # Windows: the profile is the user's own
+        return
+    info = path.lstat()
+    if (info.st_uid not in (0, os.geteuid()) or info.st_mode & WRITABLE
+            or stat.S_ISLNK(info.st_mode)):
+        raise PermissionError(
+            f'{path} may be written to by others (owner {info.st_uid}, mode '
+            f'{stat.filemode(info.st_mode)})')

@@ -53,10 +53,10 @@ def build(kind, ann_file, classes=CLASSES, **kwargs):
             type=kind,
             ann_file=ann_file,
             metainfo=dict(classes=classes),
-            data_prefix=dict(img=''),
             pipeline=[],
             _scope_='mmdet',
             **{
+                'data_prefix': dict(img=''),
                 'filter_cfg': dict(filter_empty_gt=True, min_size=32),
                 **kwargs
             }))

@@ -1,0 +1,212 @@
+"""mmdet's data sets with their annotations in a mapped cache.
+
+A file of LVIS's size is parsed once; later starts, other ranks and workers
+map what was made of it. Annotations are those of the parent, element by
+element.
+"""
+import logging
+import os.path as osp
+import pickle
+from collections import defaultdict
+from itertools import chain
+from typing import BinaryIO, List, Tuple, Union
+
+import msgspec
+import numpy as np
+from mmdet.datasets import CocoDataset as MMDetCocoDataset
+from mmdet.datasets import LVISV1Dataset as MMDetLVISV1Dataset
+from mmdet.datasets import V3DetDataset as MMDetV3DetDataset
+from mmengine.logging import print_log
+
+from apa_mm.data.annotation_checks import check_annotations, is_learned
+from apa_mm.data.annotations import (Annotation, AnnotationError, Annotations,
+                                     Image, read_annotations)
+from apa_mm.data.array_cache import cached, file_state, put
+from apa_mm.data.image_files import image_name
+from apa_mm.registry import DATASETS
+
+__all__ = ['CocoDataset', 'LVISV1Dataset', 'V3DetDataset']
+
+
+class CachedAnnotations:
+    """Mixin that maps the annotations that mmdet's data set would build.
+
+    Arguments and results are the parent's. It reads as the parent does, with
+    a warning, where the file does not pass
+    :func:`~apa_mm.data.annotation_checks.check_annotations` or the cache
+    cannot be written; and without one for proposals, class texts, remote
+    files and subclasses that read or filter in their own way.
+    """
+
+    layout = 'coco'
+
+    def full_init(self) -> None:
+        """Map the annotations; parse them first where nobody has."""
+        if self._fully_initialized:
+            return
+        if not self._is_plain():
+            return super().full_init()
+        purpose = [
+            type(self).__qualname__, self.ann_file, self.data_prefix,
+            self.seg_map_suffix, self.test_mode, dict(self.filter_cfg or {}),
+            self.metainfo.get('classes')
+        ]
+        try:
+            arrays, cat_ids = cached(purpose, file_state(self.ann_file),
+                                     self._write)
+        except (OSError, RuntimeError, ValueError) as error:
+            print_log(
+                f'the annotations of {self.ann_file} cannot be cached and '
+                f'every process reads them as mmdet does: {error}',
+                'current', logging.WARNING)
+            return super().full_init()
+        self.cat_ids = cat_ids
+        self.cat2label = {key: label for label, key in enumerate(cat_ids)}
+        images = np.split(arrays['cat_images'], arrays['cat_ends'])
+        self.cat_img_map = defaultdict(
+            list, zip(arrays['cats'].tolist(), images, strict=False))
+        self.data_bytes, self.data_address = arrays['data'], arrays['address']
+        self._index = arrays
+        self._fully_initialized = True  # or get_subset_ would begin again
+        if self._indices is not None:
+            self.get_subset_(self._indices)
+
+    def get_cat_ids(self, idx: int) -> List[int]:
+        """Return the labels of an image, without unpickling its masks."""
+        return [
+            item['bbox_label'] for item in self.get_objects(idx)['instances']
+        ]
+
+    def get_objects(self, idx: int) -> dict:
+        """Return ``get_data_info`` with ``img_id``, labels and flags alone."""
+        arrays = getattr(self, '_index', None)
+        if arrays is None or arrays['address'] is not self.data_address:
+            return self.get_data_info(idx)  # of a subset
+        idx %= len(self)
+        found = slice(arrays['ends'][idx - 1] if idx else 0,
+                      arrays['ends'][idx])
+        pairs = zip(arrays['labels'][found].tolist(),
+                    arrays['flags'][found].tolist(), strict=True)
+        return dict(img_id=int(arrays['images'][idx]), instances=[
+            dict(bbox_label=label, ignore_flag=flag) for label, flag in pairs
+        ])
+
+    def _is_plain(self) -> bool:
+        parents = (MMDetCocoDataset, MMDetLVISV1Dataset)
+        return (self.serialize_data and not self.proposal_file
+                and not self.return_classes and not self.backend_args
+                and '://' not in self.ann_file and not self._fully_initialized
+                and all(
+                    any(getattr(type(self), name) is vars(kind).get(name)
+                        for kind in parents)
+                    for name in ('load_data_list', 'parse_data_info',
+                                 'filter_data')))
+
+    def _write(self, file: BinaryIO) -> Tuple[dict, list]:
+        """Write the arrays, one image at a time."""
+        content = read_annotations(self.ann_file)
+        classes = self.metainfo.get('classes')
+        problems = check_annotations(
+            content, layout=self.layout, classes=classes,
+            need_annotations=False).problems
+        if problems:
+            raise AnnotationError(problems)
+        cat_ids = self._chosen(content)
+        labels = {key: label for label, key in enumerate(cat_ids)}
+        of_image, of_cat = defaultdict(list), defaultdict(list)
+        for item in content.annotations or ():
+            of_image[item.image_id].append(item)
+            of_cat[item.category_id].append(item.image_id)
+        with_classes = set(chain.from_iterable(of_cat[k] for k in cat_ids))
+        sizes, ends, kept, flags, images = [], [], [], [], []
+        start = file.tell()
+        for image in content.images:
+            if not self._is_kept(image, with_classes):
+                continue
+            info = self._info(image, of_image.get(image.id, ()), labels)
+            sizes.append(file.write(pickle.dumps(info, protocol=4)))
+            kept += [item['bbox_label'] for item in info['instances']]
+            flags += [item['ignore_flag'] for item in info['instances']]
+            ends.append(len(kept))
+            images.append(image.id)
+        size = file.tell() - start
+        cats = sorted(of_cat)
+        return dict(
+            data=[start, '|u1', size],
+            address=put(file, np.cumsum(np.array(sizes, np.int64))),
+            images=put(file, np.array(images, np.int64)),
+            ends=put(file, np.array(ends, np.int64)),
+            labels=put(file, np.array(kept, np.int32)),
+            flags=put(file, np.array(flags, np.int8)),
+            cats=put(file, np.array(cats, np.int64)),
+            cat_ends=put(file, np.cumsum(
+                [len(of_cat[key]) for key in cats][:-1], dtype=np.int64)),
+            cat_images=put(file, np.array(
+                list(chain.from_iterable(of_cat[key] for key in cats)),
+                np.int64))), cat_ids
+
+    def _chosen(self, content: Annotations) -> List[int]:
+        """Return the category ids in the order of the labels."""
+        wanted = set(self.metainfo.get('classes') or ())
+        return [
+            item.id for item in content.categories
+            if self.layout != 'coco' or not wanted or item.name in wanted
+        ]
+
+    def _is_kept(self, image: Image, with_classes: set) -> bool:
+        if self.test_mode or self.filter_cfg is None:
+            return True
+        return (not (self.filter_cfg.get('filter_empty_gt', False)
+                     and image.id not in with_classes)
+                and min(image.width, image.height) >= self.filter_cfg.get(
+                    'min_size', 0))
+
+    def _info(self, image: Image, items: List[Annotation],
+              labels: dict) -> dict:
+        """Return what mmdet's ``parse_data_info`` does."""
+        name = image_name(image, self.layout)
+        seg = None
+        if self.data_prefix.get('seg'):
+            seg = osp.join(self.data_prefix['seg'],
+                           name.rsplit('.', 1)[0] + self.seg_map_suffix)
+        return dict(
+            img_path=osp.join(self.data_prefix['img'], name),
+            img_id=image.id,
+            seg_map_path=seg,
+            height=_number(image.height),
+            width=_number(image.width),
+            instances=[
+                _instance(item, labels[item.category_id]) for item in items
+                if item.category_id in labels
+                and is_learned(item, image, crowds=True)
+            ])
+
+
+def _instance(item: Annotation, label: int) -> dict:
+    x, y, width, height = item.bbox
+    found = dict(ignore_flag=int(bool(item.iscrowd)),
+                 bbox=[x, y, x + width, y + height], bbox_label=label)
+    if mask := msgspec.json.decode(item.segmentation):
+        found['mask'] = mask
+    return found
+
+
+def _number(value: float) -> Union[int, float]:
+    return int(value) if value.is_integer() else value
+
+
+@DATASETS.register_module()
+class CocoDataset(CachedAnnotations, MMDetCocoDataset):
+    """mmdet's ``CocoDataset`` with a cache."""
+
+
+@DATASETS.register_module()
+class V3DetDataset(CachedAnnotations, MMDetV3DetDataset):
+    """mmdet's ``V3DetDataset`` with a cache."""
+
+
+@DATASETS.register_module()
+class LVISV1Dataset(CachedAnnotations, MMDetLVISV1Dataset):
+    """mmdet's ``LVISV1Dataset`` with a cache, without need of lvis-api."""
+
+    layout = 'lvis_v1'
