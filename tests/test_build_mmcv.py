@@ -87,3 +87,13 @@ def test_sources_that_cannot_be_united_are_built_plainly(
     monkeypatch.setattr(sys, 'argv', ['x', 'mmcv==1', str(tmp_path)])
     build_mmcv.main()
     assert calls == ['plain']
+
+
+@pytest.mark.parametrize('version, standard', [
+    ('2.9.1+cu128', 17), ('2.13.0', 17), ('2.14.1', 20), ('3.0.0', 20)])
+def test_new_torch_needs_a_newer_standard(root, version, standard):
+    import build_mmcv
+    setup = root / 'setup.py'
+    setup.write_text("args = ['-Wall', '-std=c++17']\n")
+    build_mmcv.raise_standard(setup, version)
+    assert setup.read_text() == f"args = ['-Wall', '-std=c++{standard}']\n"

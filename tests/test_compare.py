@@ -1,4 +1,5 @@
 """Comparisons: planning, resuming, failing, averaging, and the tool."""
+import contextlib
 import csv
 import importlib.util
 import io
@@ -180,47 +181,56 @@ def arguments(work_dir):
     ]
 
 
-def test_the_tool_compares_real_runs(tmp_path, monkeypatch, capsys):
-    tool = load_tool(monkeypatch, '--workers', '1', *arguments(tmp_path))
-    tool.main()
-    out = capsys.readouterr().out
+@pytest.fixture(scope='module')
+def compared(tmp_path_factory):
+    """The tool's folder and output, of two configs with one worker."""
+    folder = tmp_path_factory.mktemp('compared')
+    with pytest.MonkeyPatch.context() as patch:
+        tool = load_tool(patch, '--workers', '1', *arguments(folder))
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            tool.main()
+    return folder, out.getvalue()
+
+
+def test_the_tool_compares_real_runs(compared, monkeypatch, capsys):
+    folder, out = compared
     assert '[4/4]' in out and 'Epoch(train)' not in out
     assert '| variant' in out and 'few %' in out
-    values = json.loads((tmp_path / 'compare.json').read_text())
+    values = json.loads((folder / 'compare.json').read_text())
     plain, offset = (values[Path(p).stem] for p in (RELU, OFFSET))
     assert 0 <= plain['accuracy/top1']['mean'] <= 100
     first, second = plain['calibration/ece']['values']
     assert first != second
     # One seed trains one network; only the offsets differ.
-    losses = [(tmp_path / Path(p).stem / 'seed_0/output.txt').read_text()
+    losses = [(folder / Path(p).stem / 'seed_0/output.txt').read_text()
               .split('loss: ')[1].split()[0] for p in (RELU, OFFSET)]
     assert losses[0] == losses[1]
     assert plain['calibration/ece'] != offset['calibration/ece']
     # 14 images of digit 0 down to 1 of digit 9: few-shot classes only.
     assert 'shot/few' in plain and 'shot/many' not in plain
-    assert (tmp_path / 'compare.csv').exists()
-    assert Image.open(tmp_path / 'compare.png').width > 400
-    tool.main()
+    assert (folder / 'compare.csv').exists()
+    assert Image.open(folder / 'compare.png').width > 400
+    load_tool(monkeypatch, '--workers', '1', *arguments(folder)).main()
     assert '4 of 4 runs have finished before' in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_the_tool_with_two_workers(tmp_path):
+def test_the_tool_with_two_workers(compared, tmp_path):
     command = [sys.executable, str(ROOT / 'tools/compare.py')]
     done = subprocess.run(
-        [*command, '--workers', '2', *arguments(tmp_path / 'two')],
+        [*command, '--workers', '2', *arguments(tmp_path)],
         capture_output=True,
         text=True,
         check=True,
         cwd=ROOT)
     assert '[4/4]' in done.stdout
-    options = dict(QUICK)
-    runs = plan_runs([RELU, OFFSET], 2, str(tmp_path / 'one'), options)
-    expected = run_all(runs, cfg_options=options)
-    values = json.loads((tmp_path / 'two/compare.json').read_text())
-    got = values[Path(RELU).stem]['calibration/ece']['values']
-    assert got == pytest.approx(
-        [r['metrics']['calibration/ece'] for r in expected[::2]], abs=1e-6)
+    expected, values = (
+        json.loads((folder / 'compare.json').read_text())
+        for folder in (compared[0], tmp_path))
+    name = Path(RELU).stem
+    assert values[name]['calibration/ece']['values'] == pytest.approx(
+        expected[name]['calibration/ece']['values'], abs=1e-6)
 
 
 def test_the_tool_ends_with_one_sentence(tmp_path):
@@ -262,6 +272,18 @@ def test_the_table_is_in_per_cent_and_has_gaps():
         '|:--------|-----------:|------------:|',
         '| a       | 82.0 ± 2.8 | 20.0 ± 14.1 |',
         '| b       | 50.0 ± 0.0 |           - |',
+    ]
+
+
+def test_detectors_show_the_groups_of_lvis_in_per_cent():
+    metrics = {'lvis/segm_AP': .1, 'exhaustive/bbox_APr': .25,
+               'lvis/bbox_AP': .5}
+    found = summarize(['a'], [dict(metrics=metrics)])
+    columns = choose_columns(found)
+    assert columns == ['lvis/bbox_AP', 'exhaustive/bbox_APr']
+    assert format_table(found, columns).splitlines()[::2] == [
+        '| variant | AP % | exhaustive APr % |',
+        '| a       | 50.0 |             25.0 |',
     ]
 
 

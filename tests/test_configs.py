@@ -19,6 +19,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 
 from apa_mm import layers
+from apa_mm.engine.launch_options import add_hooks, set_safe_checkpoints
 from apa_mm.layers import AGLU, APA
 
 #: depth -> AGLU units, APA gates of an APA* ResNet.
@@ -30,9 +31,23 @@ def check_model(cfg):
     """Build the model on meta; every top-level key must be known."""
     known = set(inspect.signature(Runner.__init__).parameters) | HELPERS
     assert set(cfg) <= known, set(cfg) - known
+    check_hooks(cfg)
     model = build_on_meta(cfg)
     assert isinstance(model, BaseModel)
     return model
+
+
+def check_hooks(cfg):
+    """Any script gets the safe hooks, and the launcher adds no second."""
+    names = ['SafeCheckpointHook', 'NonFiniteLossHook', 'WeightDecayCheckHook']
+    custom = list(cfg.get('custom_hooks') or [])
+    launched = copy.deepcopy(cfg)
+    set_safe_checkpoints(launched)
+    add_hooks(launched, *names[1:])
+    for own in (cfg, launched):
+        found = [hook['type'] for hook in own.default_hooks.values()]
+        assert [found.count(f'apa_mm.{name}') for name in names] == [1] * 3
+        assert list(own.get('custom_hooks') or []) == custom
 
 
 def count(model, *kinds):

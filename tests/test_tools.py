@@ -352,3 +352,24 @@ def test_a_second_demo_waits_for_the_first(tmp_path):
     assert result.returncode == 1
     assert 'another demo is running in' in result.stderr
     assert (out / 'apa-gol').is_dir()
+
+
+@pytest.mark.parametrize('chosen', [None, 'ACTIVE'])
+@pytest.mark.parametrize('script, words', [
+    ('demo.sh', []), ('dist_train.sh', ['a.py', '1']),
+    ('slurm_train.sh', ['partition', 'job', 'a.py'])])
+def test_launchers_let_threads_sleep(tmp_path, script, words, chosen):
+    """Unless the user wants them to spin."""
+    (tmp_path / 'tools').mkdir()
+    for name in (script, 'setup_env.sh'):
+        shutil.copy(TOOLS / name, tmp_path / 'tools')
+    stub = tmp_path / 'srun'
+    # setup_env.sh asks by -c whether all is there.
+    stub.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\n'
+                    'echo "policy $OMP_WAIT_POLICY"\nexit 3\n')
+    stub.chmod(0o755)
+    env = {} if chosen is None else dict(OMP_WAIT_POLICY=chosen)
+    result = run(
+        tmp_path / 'tools' / script, *words, cwd=tmp_path, PYTHON=str(stub),
+        APA_PYTHON=str(stub), PATH=f'{tmp_path}:{os.environ["PATH"]}', **env)
+    assert f'policy {chosen or "PASSIVE"}\n' in result.stdout, result.stderr

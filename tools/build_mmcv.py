@@ -32,7 +32,15 @@ def unpack(sdist: Path, folder: Path) -> Path:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter='data')
     root, = folder.iterdir()
+    raise_standard(root / 'setup.py', torch.__version__)
     return root
+
+
+def raise_standard(setup: Path, version: str) -> None:
+    """Ask for C++20 where torch's headers need it and mmcv says C++17."""
+    if tuple(map(int, version.split('.')[:2])) >= (2, 14):
+        text = setup.read_text()
+        setup.write_text(text.replace('-std=c++17', '-std=c++20'))
 
 
 def definitions(text: str) -> tuple:

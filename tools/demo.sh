@@ -2,10 +2,11 @@
 # Train and evaluate a small APA* Mask R-CNN with GOL on Digits-LVIS, on a CPU.
 #
 #   bash tools/demo.sh            the APA* detector
-#   bash tools/demo.sh --compare  also the SE, ReLU and softmax baseline
-#   bash tools/demo.sh --report   both, and an HTML page of what they learned;
-#                                 two that are trained already are not trained
-#                                 again, unless --compare is given too
+#   bash tools/demo.sh --compare  also the SE, ReLU and softmax baseline, and
+#                                 APA* with softmax and with Seesaw
+#   bash tools/demo.sh --report   the baseline, and an HTML page of what both
+#                                 learned; two that are trained already are not
+#                                 trained again, unless --compare is given too
 #
 # Sets up .venv first if need be (see tools/setup_env.sh for its variables),
 # makes the data in data/digits_lvis, and starts over whatever an earlier demo
@@ -25,8 +26,8 @@ runs=(apa-gol)
 compare=no report=no
 for option in "$@"; do
   case $option in
-  --compare) compare=yes runs=(apa-gol baseline) ;;
-  --report) report=yes runs=(apa-gol baseline) ;;
+  --compare) compare=yes ;;
+  --report) report=yes ;;
   -h | --help)
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
     exit 0
@@ -35,10 +36,17 @@ for option in "$@"; do
   esac
 done
 
+if [ "$report" = yes ]; then runs+=(baseline); fi
+if [ "$compare" = yes ]; then runs=(apa-gol baseline apa-softmax apa-seesaw); fi
+
 config_of() {
   case $1 in
   apa-gol) echo configs/demo/mask-rcnn_apa-seresnet18_fpn_gol_digits-lvis.py ;;
   baseline) echo configs/demo/mask-rcnn_seresnet18_fpn_digits-lvis.py ;;
+  apa-softmax) echo configs/demo/mask-rcnn_apa-seresnet18_fpn_digits-lvis.py ;;
+  apa-seesaw)
+    echo configs/demo/mask-rcnn_apa-seresnet18_fpn_seesaw_digits-lvis.py
+    ;;
   esac
 }
 
@@ -96,6 +104,8 @@ fi
 python=$(bash tools/setup_env.sh)
 # An environment that the user names need not have this package installed.
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+# Waiting threads that spin take the cores from those that work.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export PYTHONWARNINGS=${PYTHONWARNINGS:-ignore}
 say "set-up took $SECONDS s"
 
@@ -106,7 +116,7 @@ if [ "$report$compare" = yesno ] && finished apa-gol && finished baseline; then
   exit
 fi
 
-rm -rf "$out"/{apa-gol,baseline} "$out"/{metrics.json,predictions.png,kappa_lambda.png}{,.partial}
+rm -rf "$out"/{apa-gol,baseline,apa-softmax,apa-seesaw} "$out"/{metrics.json,predictions.png,kappa_lambda.png}{,.partial}
 
 SECONDS=0
 say "data: $data"

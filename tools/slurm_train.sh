@@ -18,6 +18,8 @@ shift 3
 gpus=${GPUS:-8}
 gpus_per_node=${GPUS_PER_NODE:-8}
 
+# Waiting threads that spin take the cores from those that work.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 # SRUN_ARGS is a list of words on purpose.
 # shellcheck disable=SC2086
 exec srun -p "$partition" --job-name="$job_name" \

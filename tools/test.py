@@ -1,6 +1,7 @@
 """Evaluate a checkpoint of a detector or a classifier by its config."""
 import argparse
 
+from apa_mm.engine.distributed import leave_group
 from apa_mm.engine.launch import test
 from apa_mm.engine.launch_options import add_common_options
 from apa_mm.preflight.job import InputError
@@ -30,5 +31,6 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     try:
         test(**vars(parse_args()), merge_views='apa_mm.LargeVocabTTAModel')
+        leave_group()
     except InputError as error:
         raise SystemExit(f'error: {error}') from None

@@ -1,6 +1,7 @@
 """Train a detector or a classifier by its config."""
 import argparse
 
+from apa_mm.engine.distributed import leave_group
 from apa_mm.engine.launch import train
 from apa_mm.engine.launch_options import add_common_options
 from apa_mm.preflight.job import InputError
@@ -31,5 +32,6 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     try:
         train(**vars(parse_args()))
+        leave_group()
     except InputError as error:
         raise SystemExit(f'error: {error}') from None

@@ -46,19 +46,14 @@ class Reservoir:
 
     def update(self, rows: ndarray) -> None:
         """Add rows (n, W)."""
-        room = max(self.capacity - self.seen, 0)
-        first, rest = rows[:room], rows[room:]
-        if len(first):
-            self._rows[self.seen:self.seen + len(first)] = first
-            self.seen += len(first)
-        if len(rest):
-            # Row number m of the stream takes a random place below m, if
-            # that is in the reservoir; of several the last one stays.
-            places = self._random.integers(
-                0, np.arange(self.seen + 1, self.seen + len(rest) + 1))
-            inside = places < self.capacity
-            self._rows[places[inside]] = rest[inside]
-            self.seen += len(rest)
+        places = self.seen + np.arange(len(rows))
+        late = places >= self.capacity
+        # A random place up to its own; of several in one the last one stays.
+        places[late] = self._random.integers(0, places[late] + 1)
+        inside = places < self.capacity
+        self._rows[places[inside]] = rows[inside]
+        self.seen += len(rows)
+
 
 class ClassLogits:
     """The logits of every class from a stream, in bounded memory.

@@ -21,22 +21,16 @@ CIFAR = 'apa_mm.APAResNetCIFAR'
 class Attention(NamedTuple):
     """Attention at the end of every block.
 
-    Attributes:
-        kind (str): 'se', 'cbam' or 'spatial'.
-        reduction (int): Channels over hidden width; 1 for 'spatial'.
-        norm (bool): Whether the pooled vector is normalised.
-        bias (bool): Whether the linear layers have biases.
-        gate (str): 'sigmoid', 'apa', or 'apa-channels' with one kappa and
-            lambda per channel.
-        spatial_gate (str): Gate of CBAM's places, 'sigmoid' or 'apa'.
+    A gate is 'sigmoid', 'apa', or 'apa-channels' with one kappa and lambda per
+    channel, which ``spatial_gate`` cannot be.
     """
 
-    kind: str
-    reduction: int = 1
-    norm: bool = False
-    bias: bool = False
+    kind: str  # 'se', 'cbam' or 'spatial'
+    reduction: int = 1  # channels over hidden width; 1 for 'spatial'
+    norm: bool = False  # whether the pooled vector is normalised
+    bias: bool = False  # whether the linear layers have biases
     gate: str = 'sigmoid'
-    spatial_gate: str = 'sigmoid'
+    spatial_gate: str = 'sigmoid'  # of CBAM's places
 
     def cfg(self) -> dict:
         """Return the ``attention_cfg`` that builds it."""
@@ -69,7 +63,8 @@ class Architecture(NamedTuple):
 
     ``type`` is our class, ``stages`` the blocks per stage, ``base_width`` the
     width per group, ``units`` 'plain', 'aglu' or 'aglu-channels'. ``style``
-    is 'pytorch' unless the source's code is known to differ.
+    is 'pytorch' unless the source's code is known to differ. Of a deep stem's
+    networks V1c has no ``avg_down``.
     """
 
     type: str
@@ -83,11 +78,13 @@ class Architecture(NamedTuple):
     units: str = 'aglu'
     attention: Optional[Attention] = None
     style: str = 'pytorch'
+    avg_down: bool = True
 
     def cfg(self) -> dict:
         """Return the backbone config that builds the network."""
         cfg: dict = dict(type=self.type, depth=self.depth)
-        for key in ('in_channels', 'groups', 'base_width', 'style'):
+        for key in ('in_channels', 'groups', 'base_width', 'style',
+                    'avg_down'):
             if getattr(self, key) != self._field_defaults[key]:
                 cfg[key] = getattr(self, key)
         if self.units == 'plain':
@@ -146,7 +143,10 @@ def read_architecture(tensors: Mapping[str, Tensor],
                         base_width, deep_stem,
                         _kind(tensors.get('act1.kappa'), 'plain', 'aglu'),
                         _read_attention(tensors),
-                        'caffe' if legacy and groups == 1 else 'pytorch')
+                        'caffe' if legacy and groups == 1 else 'pytorch',
+                        not deep_stem or any(
+                            name.endswith('.downsample.2.weight')
+                            for name in tensors))
 
 
 def _count_blocks(tensors: Mapping[str, Tensor]) -> Tuple[int, ...]:

@@ -27,26 +27,18 @@ COUNTERS = ('n_averaged', 'steps')
 class Facts(NamedTuple):
     """What a file says besides its weights.
 
-    Attributes:
-        entry (str): Where the weights were, '' for a bare state dict.
-        form (str): 'authors', 'mmengine', 'mmdet-2', 'safetensors' or ''.
-        head (str, optional): The authors' ``classif_norm``: 'linear',
-            'cosine', 'lr_cosine', 'norm' or 'inv'.
-        dataset (str, optional): The authors' ``dset_name``.
-        offset (str, optional): The authors' logit correction ``iif``.
-        epoch (int, optional): Epoch at which it was saved.
-        classes (tuple[str], optional): Class names.
-        meta (dict): ``meta`` of an mmengine file, or of our own.
+    ``form`` is 'authors', 'mmengine', 'mmdet-2', 'safetensors' or ''; ``head``
+    'linear', 'cosine', 'lr_cosine', 'norm' or 'inv'.
     """
 
-    entry: str = ''
+    entry: str = ''  # where the weights were, '' for a bare state dict
     form: str = ''
-    head: Optional[str] = None
-    dataset: Optional[str] = None
-    offset: Optional[str] = None
-    epoch: Optional[int] = None
+    head: Optional[str] = None  # the authors' classif_norm
+    dataset: Optional[str] = None  # the authors' dset_name
+    offset: Optional[str] = None  # the authors' logit correction iif
+    epoch: Optional[int] = None  # at which it was saved
     classes: Optional[Tuple[str, ...]] = None
-    meta: Dict[str, Any] = {}
+    meta: Dict[str, Any] = {}  # of an mmengine file, or of our own
 
 
 class Weights(NamedTuple):

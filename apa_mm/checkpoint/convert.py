@@ -29,21 +29,13 @@ TARGETS = tuple(_PARTS)
 
 
 class Conversion(NamedTuple):
-    """Result of :func:`convert`.
+    """Result of :func:`convert`."""
 
-    Attributes:
-        tensors (dict[str, Tensor]): The weights under the target's names.
-        report (LoadReport): What became of every tensor.
-        source (Names): Where they came from.
-        architecture (Architecture, optional): The backbone, if a ResNet.
-        head (str, optional): Kind of the classifier.
-    """
-
-    tensors: Dict[str, Tensor]
+    tensors: Dict[str, Tensor]  # under the target's names
     report: LoadReport
     source: Names
-    architecture: Optional[Architecture]
-    head: Optional[str]
+    architecture: Optional[Architecture]  # of a ResNet backbone
+    head: Optional[str]  # kind of the classifier
 
 
 def convert(tensors: Mapping[str, Tensor],

@@ -17,36 +17,20 @@ __all__ = ['Inspection', 'Pair', 'inspect_file', 'parameter_pairs']
 
 
 class Inspection(NamedTuple):
-    """What is known of a file.
-
-    Attributes:
-        path (str): The file.
-        num_bytes (int): Its size.
-        sha256 (str): Its digest.
-        num_tensors (int): Tensors of the state dict.
-        num_parameters (int): Numbers in it, without counters and running
-            statistics.
-        source (Names, optional): Whose code it is of; None if unknown.
-        architecture (Architecture, optional): Its backbone, if a ResNet.
-        head (str): The classifier or detector, in words.
-        facts (Facts): What the file says.
-        pairs (list[Pair]): kappa and lambda, in the network's order.
-        broken (list[str]): Tensors with NaN or infinity.
-        notes (list[str]): What could not be told.
-    """
+    """What is known of a file."""
 
     path: str
     num_bytes: int
     sha256: str
     num_tensors: int
-    num_parameters: int
-    source: Optional[Names]
-    architecture: Optional[Architecture]
-    head: str
+    num_parameters: int  # without counters and running statistics
+    source: Optional[Names]  # whose code it is of; None if unknown
+    architecture: Optional[Architecture]  # of a ResNet backbone
+    head: str  # the classifier or detector, in words
     facts: Facts
-    pairs: List[Pair]
-    broken: List[str]
-    notes: List[str]
+    pairs: List[Pair]  # kappa and lambda, in the network's order
+    broken: List[str]  # tensors with NaN or infinity
+    notes: List[str]  # what could not be told
 
     @property
     def dead(self) -> List[str]:

@@ -14,19 +14,7 @@ Shape = Tuple[int, ...]
 class LoadReport:
     """Account of a conversion: every tensor of the file is in it once.
 
-    Attributes:
-        source (str): Name of the key table.
-        target (str): What was asked for.
-        mapped (dict[str, str]): Name in the file -> name in the result.
-        reshaped (dict[str, tuple]): Name in the result -> (shape in the
-            file, shape in the result).
-        added (dict[str, str]): Name in the result -> what it was set to.
-        dropped (dict[str, str]): Name in the file -> why it was left out.
-        missing (list[str]): What the target has and the file lacks.
-        unexpected (list[str]): Names in the file that nothing explains.
-        mismatched (dict[str, tuple]): Name in the result -> (shape found,
-            shape that the target has).
-        notes (list[str]): What a user should know, one sentence each.
+    Of two shapes the first was found; the second is the result's or expected.
 
     Example:
         >>> report = LoadReport('torchvision', 'mmpretrain', missing=['a'])
@@ -34,15 +22,18 @@ class LoadReport:
         False
     """
 
-    source: str
-    target: str
+    source: str  # name of the key table
+    target: str  # what was asked for
+    # By name in the file: name in the result; why it was left out.
     mapped: Dict[str, str] = field(default_factory=dict)
-    reshaped: Dict[str, Tuple[Shape, Shape]] = field(default_factory=dict)
-    added: Dict[str, str] = field(default_factory=dict)
     dropped: Dict[str, str] = field(default_factory=dict)
+    # By name in the result.
+    reshaped: Dict[str, Tuple[Shape, Shape]] = field(default_factory=dict)
+    mismatched: Dict[str, Tuple[Shape, Shape]] = field(default_factory=dict)
+    added: Dict[str, str] = field(default_factory=dict)  # what it was set to
+    # What the target has and the file lacks; what nothing explains.
     missing: List[str] = field(default_factory=list)
     unexpected: List[str] = field(default_factory=list)
-    mismatched: Dict[str, Tuple[Shape, Shape]] = field(default_factory=dict)
     notes: List[str] = field(default_factory=list)
 
     @property

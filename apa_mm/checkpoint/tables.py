@@ -21,29 +21,19 @@ class Rule(NamedTuple):
 class Table(NamedTuple):
     """One source.
 
-    Attributes:
-        name (str): Its name in options and in ``meta``.
-        title (str): What a person calls it.
-        backbone (tuple[Rule]): Names below the backbone.
-        others (tuple[Rule]): Names beside it, complete.
-        marks (tuple[str]): Backbone names; one is enough.
-        foreign (tuple[str]): Backbone names that must not occur.
-        prefixed (bool, optional): Whether the backbone has its prefix; None
-            for either.
-        unit_clamp (str): How its units keep lambda positive: 'shifted' for
-            max(lambda, 0) + 1e-8, 'floor' for max(lambda, 1e-4).
-        backbone_type (str): Our class, if not APAResNet.
+    ``unit_clamp`` is how its units keep lambda positive: 'shifted' for
+    max(lambda, 0) + 1e-8, 'floor' for max(lambda, 1e-4).
     """
 
-    name: str
-    title: str
-    backbone: Tuple[Rule, ...]
-    others: Tuple[Rule, ...]
-    marks: Tuple[str, ...]
-    foreign: Tuple[str, ...] = ()
-    prefixed: Optional[bool] = None
+    name: str  # in options and in ``meta``
+    title: str  # what a person calls it
+    backbone: Tuple[Rule, ...]  # names below the backbone
+    others: Tuple[Rule, ...]  # names beside it, complete
+    marks: Tuple[str, ...]  # backbone names; one is enough
+    foreign: Tuple[str, ...] = ()  # backbone names that must not occur
+    prefixed: Optional[bool] = None  # has "backbone."; None for either
     unit_clamp: str = 'floor'
-    backbone_type: str = ''
+    backbone_type: str = ''  # our class, if not APAResNet
 
 
 def _rules(lines: str) -> Tuple[Rule, ...]:
@@ -188,7 +178,7 @@ stem.2.bn.{x}       bn1.{x}
         'mmpretrain', 'MMPretrain', _RESNET + _MMPRETRAIN_SE, _HEAD,
         marks='B.se_layer.conv1.conv.weight head.fc.weight', prefixed=True),
     _table(
-        'mmdet-d', "MMDetection's ResNetV1d",
+        'mmdet-d', "ResNetV1c and V1d of MMDetection and MMSegmentation",
         _BLOCKS_D + '''
 stem.0.weight  conv1.0.weight
 stem.1.{x}     conv1.1.{x}
@@ -197,7 +187,7 @@ stem.4.{x}     conv1.4.{x}
 stem.6.weight  conv1.6.weight
 stem.7.{x}     bn1.{x}
 ''', _ANYTHING,
-        marks='stem.0.weight', prefixed=True),
+        marks='stem.0.weight'),
     _table(
         'mmdet', 'MMDetection', _RESNET, _ANYTHING,
         marks='conv1.weight', prefixed=True),

@@ -25,19 +25,15 @@ SHIFT = 1e-8
 class Start(NamedTuple):
     """How kappa and lambda begin where the source has none.
 
-    Attributes:
-        init (str): 'equivalent' to compute the source's function, 'random'
-            for the paper's ranges, 'plain' to add none.
-        act (str): Activation of the source's units, which names do not tell:
-            'relu', 'silu' or 'gelu'.
-        relu_kappa (float): kappa that stands for ReLU.
-        seed (int): Seed of 'random'.
+    ``init`` is 'equivalent' to compute the source's function, 'random' for the
+    paper's ranges, 'plain' to add none. ``act`` is the activation of the
+    source's units, which names do not tell: 'relu', 'silu' or 'gelu'.
     """
 
     init: str = 'equivalent'
     act: str = 'relu'
-    relu_kappa: float = RELU_KAPPA
-    seed: int = 0
+    relu_kappa: float = RELU_KAPPA  # stands for ReLU
+    seed: int = 0  # of 'random'
 
 
 def starting_values(shapes: Mapping[str, Tuple[int, ...]],

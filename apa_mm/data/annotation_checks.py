@@ -42,6 +42,9 @@ class AnnotationReport(NamedTuple):
         labels (list[str]): Category names in the order of the labels, of
             the dataset that reads the file.
         sorted_labels (list[str]): The same if labels go by category id.
+        shares (list[float]): Share of the annotated images that each
+            category of the dataset is learned from.
+        federated (bool): Whether some image says nothing of some category.
     """
 
     problems: List[str]
@@ -49,6 +52,8 @@ class AnnotationReport(NamedTuple):
     unused_categories: List[str] = []
     labels: List[str] = []
     sorted_labels: List[str] = []
+    shares: List[float] = []
+    federated: bool = False
 
 
 def check_annotations(content: Annotations,
@@ -108,7 +113,8 @@ def check_annotations(content: Annotations,
     if masks:
         problems += _mask_problems(annotations, image_of,
                                    chosen if trains else None)
-    counts, unused = _counts(image_of, annotations, categories, chosen)
+    counts, unused, shares, federated = _counts(
+        image_of, annotations, categories, chosen)
     if image_folder is not None:
         missing = missing_files(
             image_folder, [image_name(image, layout) for image in images])
@@ -116,7 +122,8 @@ def check_annotations(content: Annotations,
         problems += missing_problems(image_folder, missing, len(images))
     by_id = sorted(categories, key=lambda category: category.id)
     return AnnotationReport(problems, counts, unused, names,
-                            label_names(by_id, classes, layout))
+                            label_names(by_id, classes, layout), shares,
+                            federated)
 
 
 def is_learned(item: Annotation, image: Image, crowds: bool = False) -> bool:
@@ -254,7 +261,10 @@ def _class_problems(categories: Sequence[Category],
 
 def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
             categories: Sequence[Category], chosen: Set[int]) -> tuple:
-    """Return the counts and the names of chosen categories never used."""
+    """Return the counts, the names of chosen categories never used, shares.
+
+    And whether the file is federated. Shares are those of training.
+    """
     shown: Dict[int, set] = defaultdict(set)
     learned = 0
     for item in annotations:
@@ -277,4 +287,13 @@ def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
         categories=len(categories), images_without_annotations=len(empty),
         unused_categories=len(unused), rare=groups['r'], common=groups['c'],
         frequent=groups['f'])
-    return counts, unused
+    present: Dict[int, set] = defaultdict(set)
+    for item in annotations:
+        present[item.image_id].add(item.category_id)
+    federated = any(
+        image.neg_category_ids is not None and not chosen <= present[
+            image.id].union(image.neg_category_ids)
+        for image in images.values())
+    annotated = max(len(images) - len(empty), 1)
+    shares = [number[c.id] / annotated for c in categories if c.id in chosen]
+    return counts, unused, shares, federated

@@ -185,13 +185,14 @@ def _mro(kind: Optional[type]) -> tuple:
 def _layout(kind: Optional[type]) -> Optional[str]:
     """Return the layout if the class reads files as a known one does."""
     owners = {
-        next((base.__name__ for base in _mro(kind) if method in vars(base)),
+        next((base.__name__ for base in _mro(kind) if method in vars(base)
+              and not vars(base).get('reads_as_parent')),
              None) for method in ('load_data_list', 'parse_data_info')
     }
-    known = owners - {'CocoDataset'}
-    if not owners <= set(_LAYOUTS) or len(known) > 1:
-        return None
-    return _LAYOUTS[known.pop() if known else 'CocoDataset']
+    known = {_LAYOUTS.get(owner) for owner in owners}
+    if len(known) > 1:
+        known.discard('coco')
+    return known.pop() if len(known) == 1 else None
 
 
 def _classes(dataset: dict, kind: Optional[type]) -> Optional[Tuple[str]]:

@@ -9,6 +9,8 @@ from apa_mm.utils import HAS_MMDET
 if HAS_MMDET:
     from .bbox_head import LargeVocabBBoxHead  # noqa: F401
     from .coco_metric import CocoMetric  # noqa: F401
+    from .eqlv2 import EQLV2Loss  # noqa: F401
+    from .federated import FederatedLVISDataset, FederatedRoIHead  # noqa: F401
     from .lvis_metric import LVISMetric  # noqa: F401
     from .mask_head import ClasswiseFCNMaskHead  # noqa: F401
     from .nms import exact_batched_nms, exact_multiclass_nms  # noqa: F401

@@ -1,5 +1,5 @@
 """Box head that keeps its post-processing cheap with many classes."""
-from typing import Optional
+from typing import Any, Optional
 
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.structures.bbox import get_box_type
@@ -23,7 +23,29 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
     mmdet's own NMS::
 
         --cfg-options model.test_cfg.rcnn.nms.exact=False
+
+    Args:
+        *args, **kwargs: Of the parent.
+        score_calibration (dict, optional): Config of a
+            :class:`apa_mm.ScoreCalibration` of the scores before the NMS.
+
+    Raises:
+        ValueError: If it comes with a loss whose scores do not sum to 1.
     """
+
+    def __init__(self, *args: Any, score_calibration: Optional[dict] = None,
+                 **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.score_calibration = None
+        if score_calibration is None:
+            return
+        if not getattr(self.loss_cls, 'scores_sum_to_one', True):
+            raise ValueError(
+                'score_calibration needs scores that sum to 1 with the '
+                f"background's, but those of {type(self.loss_cls).__name__} "
+                'do not; use a softmax or SeesawLoss')
+        self.score_calibration = MODELS.build(
+            dict(score_calibration, num_classes=self.num_classes))
 
     def _predict_by_feat_single(
             self, roi: Tensor, cls_score: Tensor, bbox_pred: Optional[Tensor],
@@ -32,6 +54,8 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
         # Without a config the parent stops before the NMS.
         results = super()._predict_by_feat_single(
             roi, cls_score, bbox_pred, img_meta, rescale, rcnn_test_cfg=None)
+        if self.score_calibration is not None:
+            results.scores = self.score_calibration(results.scores)
         if rcnn_test_cfg is None:
             return results
         dets, labels = exact_multiclass_nms(

@@ -15,7 +15,10 @@ __all__ = [
 COLUMNS = {
     'accuracy/top1': ('top-1 %', 1), 'shot/many': ('many %', 1),
     'shot/medium': ('medium %', 1), 'shot/few': ('few %', 1),
-    'calibration/ece': ('ECE %', 100)
+    'calibration/ece': ('ECE %', 100),
+    **{f'{prefix}/bbox_{name}': (f'{text}{name} %', 100)
+       for prefix, text in (('lvis', ''), ('exhaustive', 'exhaustive '))
+       for name in ('AP', 'APr', 'APc', 'APf')}
 }
 
 

@@ -1,5 +1,6 @@
 """Processes of one job: starting them on CPUs, and stopping them together."""
 import datetime
+import gc
 import logging
 import os
 from typing import Callable, TypeVar
@@ -13,7 +14,7 @@ from torch import distributed
 
 from apa_mm.preflight.job import InputError, is_rank_0
 
-__all__ = ['on_rank_0', 'prepare_distributed']
+__all__ = ['leave_group', 'on_rank_0', 'prepare_distributed']
 
 T = TypeVar('T')
 
@@ -66,6 +67,18 @@ def prepare_distributed(cfg: Config) -> None:
     timeout = settings.get('timeout')
     distributed.init_process_group(
         'gloo', timeout=timeout and datetime.timedelta(seconds=timeout))
+
+
+def leave_group() -> None:
+    """Close the process group, if there is one, when all ranks are done.
+
+    A thread of gloo that Python's shutdown overtakes aborts the process, and
+    the launcher reports the finished job as failed.
+    """
+    if distributed.is_initialized():
+        gc.collect()
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def on_rank_0(function: Callable[[], T]) -> T:

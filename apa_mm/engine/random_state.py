@@ -1,14 +1,17 @@
 """Random numbers and the place in the data, for a run that goes on."""
 import random
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 import torch
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
-__all__ = ['go_on_in_data', 'random_state', 'set_random_state']
+__all__ = [
+    'go_on_in_data', 'random_state', 'set_random_state', 'start_workers_anew'
+]
 
 
 def random_state() -> Dict[str, Any]:
@@ -60,6 +63,38 @@ def _after(batches: Iterator, count: int,
     yield from islice(batches, count)
     restore()
     yield from batches
+
+
+def start_workers_anew(loader: Any, *seeds: int) -> None:
+    """Let workers that outlive an epoch begin each with seeds of its own.
+
+    What they drew before is in no checkpoint. ``seeds`` are non-negative and
+    tell the run, the epoch and the process apart. Starting a worker takes
+    some hundredths of a second.
+    """
+    loader = getattr(loader, '_loader', loader)
+    if getattr(loader, 'persistent_workers', False):
+        before = getattr(loader.worker_init_fn, 'before',
+                         loader.worker_init_fn)
+        loader.worker_init_fn = _Seeds(before, seeds)
+        loader._iterator = None
+
+
+@dataclass
+class _Seeds:
+    """Seeds a worker, after what was there ``before``."""
+
+    before: Optional[Callable[[int], None]]
+    seeds: Tuple[int, ...]
+
+    def __call__(self, worker: int) -> None:
+        if self.before is not None:
+            self.before(worker)
+        words = np.random.SeedSequence(
+            (*self.seeds, worker)).generate_state(3)
+        random.seed(int(words[0]))
+        np.random.seed(words[1])
+        torch.manual_seed(int(words[2]))
 
 
 class _RestOfEpoch:

@@ -4,13 +4,14 @@ from .calibration import (calibration_bins, expected_calibration_error,
                           maximum_calibration_error)
 from .gol import count_foreground, gol_loss, rare_ratio
 from .gumbel import gumbel, gumbel_bce_with_logits
-from .long_tail import (effective_number_weights, inverse_frequency_weights,
-                        log_prior, logit_offset)
+from .long_tail import (calibrate_scores, effective_number_weights,
+                        inverse_frequency_weights, log_prior, logit_offset)
 from .shots import per_class_accuracy, shot_accuracy, shot_groups
 
 __all__ = [
     'aglu',
     'apa',
+    'calibrate_scores',
     'calibration_bins',
     'count_foreground',
     'effective_number_weights',

@@ -9,13 +9,15 @@ import math
 from typing import Callable, Dict, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from apa_mm.utils.checks import check_choice
 
 __all__ = [
-    'LOGIT_OFFSETS', 'effective_number_weights', 'inverse_frequency_weights',
-    'log_prior', 'logit_offset'
+    'CALIBRATIONS', 'LOGIT_OFFSETS', 'calibrate_scores',
+    'effective_number_weights', 'inverse_frequency_weights', 'log_prior',
+    'logit_offset'
 ]
 
 
@@ -56,6 +58,51 @@ def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
 def log_prior(counts: Tensor) -> Tensor:
     """Compute ``ln(n / N)``, what logit adjustment adds while training."""
     return -logit_offset(counts, 'raw')
+
+
+def calibrate_scores(scores: Tensor, counts: Tensor, method: str = 'norcal',
+                     gamma: float = 1.0) -> Tensor:
+    r"""Calibrate a detector's scores for the class counts of its training.
+
+    .. math:: p'_c = \frac{p_c w_c}{\sum_k p_k w_k + p_{bg}}
+
+    ``norcal`` has :math:`w_c = n_c^{-\gamma}`, "On Model Calibration for
+    Long-Tailed Object Detection and Instance Segmentation" (NeurIPS 2021).
+    A variant of :func:`logit_offset`, the form of IIF, has
+    :math:`w_c = e^{\gamma \cdot offset_c}`: the offset is added to the logits
+    of the classes, not to the background's. A class without images counts as
+    one with a single image.
+
+    Args:
+        scores (Tensor): Probabilities that sum to 1, background last,
+            (..., C + 1).
+        counts (Tensor): Training images per class, (C,).
+        method (str): One of :data:`CALIBRATIONS`.
+        gamma (float): Strength; 0 changes nothing with either. To be chosen
+            on images that were not trained on.
+
+    Returns:
+        Tensor: As ``scores``.
+
+    Raises:
+        ValueError: If ``method`` is unknown, or the columns are not C + 1.
+
+    Example:
+        >>> calibrate_scores(
+        ...     torch.tensor([0.6, 0.1, 0.3]), torch.tensor([10, 1]))
+        tensor([0.1304, 0.2174, 0.6522])
+    """
+    check_choice('method', method, CALIBRATIONS)
+    _check_counts(counts)
+    if scores.shape[-1] != len(counts) + 1:
+        raise ValueError(
+            f'scores must have C + 1 = {len(counts) + 1} columns, background '
+            f'last, but got shape {tuple(scores.shape)}')
+    counts = counts.clamp(min=1)
+    offset = -_log(counts) if method == 'norcal' else logit_offset(
+        counts, method)
+    weighted = scores * F.pad(gamma * offset, (0, 1)).exp()
+    return weighted / weighted.sum(-1, keepdim=True)
 
 
 def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
@@ -124,3 +171,5 @@ _OFFSETS: Dict[str, Callable[[Tensor, Tensor], Tensor]] = dict(
     base10=lambda n, total: (_log(total) - _log(n)) / math.log(10))
 #: Names of the variants that :func:`logit_offset` knows.
 LOGIT_OFFSETS: Tuple[str, ...] = tuple(_OFFSETS)
+#: Names of the methods that :func:`calibrate_scores` knows.
+CALIBRATIONS: Tuple[str, ...] = ('norcal', *LOGIT_OFFSETS)

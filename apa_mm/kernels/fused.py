@@ -27,17 +27,11 @@ REMEDY = "set fuse=False on the backbone or block, or backend='eager'"
 
 
 class Affine(NamedTuple):
-    """A tensor as an affine map of another one that is kept anyway.
+    """A tensor as an affine map of another one that is kept anyway."""
 
-    Attributes:
-        source (Tensor): (N, C, H, W), input of a BatchNorm layer.
-        scale (Tensor): (C,), ``weight / sqrt(var + eps)``.
-        shift (Tensor): (C,), ``bias - mean * scale``.
-    """
-
-    source: Tensor
-    scale: Tensor
-    shift: Tensor
+    source: Tensor  # input of a BatchNorm layer, (N, C, H, W)
+    scale: Tensor  # weight / sqrt(var + eps), (C,)
+    shift: Tensor  # bias - mean * scale, (C,)
 
     @classmethod
     def of(cls, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor,

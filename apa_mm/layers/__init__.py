@@ -4,12 +4,13 @@ from .activation import (AGLU, APA, Gumbel, TemperedGumbel, TemperedSigmoid,
 from .attention import CBAM, ChannelAttention, SpatialAttention
 from .fused import can_fuse, fused_block_end, fused_norm_act
 from .predictor import CosineClassifier, CosineConv2d, CosineLinear
+from .score_calibration import ScoreCalibration
 from .wrapped_cauchy import WrappedCauchyLinear
 
 __all__ = [
     'AGLU', 'APA', 'CBAM', 'ChannelAttention', 'CosineClassifier',
-    'CosineConv2d', 'CosineLinear', 'Gumbel', 'SpatialAttention',
-    'TemperedGumbel', 'TemperedSigmoid', 'WrappedCauchyLinear',
-    'build_site_activation', 'can_fuse', 'fused_block_end',
-    'fused_norm_act'
+    'CosineConv2d', 'CosineLinear', 'Gumbel', 'ScoreCalibration',
+    'SpatialAttention', 'TemperedGumbel', 'TemperedSigmoid',
+    'WrappedCauchyLinear', 'build_site_activation', 'can_fuse',
+    'fused_block_end', 'fused_norm_act'
 ]

@@ -7,7 +7,7 @@ from typing import Iterable, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_module
 
 from apa_mm.kernels.activation import choose_backend, is_plain
 from apa_mm.kernels.fused import (Affine, batch_norm_aglu, batch_statistics,
@@ -48,8 +48,8 @@ def can_fuse(wanted: Optional[bool], x: Tensor,
     if wanted is None and not (x.dtype == torch.float32 and x.is_contiguous()
                                and choose_backend(x) == 'native'):
         return False
-    return not _has_any_global_hook() and all(
-        _is_fusable(m) for m in modules if m is not None)
+    return not any(getattr(torch_module, f'_global{name}') for name in HOOKS
+                   ) and all(_is_fusable(m) for m in modules if m is not None)
 
 
 def _is_fusable(module: nn.Module) -> bool:

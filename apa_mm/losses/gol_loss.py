@@ -1,10 +1,11 @@
 """Gumbel Optimized Loss as a classifier loss of detectors."""
-from typing import Dict, Optional, Tuple, Union
+from typing import Dict, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
-from apa_mm.functional.gol import GOL_ACTIVATIONS, gol_loss
+from apa_mm.functional.gol import (
+    GOL_ACTIVATIONS, count_foreground, gol_loss, rare_ratio)
 from apa_mm.functional.gumbel import check_clamp, gumbel
 from apa_mm.layers.class_counts import ClassCounts
 from apa_mm.registry import MODELS
@@ -48,6 +49,10 @@ class GOLLoss(ClassCounts, nn.Module):
             number of RoIs that are not ignored instead of N.
         reduction (str): 'none' for one loss per RoI, 'mean' or 'sum'.
         loss_weight (float): Factor of the result.
+        unverified_only (bool): Drop the negatives of a rare class only on
+            images that neither show it nor are verified not to, as LVIS's
+            files say; needs ``apa_mm.FederatedRoIHead`` and
+            ``apa_mm.FederatedLVISDataset``. The paper's GOL does not ask.
 
     Raises:
         ValueError: For an argument out of its range.
@@ -61,12 +66,14 @@ class GOLLoss(ClassCounts, nn.Module):
     """
 
     one_label_per_image = False
+    scores_sum_to_one = False
 
     def __init__(self, num_classes: int, rare_threshold: float = 0.0011,
                  activation: str = 'gumbel',
                  clamp: Optional[Tuple[float, float]] = None,
                  ignore_index: int = -100, avg_non_ignore: bool = False,
-                 reduction: str = 'mean', loss_weight: float = 1.0) -> None:
+                 reduction: str = 'mean', loss_weight: float = 1.0,
+                 unverified_only: bool = False) -> None:
         super().__init__()
         if not 0 <= rare_threshold <= 1:
             raise ValueError('rare_threshold must be an image frequency in '
@@ -77,6 +84,8 @@ class GOLLoss(ClassCounts, nn.Module):
         self.rare_threshold = rare_threshold
         self.activation = activation
         self.clamp = None if clamp is None else check_clamp(clamp)
+        self.unverified_only = unverified_only
+        self._images: Optional[list] = None
         self.ignore_index = ignore_index
         self.avg_non_ignore = avg_non_ignore
         self.reduction = reduction
@@ -91,9 +100,23 @@ class GOLLoss(ClassCounts, nn.Module):
             persistent=False)
 
     @staticmethod
+    def drops_below(cfg: dict) -> float:
+        """Return the image frequency below which a config drops negatives."""
+        return cfg.get('rare_threshold', 0.0011)
+
+    @staticmethod
     def needs_class_counts(cfg: dict) -> bool:
         """Return whether a config of this loss drops anything by counts."""
         return cfg.get('rare_threshold') != 0
+
+    def set_verified(self, verified: Sequence[Sequence[int]],
+                     sizes: Sequence[int]) -> None:
+        """Tell of each image of the next call what was looked for there.
+
+        ``verified`` are the labels that are positive or verified negative on
+        an image, ``sizes`` the numbers of its RoIs, which follow each other.
+        """
+        self._images = list(zip(verified, sizes, strict=True))
 
     def forward(self, cls_score: Tensor, labels: Tensor,
                 weight: Optional[Tensor] = None,
@@ -111,7 +134,8 @@ class GOLLoss(ClassCounts, nn.Module):
             float64 scores. Finite for N = 0.
 
         Raises:
-            RuntimeError: If the frequencies are not known in training.
+            RuntimeError: If in training the frequencies are not known, or
+                ``unverified_only`` was not told of the images.
             TypeError: If ``labels`` is not int64.
             ValueError: If the scores do not have C columns, or an argument
                 does not fit another.
@@ -122,14 +146,42 @@ class GOLLoss(ClassCounts, nn.Module):
         # Without rare classes nothing is dropped and nothing need be known.
         if self.training and self.rare_threshold > 0:
             self.require_class_counts()
-        losses = gol_loss(cls_score, labels,
-                          rare=self.rare if self._any_rare else None,
-                          activation=self.activation, clamp=self.clamp,
-                          ignore_index=self.ignore_index)
+        rare = self.rare if self._any_rare else None
+        if self.unverified_only and rare is not None and self.training:
+            losses = self._per_image(cls_score, labels, rare)
+        else:
+            losses = self._per_roi(cls_score, labels, rare)
         if avg_factor is None and reduction == 'mean' and self.avg_non_ignore:
             avg_factor = (labels != self.ignore_index).sum()
         return self.loss_weight * weight_reduce_loss(losses, weight, reduction,
                                                      avg_factor)
+
+    def _per_roi(self, cls_score: Tensor, labels: Tensor,
+                 rare: Optional[Tensor],
+                 ratio: Optional[Tensor] = None) -> Tensor:
+        return gol_loss(cls_score, labels, rare=rare, ratio=ratio,
+                        activation=self.activation, clamp=self.clamp,
+                        ignore_index=self.ignore_index)
+
+    def _per_image(self, cls_score: Tensor, labels: Tensor,
+                   rare: Tensor) -> Tensor:
+        """Drop only what was not looked for; the ratio is the batch's."""
+        images, self._images = self._images or [], None
+        sizes = [size for _, size in images]
+        if sum(sizes) != len(labels):
+            raise RuntimeError(
+                f'GOLLoss with unverified_only was told of {sum(sizes)} RoIs, '
+                f'but got {len(labels)}; set roi_head.type='
+                "'apa_mm.FederatedRoIHead'")
+        ratio = rare_ratio(count_foreground(labels, rare, self.ignore_index))
+        parts = zip(cls_score.split(sizes), labels.split(sizes), images,
+                    strict=True)
+        losses = []
+        for scores, targets, (verified, _) in parts:
+            unverified = rare.clone()
+            unverified[torch.as_tensor(verified, dtype=torch.int64)] = False
+            losses.append(self._per_roi(scores, targets, unverified, ratio))
+        return torch.cat(losses)
 
     def get_cls_channels(self, num_classes: int) -> int:
         """Return the number of columns of the classifier, C.
@@ -168,6 +220,7 @@ class GOLLoss(ClassCounts, nn.Module):
         return (f'num_classes={self.num_classes}, '
                 f'rare_threshold={self.rare_threshold}, '
                 f'activation={self.activation!r}, clamp={self.clamp}, '
+                f'unverified_only={self.unverified_only}, '
                 f'ignore_index={self.ignore_index}, '
                 f'avg_non_ignore={self.avg_non_ignore}, '
                 f'reduction={self.reduction!r}, '

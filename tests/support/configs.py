@@ -25,10 +25,11 @@ HELPERS = {
     'auto_scale_lr', 'default_scope', 'metainfo', 'vis_backends', 'bgr_mean',
     'bgr_std', 'custom_imports',
     # Ours.
-    'attention_cfg', 'box_head', 'ffn_cfgs', 'gate_cfg', 'gol_hooks',
+    'attention_cfg', 'box_head', 'cosine_classifier', 'eqlv2', 'eqlv2_init',
+    'ffn_cfgs', 'gate_cfg', 'gol_hooks', 'safe_hooks',
     'gol_init', 'image_scale', 'image_size', 'imbalance_factor', 'init_cfg',
     'loss_cls', 'released_backbone', 'released_classifier',
-    'released_optim_wrapper', 'released_unit', 'seresnet', 'trace',
+    'released_optim_wrapper', 'released_unit', 'seesaw', 'seresnet', 'trace',
     'train_list', 'width'
 }
 

@@ -4,7 +4,8 @@ On miniatures in the true formats with the true number of classes, on the CPU,
 at 64 pixels (CIFAR: 32). What is changed for that is in ``options``;
 everything else is the recipe's own. Left out are the digits, which
 ``tests/test_compare.py`` trains, and ``COVERED``. Networks of depth 101 and
-152 and those of the ablations run at depth 18, ViT-B at the width of ViT-S:
+152 and those of the ablations run at depth 18, all ResNets with few channels
+and ViT-B at the width of ViT-S:
 ``tests/test_configs.py`` builds every config in full.
 """
 import fnmatch
@@ -157,7 +158,16 @@ def data(tmp_path_factory):
 def small_network(name, cfg):
     """Return overrides that make a network small enough to run it here."""
     if 'ablations' in name or cfg.model.backbone.get('depth') in (101, 152):
-        return {'model.backbone.depth': 18, 'model.head.in_channels': 512}
+        return {
+            'model.backbone.depth': 18,
+            'model.backbone.base_channels': 32,
+            'model.head.in_channels': 256
+        }
+    if cfg.model.backbone.get('depth') == 50:
+        return {
+            'model.backbone.base_channels': 16,
+            'model.head.in_channels': 512
+        }
     if 'vit' in name:
         return {
             'model.backbone.img_size': SIDE,

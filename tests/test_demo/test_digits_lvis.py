@@ -218,6 +218,21 @@ def test_negatives_are_few_and_true(full, federated, name, number):
     assert set(counts.values()) == {number} and len(counts) == 30
 
 
+def test_the_exhaustive_val_file_is_val_with_every_absent_class(tmp_path):
+    folder = tmp_path / 'set'
+    make_digits_lvis(str(folder), dataclasses.replace(TINY, exhaustive=False))
+    val, exhaustive = (json.loads(
+        (folder / f'annotations/digits_lvis_{name}.json').read_text())
+        for name in ('val', 'val_exhaustive'))
+    shown = labels_of(val)
+    for few, every in zip(val['images'], exhaustive['images'], strict=True):
+        assert set(few['neg_category_ids']) < set(every['neg_category_ids'])
+        assert set(every.pop('neg_category_ids')) == {
+            key for key in range(1, 31) if (few['id'], key) not in shown}
+        few.pop('neg_category_ids')
+    assert val == exhaustive
+
+
 def test_not_exhaustive_images_lack_an_object(full, federated):
     there, labelled = (labels_of(data['train']) for data in (full, federated))
     listed = {(image['id'], key) for image in federated['train']['images']

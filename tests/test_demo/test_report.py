@@ -18,7 +18,8 @@ TWO_RUNS = {
         metrics={
             'lvis/bbox_AP': 0.5,
             'lvis/bbox_APr': 0.25,
-            'lvis/segm_AP': 0.375
+            'lvis/segm_AP': 0.375,
+            'exhaustive/bbox_APf': 0.75
         },
         seconds=dict(data=4.6, train=300.0)),
     'baseline':
@@ -33,8 +34,9 @@ def log_test_run(folder, stamp='20260101_000000', **metrics):
 
 
 def test_reads_the_metrics_of_the_one_test_run(tmp_path):
-    log_test_run(tmp_path, **{'lvis/bbox_AP': 0.4, 'data_time': 0.1})
-    assert read_metrics(str(tmp_path)) == {'lvis/bbox_AP': 0.4}
+    metrics = {'lvis/bbox_AP': 0.4, 'exhaustive/bbox_AP': 0.3}
+    log_test_run(tmp_path, **metrics, data_time=0.1)
+    assert read_metrics(str(tmp_path)) == metrics
 
 
 @pytest.mark.parametrize('stamps', [(), ('20260101_000000',
@@ -66,10 +68,12 @@ def test_record_holds_what_a_reader_asks_for(tmp_path):
 def test_table():
     rows = [[cell.strip() for cell in line.strip('|').split('|')]
             for line in format_table(TWO_RUNS).splitlines()]
-    assert rows[0] == ['run'] + [f'{kind} {name}' for kind in ('box', 'mask')
+    assert rows[0] == ['run'] + [f'{kind} {name}'
+                                 for kind in ('box', 'mask', 'all')
                                  for name in ('AP', 'APr', 'APc', 'APf')]
-    assert rows[2] == 'apa-gol 0.500 0.250 - - 0.375 - - -'.split()
-    assert rows[3] == 'baseline 0.125 - - - - - - -'.split()
+    assert rows[2] == (
+        'apa-gol 0.500 0.250 - - 0.375 - - - - - - 0.750'.split())
+    assert rows[3] == ['baseline', '0.125'] + ['-'] * 11
     assert rows[5] == 'seconds data train all'.split()
     assert rows[7] == 'apa-gol 5 300 305'.split()
     assert rows[8] == 'baseline - 200 200'.split()
@@ -110,5 +114,5 @@ def test_help_of_the_demo_names_its_option():
     done = subprocess.run(['bash', 'tools/demo.sh', '--help'], cwd=ROOT,
                           capture_output=True, text=True, check=True)
     assert '--compare  also' in done.stdout
-    assert '--report   both' in done.stdout
+    assert '--report   the baseline' in done.stdout
     assert 'set -euo' not in done.stdout

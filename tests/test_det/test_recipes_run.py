@@ -1,7 +1,8 @@
 """Every detection recipe trains, saves, resumes, tests and evaluates.
 
-On miniatures with the true number of classes, on the CPU, at 96 pixels. What
-is changed for that is in ``options``; everything else is the recipe's own.
+On miniatures with the true number of classes, on the CPU, at 96 pixels and
+with narrow layers. What is changed for that is in ``options``; everything else
+is the recipe's own: ``tests/test_configs.py`` builds every config in full.
 """
 import shutil
 from pathlib import Path
@@ -57,11 +58,15 @@ def options(cfg):
         'train_dataloader.batch_size': 2,
     }
     # Of all that is computed here, the heads' work for hundreds of boxes
-    # takes longest.
+    # takes longest, and then what is done with every weight: drawing it,
+    # stepping, writing and reading it.
     stages = cfg.model.train_cfg.rcnn
     for name in ('', ) if isinstance(stages, dict) else map(
             '.{}'.format, range(len(stages))):
         result[f'model.train_cfg.rcnn{name}.sampler.num'] = 32
+        result[f'model.roi_head.bbox_head{name}.fc_out_channels'] = 64
+    result['model.backbone.base_channels'] = 16
+    result['model.neck.in_channels'] = [64, 128, 256, 512]
     result['model.test_cfg.rcnn.max_per_img'] = 20
     for split in ('train', 'val', 'test'):
         loader = f'{split}_dataloader'

@@ -173,8 +173,6 @@ with open(f'{folder}/rank{rank}.json', 'w') as file:
     json.dump(out, file)
 dist.barrier()
 dist.destroy_process_group()
-# gloo's threads now and then abort an interpreter that shuts down.
-os._exit(0)
 """
 
 

@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 from support.tiny_jobs import write_detection_config, write_detection_data
 from support.two_processes import run_two
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from apa_mm.engine.distributed import on_rank_0
+from apa_mm.engine.distributed import leave_group, on_rank_0
 from apa_mm.preflight.job import InputError
 from apa_mm.utils.imports import HAS_MMDET
 
@@ -43,6 +47,27 @@ def test_all_ranks_get_the_answer_or_the_error(tmp_path):
     run_two(_answers, tmp_path)
     with pytest.raises(KeyError):
         on_rank_0(lambda: {}['alone'])
+
+
+def _leaves(rank, folder):
+    before = len(os.listdir('/proc/self/task'))
+    net = DistributedDataParallel(nn.Linear(2, 2))
+    net(torch.ones(1, 2)).sum().backward()
+    dist.broadcast_object_list([rank])
+    del net
+    leave_group()
+    assert not dist.is_initialized()
+    # The threads of gloo, which would abort Python's shutdown, are gone.
+    assert len(os.listdir('/proc/self/task')) < before
+    leave_group()
+    dist.init_process_group('gloo', init_method=f'file://{folder}/again',
+                            rank=rank, world_size=2)
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self/task'),
+                    reason='threads are counted in /proc')
+def test_the_threads_of_a_group_end_with_it(tmp_path):
+    run_two(_leaves, tmp_path)
 
 
 @pytest.fixture

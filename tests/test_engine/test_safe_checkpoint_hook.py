@@ -83,11 +83,12 @@ def evaluator():
 
 
 def settings(work_dir, by_epoch=True, hooks=(), workers=0, every_epoch=True,
-             **extra):
+             lasting=False, **extra):
     loader = dict(
         dataset=dict(type='NoisyPoints'),
         batch_size=2,
         num_workers=workers,
+        persistent_workers=lasting,
         sampler=dict(
             type='DefaultSampler' if by_epoch else 'InfiniteSampler',
             shuffle=True))
@@ -101,6 +102,7 @@ def settings(work_dir, by_epoch=True, hooks=(), workers=0, every_epoch=True,
             val_dataloader=dict(
                 loader,
                 num_workers=0,
+                persistent_workers=False,
                 sampler=dict(type='DefaultSampler', shuffle=False)),
             val_evaluator=dict(type='Nothing'),
             val_cfg=dict(),
@@ -150,6 +152,9 @@ def same(first, second):
     (6, dict(every_epoch=False)),
     (5, dict(by_epoch=False, every_epoch=False, workers=1)),
     (5, dict(every_epoch=False, workers=2)),
+    (5, dict(workers=2, lasting=True)),
+    (5, dict(every_epoch=False, workers=2, lasting=True)),
+    (5, dict(by_epoch=False, every_epoch=False, workers=1, lasting=True)),
 ], ids=str)
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, stop, change):
     whole = train(tmp_path / 'whole', **change)

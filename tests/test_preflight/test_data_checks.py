@@ -30,6 +30,37 @@ def put(job, name, content=None, **change):
     return name
 
 
+@pytest.mark.parametrize('threshold, negatives, warns', [
+    (1., None, True), (0, None, False), (1., 'every', True),
+    (1., 'none', False)
+])
+def test_gol_on_a_set_that_is_labelled_whole(job, threshold, negatives, warns):
+    content = coco_annotations()
+    for image in content['images']:
+        shown = {a['category_id'] for a in content['annotations']
+                 if a['image_id'] == image['id']}
+        if negatives is None:
+            del image['neg_category_ids']
+        if negatives == 'every':
+            image['neg_category_ids'] = [
+                c['id'] for c in content['categories']
+                if c['id'] not in shown]
+    job.train_dataloader.dataset.dataset.ann_file = put(
+        job, 'own.json', content)
+    job.model.roi_head = dict(bbox_head=dict(
+        type='Shared2FCBBoxHead', num_classes=len(CLASSES), loss_cls=dict(
+            type='apa_mm.GOLLoss', num_classes=len(CLASSES),
+            rare_threshold=threshold)))
+    job.pop('data')
+    report = report_datasets(job)
+    assert not [p for p in report.problems if 'own.json' in p]
+    found = [w for w in report.warnings if 'GOLLoss' in w]
+    assert len(found) == warns
+    if warns:
+        assert f'of {len(CLASSES)} classes' in found[0]
+        assert found[0].endswith('set rare_threshold=0 in loss_cls')
+
+
 def problems(job):
     folder = job.pop('data')
     try:

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from mmengine.model import BaseModel, BaseTTAModel
 from torch import nn
@@ -132,3 +133,9 @@ def test_infinity_counts_only_where_the_model_has_none():
     state = dict(weight=torch.tensor([[1, torch.nan]]), bias=torch.zeros(1),
                  mask=torch.tensor([-torch.inf]))
     assert find_broken(model, state, list(state)) == ['weight']
+
+
+@pytest.mark.parametrize('last, broken', [(1., []), (float('nan'), ['bias'])])
+def test_weights_of_eight_bits_are_looked_at(last, broken):
+    state = dict(bias=torch.tensor([last]).to(torch.float8_e4m3fn))
+    assert find_broken(nn.Linear(2, 1), state, ['bias']) == broken

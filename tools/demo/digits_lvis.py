@@ -29,7 +29,7 @@ from numpy import ndarray
 
 from .canvas import (COLOURS, MASK_THRESHOLD, background, mask_polygons,
                      place, polygon_area, polygon_box, stamp)
-from .federated import hide_labels, limit_negatives
+from .federated import hide_labels, limit_negatives, list_absent
 
 __all__ = [
     'CLASSES', 'COMMON_FRACTION', 'DigitsLVISSettings', 'RARE_FRACTION',
@@ -262,7 +262,6 @@ def _lvis_file(name: str, per_image: List[List[dict]],
     """Number images and annotations and list the absent classes."""
     images, annotations = [], []
     for image_id, found in enumerate(per_image, start=1):
-        present = {annotation['category_id'] for annotation in found}
         file_name = f'{name}/{image_id:06d}.png'
         images.append(
             dict(
@@ -272,18 +271,15 @@ def _lvis_file(name: str, per_image: List[List[dict]],
                 # mmdet's LVISV1Dataset takes the path from coco_url.
                 coco_url=file_name,
                 file_name=file_name,
-                neg_category_ids=[
-                    category_id for category_id in range(1,
-                                                         len(CLASSES) + 1)
-                    if category_id not in present
-                ],
                 not_exhaustive_category_ids=[]))
         for annotation in found:
             annotations.append(
                 dict(
                     id=len(annotations) + 1, image_id=image_id, **annotation))
     info = dict(description=f'Digits-LVIS {name}', version='v1')
-    return dict(info=info, images=images, annotations=annotations)
+    return list_absent(
+        dict(info=info, images=images, annotations=annotations),
+        range(1, len(CLASSES) + 1))
 
 
 def _count(annotations: List[dict]) -> Tuple[Counter, Counter]:

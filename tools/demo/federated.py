@@ -7,14 +7,24 @@ may well be there. On some positive images not every object of the class is
 labelled (``not_exhaustive_category_ids``).
 """
 from collections import defaultdict
-from typing import Dict, List, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
-__all__ = ['hide_labels', 'limit_negatives']
+__all__ = ['hide_labels', 'limit_negatives', 'list_absent']
 
 #: Share of the images with several labelled objects of a class that lose one.
 NOT_EXHAUSTIVE = 0.2
+
+
+def list_absent(data: dict, category_ids: Sequence[int]) -> dict:
+    """Return a fully labelled file with every absent class as a negative."""
+    shown = _objects(data)
+    return dict(data, images=[
+        dict(image, neg_category_ids=[
+            i for i in category_ids if (image['id'], i) not in shown])
+        for image in data['images']
+    ])
 
 
 def hide_labels(data: dict, share: float, rng: np.random.Generator) -> None:

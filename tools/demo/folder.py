@@ -9,14 +9,15 @@ from typing import Dict
 import cv2
 from mmengine.logging import print_log
 
-from .digits_lvis import DigitsLVISSettings, draw_splits
+from .digits_lvis import CLASSES, DigitsLVISSettings, draw_splits
+from .federated import list_absent
 
 __all__ = ['SETTINGS_FILE', 'is_complete', 'make_digits_lvis']
 
 #: Written last; names the settings and the size of every file.
 SETTINGS_FILE = 'settings.json'
 #: Raised whenever the same settings come to give other files.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def make_digits_lvis(folder: str, settings: DigitsLVISSettings) -> bool:
@@ -28,7 +29,9 @@ def make_digits_lvis(folder: str, settings: DigitsLVISSettings) -> bool:
     Args:
         folder (str): Where the set belongs, e.g. ``data/digits_lvis``. It
             gets ``train/``, ``val/``, ``annotations/digits_lvis_train.json``,
-            ``annotations/digits_lvis_val.json`` and ``settings.json``.
+            ``annotations/digits_lvis_val.json``, the same with every absent
+            class as a verified negative, ``..._val_exhaustive.json``, and
+            ``settings.json``.
         settings (DigitsLVISSettings): What the set shall hold.
 
     Returns:
@@ -111,8 +114,13 @@ def _write(folder: Path, settings: DigitsLVISSettings) -> None:
             if not cv2.imwrite(str(path), image[..., ::-1]):  # to BGR
                 raise OSError(f'{path} could not be written; check the disk')
             files[info['file_name']] = path.stat().st_size
-        ann_file = f'annotations/digits_lvis_{name}.json'
-        (folder / ann_file).write_text(json.dumps(split.annotations))
-        files[ann_file] = (folder / ann_file).stat().st_size
+        contents = {name: split.annotations}
+        if name == 'val':
+            contents['val_exhaustive'] = list_absent(
+                split.annotations, range(1, len(CLASSES) + 1))
+        for stem, content in contents.items():
+            ann_file = f'annotations/digits_lvis_{stem}.json'
+            (folder / ann_file).write_text(json.dumps(content))
+            files[ann_file] = (folder / ann_file).stat().st_size
     (folder / SETTINGS_FILE).write_text(
         json.dumps(dict(settings=_identity(settings), files=files)))

@@ -13,10 +13,12 @@ from apa_mm.utils.tables import text_table
 
 __all__ = ['format_table', 'read_metrics', 'run_record', 'write_json']
 
-#: Columns of the table: heading and metric of ``apa_mm.LVISMetric``.
+#: Columns of the table: heading and metric of ``apa_mm.LVISMetric``, 'all'
+#: for boxes where every absent class is known to be absent.
 COLUMNS = {
-    f'{kind} {name}': f'lvis/{metric}_{name}'
-    for kind, metric in (('box', 'bbox'), ('mask', 'segm'))
+    f'{kind} {name}': f'{metric}_{name}'
+    for kind, metric in (('box', 'lvis/bbox'), ('mask', 'lvis/segm'),
+                         ('all', 'exhaustive/bbox'))
     for name in ('AP', 'APr', 'APc', 'APf')
 }
 LIBRARIES = ('torch', 'mmengine', 'mmcv', 'mmdet', 'numpy', 'hotcoco',
@@ -44,7 +46,8 @@ def read_metrics(eval_dir: str) -> Dict[str, float]:
     logged = json.loads(files[0].read_text())
     return {
         name: value
-        for name, value in logged.items() if name.startswith('lvis/')
+        for name, value in logged.items()
+        if name.startswith(('lvis/', 'exhaustive/'))
     }
 
 

@@ -5,12 +5,11 @@ from .class_frequency_hook import ClassFrequencyHook
 from .deferred_reweighting_hook import DeferredReweightingHook
 from .non_finite_loss_hook import NonFiniteLossHook
 from .parameter_trace_hook import ParameterTraceHook
-from .replace_activations_hook import ReplaceActivationsHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .weight_decay_check_hook import WeightDecayCheckHook
 
 __all__ = [
     'AttentionStatsHook', 'CheckpointCheckHook', 'ClassFrequencyHook',
     'DeferredReweightingHook', 'NonFiniteLossHook', 'ParameterTraceHook',
-    'ReplaceActivationsHook', 'SafeCheckpointHook', 'WeightDecayCheckHook'
+    'SafeCheckpointHook', 'WeightDecayCheckHook'
 ]

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from apa_mm.engine.random_state import (go_on_in_data, random_state,
-                                        set_random_state)
+                                        set_random_state, start_workers_anew)
 from apa_mm.engine.resume import find_checkpoint
 from apa_mm.preflight.job import InputError
 from apa_mm.registry import HOOKS
@@ -61,7 +61,7 @@ register_backend(_BACKEND, _WholeFiles, force=True)
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's checkpoint hook that cannot lose a run.
 
-    The launchers of this package put it in place of mmengine's.
+    Our configs name it, and our launchers put it in place of mmengine's.
 
     - A checkpoint, and ``last_checkpoint``, is written under a temporary
       name, synced and moved; the oldest goes only after that.
@@ -71,8 +71,9 @@ class SafeCheckpointHook(CheckpointHook):
       :func:`apa_mm.engine.resume.find_checkpoint`.
     - The states of all random generators travel in the checkpoint. A resumed
       run does what an uninterrupted one does, bit for bit, if the config has
-      a seed, the number of processes is the same, and no workers outlive an
-      epoch (``persistent_workers``). Validation moves no generator.
+      a seed and the number of processes is the same. Workers start anew with
+      every epoch, ``persistent_workers`` or not. Validation moves no
+      generator.
 
     Args:
         **kwargs: Of :class:`mmengine.hooks.CheckpointHook`.
@@ -114,6 +115,11 @@ class SafeCheckpointHook(CheckpointHook):
         if states and len(states) > get_rank():
             state = states[get_rank()]
             go_on_in_data(runner.train_loop, lambda: set_random_state(state))
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Start workers anew, since none begins in the middle of a run."""
+        start_workers_anew(runner.train_dataloader, runner.seed, runner.epoch,
+                           get_rank())
 
     def before_val(self, runner: Runner) -> None:
         """Note the generators' states, since validation moves them."""
@@ -232,7 +238,4 @@ def _why_inexact(runner: Runner, states: Optional[List[dict]]) -> str:
     if seed != runner.seed:
         return ('the order of the data has another seed; set randomness=dict('
                 f'seed={runner.seed}) in the config')
-    if loader.num_workers and loader.persistent_workers:
-        return ('the workers of the dataloader start anew '
-                '(persistent_workers=True)')
     return ''

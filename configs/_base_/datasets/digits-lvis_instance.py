@@ -1,6 +1,5 @@
 # Digits-LVIS with repeat-factor sampling; tools/make_digits_lvis.py makes it.
 # No flips: a mirrored digit is another shape or none.
-dataset_type = 'LVISV1Dataset'
 data_root = 'data/digits_lvis/'
 metainfo = dict(
     classes=tuple(f'{colour}_{digit}' for digit in range(10)
@@ -16,10 +15,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=image_scale, keep_ratio=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor'))
+    dict(type='PackDetInputs')
 ]
 
 # No worker processes: they would take cores from training.
@@ -32,7 +28,7 @@ train_dataloader = dict(
         type='ClassBalancedDataset',
         oversample_thr=0.1,  # LVIS's 1e-3 for a hundredth of its images
         dataset=dict(
-            type=dataset_type,
+            type='LVISV1Dataset',
             data_root=data_root,
             metainfo=metainfo,
             ann_file='annotations/digits_lvis_train.json',
@@ -44,7 +40,7 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type,
+        type='LVISV1Dataset',
         data_root=data_root,
         metainfo=metainfo,
         ann_file='annotations/digits_lvis_val.json',
@@ -57,4 +53,8 @@ val_evaluator = dict(
     type='apa_mm.LVISMetric',
     ann_file=data_root + 'annotations/digits_lvis_val.json',
     metric=['bbox', 'segm'])
-test_evaluator = val_evaluator
+# The same predictions where every absent class is known to be absent.
+test_evaluator = [
+    val_evaluator,
+    dict(val_evaluator, metric='bbox', prefix='exhaustive',
+         ann_file=data_root + 'annotations/digits_lvis_val_exhaustive.json')]

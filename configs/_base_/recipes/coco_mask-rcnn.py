@@ -1,7 +1,11 @@
 # COCO (Table 6a): mmdet's 2x recipe with our evaluation.
-_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py'
+_base_ = [
+    'mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py',
+    '../runtime/safe_hooks.py'
+]
 # Before weights are read: torch refuses mmengine's checkpoints otherwise.
 custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
+default_hooks = _base_.safe_hooks
 val_evaluator = dict(type='apa_mm.CocoMetric')
 test_evaluator = val_evaluator
 # kappa and lambda carry no weight decay (Table 8).

@@ -1,8 +1,12 @@
 # LVIS v1 (Table 5): repeat-factor sampling, multi-scale, 24 epochs, 8 GPUs x 2
 # images, softmax classifier on a plain ResNet-50.
-_base_ = 'mmdet::lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py'
+_base_ = [
+    'mmdet::lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py',
+    '../runtime/safe_hooks.py'
+]
 # Before weights are read: torch refuses mmengine's checkpoints otherwise.
 custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
+default_hooks = _base_.safe_hooks
 num_classes = 1203
 model = dict(
     roi_head=dict(

@@ -1,8 +1,12 @@
 # V3Det (Table 6b), Cascade R-CNN with wrapped Cauchy classifiers.
-_base_ = ('mmdet::v3det/'
-          'cascade_rcnn_r50_fpn_8x4_sample1e-3_mstrain_v3det_2x.py')
+_base_ = [
+    'mmdet::v3det/'
+    'cascade_rcnn_r50_fpn_8x4_sample1e-3_mstrain_v3det_2x.py',
+    '../runtime/safe_hooks.py'
+]
 # Before weights are read: torch refuses mmengine's checkpoints otherwise.
 custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
+default_hooks = _base_.safe_hooks
 # A list cannot be inherited item by item: the three heads in full.
 model = dict(
     roi_head=dict(bbox_head=[

@@ -1,9 +1,13 @@
 # V3Det (Table 6b), Faster R-CNN with the wrapped Cauchy classifier: mmdet's
 # AdamW recipe, 8 GPUs x 4 images, class-agnostic boxes, softmax loss.
-_base_ = ('mmdet::v3det/'
-          'faster_rcnn_r50_fpn_8x4_sample1e-3_mstrain_v3det_2x.py')
+_base_ = [
+    'mmdet::v3det/'
+    'faster_rcnn_r50_fpn_8x4_sample1e-3_mstrain_v3det_2x.py',
+    '../runtime/safe_hooks.py'
+]
 # Before weights are read: torch refuses mmengine's checkpoints otherwise.
 custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
+default_hooks = _base_.safe_hooks
 model = dict(
     roi_head=dict(
         bbox_head=dict(

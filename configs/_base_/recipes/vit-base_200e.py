@@ -1,7 +1,11 @@
 # ViT-B/16 (Table 10): MMPretrain's recipe from scratch for 200 epochs.
-_base_ = 'mmpretrain::vision_transformer/vit-base-p16_32xb128-mae_in1k.py'
+_base_ = [
+    'mmpretrain::vision_transformer/vit-base-p16_32xb128-mae_in1k.py',
+    '../runtime/safe_hooks.py'
+]
 # Before weights are read: torch refuses mmengine's checkpoints otherwise.
 custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
+default_hooks = _base_.safe_hooks
 train_cfg = dict(max_epochs=200)
 # kappa and lambda carry no weight decay.
 optim_wrapper = dict(constructor='apa_mm.APAOptimWrapperConstructor')

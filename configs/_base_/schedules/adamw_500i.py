@@ -1,5 +1,5 @@
 # AdamW for 500 iterations, evaluated once at the end.
-_base_ = 'mmdet::_base_/default_runtime.py'
+_base_ = '../runtime/mmdet.py'
 max_iters = 500
 train_cfg = dict(
     type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)

@@ -1,7 +1,5 @@
 # SGD for 60 epochs of 6 iterations, tested once at the end.
-_base_ = 'mmpretrain::_base_/default_runtime.py'
-# Before weights are read: torch refuses mmengine's checkpoints otherwise.
-custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
+_base_ = '../runtime/mmpretrain.py'
 max_epochs = 60
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict()
@@ -19,8 +17,3 @@ default_hooks = dict(
     logger=dict(interval=6),
     checkpoint=dict(interval=max_epochs, max_keep_ckpts=1))
 randomness = dict(seed=0)
-# MMPretrain's browse_dataset.py cannot take an inherited one.
-visualizer = dict(
-    _delete_=True,
-    type='UniversalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')])

@@ -1,9 +1,7 @@
 # What the paper's classification recipes share (Table 8): SGD, three epochs of
 # linear warm-up, cosine to zero. Factors of the learning rate change once per
 # epoch: 0.01, 0.34, 0.67, 1, then the cosine over the epochs that are left.
-_base_ = 'mmpretrain::_base_/default_runtime.py'
-# Before weights are read: torch refuses mmengine's checkpoints otherwise.
-custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
+_base_ = '../runtime/mmpretrain.py'
 train_cfg = dict(by_epoch=True, max_epochs=200, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
@@ -22,8 +20,3 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(base_batch_size=256)
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
-# MMPretrain's browse_dataset.py cannot take an inherited one.
-visualizer = dict(
-    _delete_=True,
-    type='UniversalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')])

@@ -1,5 +1,4 @@
 """Swapping activations from a config, in real tiny runs."""
-import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -10,7 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from apa_mm.layers import AGLU
-from apa_mm.registry import HOOKS, MODELS
+from apa_mm.registry import MODELS
 
 @ROOT_MODELS.register_module(force=True)
 class SharedReLU(BaseModel):
@@ -107,14 +106,7 @@ def test_a_run_is_resumed_with_its_learned_values(tmp_path):
     assert seen == learned and second.iter == 3
 
 
-def test_the_hook_of_old_configs_names_its_successor():
-    with pytest.raises(
-            ValueError, match=r"is gone; remove it.*'apa_mm.Replaced"
-            r"Activations', model=\{\{_base_.model\}\}, stages=\[3\]\)"):
-        HOOKS.build(dict(type='apa_mm.ReplaceActivationsHook', stages=[3]))
-
-
-def test_the_sentence_of_the_error_is_a_config(tmp_path):
+def test_a_child_config_wraps_the_model_of_its_base(tmp_path):
     base = tmp_path / 'base.py'
     base.write_text("model = dict(type='SharedReLU')")
     child = tmp_path / 'child.py'

@@ -1,0 +1,58 @@
+"""Post-hoc calibration of a detector's scores, with the counts it needs."""
+from torch import Tensor, nn
+
+from apa_mm.functional.long_tail import CALIBRATIONS, calibrate_scores
+from apa_mm.layers.class_counts import ClassCounts
+from apa_mm.registry import MODELS
+from apa_mm.utils.checks import check_choice
+
+__all__ = ['ScoreCalibration']
+
+
+@MODELS.register_module()
+class ScoreCalibration(ClassCounts, nn.Module):
+    """NorCal or IIF on scores (..., C + 1), background last.
+
+    Arguments are those of :func:`apa_mm.functional.calibrate_scores`, but for
+    C, which a box head fills in. Training does not see it. The image counts
+    come from ``apa_mm.ClassFrequencyHook``, also for a test alone, or from a
+    checkpoint, see :class:`~apa_mm.layers.class_counts.ClassCounts`.
+
+    Raises:
+        ValueError: If ``method`` is unknown.
+        RuntimeError: When called without counts.
+
+    Example:
+        >>> import torch
+        >>> calibrate = ScoreCalibration(2)
+        >>> calibrate.set_class_frequency([10, 1], num_images=10)
+        >>> calibrate(torch.tensor([0.6, 0.1, 0.3]))
+        tensor([0.1304, 0.2174, 0.6522])
+    """
+
+    one_label_per_image = False
+    predicts_with_class_counts = True
+
+    def __init__(self, num_classes: int, method: str = 'norcal',
+                 gamma: float = 1.0) -> None:
+        super().__init__()
+        check_choice('method', method, CALIBRATIONS)
+        self.num_classes = num_classes
+        self.method = method
+        self.gamma = gamma
+        self.init_class_counts(num_classes)
+
+    @staticmethod
+    def needs_class_counts(cfg: dict) -> bool:
+        """Return whether a config of it needs class counts."""
+        return True
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Return the calibrated scores, as many."""
+        return calibrate_scores(scores, self.require_class_counts(),
+                                self.method, self.gamma)
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``print(module)``."""
+        return (f'num_classes={self.num_classes}, method={self.method!r}, '
+                f'gamma={self.gamma}')

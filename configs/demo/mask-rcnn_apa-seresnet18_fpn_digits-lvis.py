@@ -1,0 +1,2 @@
+# APA* gates and AGLU units with a softmax classifier.
+_base_ = '../_base_/recipes/digits-lvis.py'

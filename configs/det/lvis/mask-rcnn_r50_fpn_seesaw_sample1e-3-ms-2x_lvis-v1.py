@@ -1,0 +1,2 @@
+# Seesaw on a plain ResNet-50.
+_base_ = '../../_base_/recipes/lvis_mask-rcnn_seesaw.py'
