@@ -15,7 +15,7 @@ from apa_mm.layers.activation import AGLU
 
 from .equivalents import kind_of
 
-__all__ = ['CONTAINERS', 'CallSites', 'find_call_sites']
+__all__ = ['CallSites', 'find_call_sites']
 
 #: Containers whose parent calls their members, each where it is listed.
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -79,6 +79,8 @@ def find_call_sites(block: nn.Module, name: str) -> CallSites:
     finder.member('forward')
     if finder.unknown or (finder.state.next == 0 and finder.dynamic):
         return CallSites(None)
+    if finder.state.next == 0 and isinstance(block, CONTAINERS):
+        return CallSites(1)
     return finder.result()
 
 

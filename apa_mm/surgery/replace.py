@@ -11,7 +11,7 @@ from apa_mm.layers.activation import AGLU
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 
-from .call_sites import CONTAINERS, CallSites, find_call_sites
+from .call_sites import CallSites, find_call_sites
 from .equivalents import RELU_KAPPA, equivalent_of, kind_of
 from .site_units import ModulePlace, find_places, find_shared_units, put_units
 
@@ -57,10 +57,8 @@ class SwapReport(NamedTuple):
         return sum(swap.sites for swap in self.swapped)
 
     def __str__(self) -> str:
-        lines = [
-            f'{self.num_units} AGLU units in place of {len(self.swapped)} '
-            'activation modules'
-        ]
+        lines = [f'{self.num_units} AGLU units in place of '
+                 f'{len(self.swapped)} activation modules']
         for old in sorted({swap.old for swap in self.swapped}):
             same = [swap for swap in self.swapped if swap.old == old]
             first = same[0]
@@ -126,13 +124,9 @@ def replace_activations(model: nn.Module,
         (1, 'AGLU')
     """
     check_choice('init', init, ('equivalent', 'random'))
-    found = [
-        place for place in find_places(model)
-        if kind_of(place.module) is not None
-    ]
-    chosen = [
-        place for place in found if _matches(place, types, pattern, stages)
-    ]
+    found = [place for place in find_places(model) if kind_of(place.module)]
+    chosen = [place for place in found
+              if _matches(place, types, pattern, stages)]
     if not chosen:
         raise ValueError(
             f'no activation matches types={tuple(types)}, pattern='
@@ -181,8 +175,6 @@ def _sites_of(place: ModulePlace, shared: Sequence[str]) -> CallSites:
     if key in shared:
         return CallSites(1)
     sites = find_call_sites(place.block, place.attribute)
-    if sites.count == 0 and isinstance(place.block, CONTAINERS):
-        return CallSites(1)
     if sites.count is None or (sites.count > 1 and sites.unmarked):
         raise ValueError(
             f'the calls of {place.name} cannot be told apart in the source of '

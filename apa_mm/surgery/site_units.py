@@ -1,12 +1,15 @@
 """One unit for each place at which blocks call an activation."""
 from copy import deepcopy
-from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import (Callable, Dict, Iterator, List, MutableMapping,
+                    NamedTuple, Tuple)
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
+from torch.fx import Graph, Proxy
 
 from apa_mm.layers.activation import AGLU
 
-from .call_sites import CONTAINERS, CallSites, find_call_sites
+from .call_sites import CallSites, find_call_sites
 
 __all__ = [
     'ModulePlace', 'SharedUnit', 'SiteUnits', 'find_places',
@@ -22,36 +25,26 @@ class SiteUnits(nn.ModuleList):
     ``conv2`` and ``bn2``. Forward hooks on these layers leave the number of
     the unit, which the call takes away, so that nothing is counted over a
     pass: a block may be called several times, be recomputed by gradient
-    checkpointing, copied, pickled and compiled.
-
-    Args:
-        units (Sequence[nn.Module]): One for each call, in their order.
+    checkpointing, copied, pickled and compiled. ``torch.fx`` records layers
+    without running them; the call then reads its number off the graph, and
+    the traced graph names each unit.
 
     Raises:
-        RuntimeError: In ``forward``, if no layer of the block has run before
-            the call, as in a graph traced by ``torch.fx``.
+        RuntimeError: If no layer of the block has run before a call.
     """
-
-    def __init__(self, units: Sequence[nn.Module]) -> None:
-        super().__init__(units)
-        self._next = -1
-        self._chained: frozenset = frozenset()
-        self._handles: List[object] = []
 
     def listen(self, block: nn.Module, sites: CallSites) -> None:
         """Put hooks on the layers of the block that has these call sites."""
-        self._chained = sites.chained
-        # Handles are kept: they reserve their numbers when unpickled.
-        self._handles = [
-            block.get_submodule(name).register_forward_hook(
-                _Mark(self, number))
-            for name, number in sites.marks.items()
-        ]
-        self._handles.append(
-            block.register_forward_pre_hook(_Mark(self, 0)))
+        self._next, self._chained = -1, sites.chained
+        _Mark(self, 0, block.register_forward_pre_hook)
+        for name, number in sites.marks.items():
+            _Mark(self, number,
+                  block.get_submodule(name).register_forward_hook)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the unit of this call."""
+        if isinstance(x, Proxy):
+            self._read(x)
         number = self._next
         if number < 0:
             raise RuntimeError(
@@ -62,14 +55,40 @@ class SiteUnits(nn.ModuleList):
         self._next = number + 1 if number + 1 in self._chained else -1
         return self[number](x)
 
+    def _read(self, x: Proxy) -> None:
+        """Run our hooks on what a graph recorded since the last reading."""
+        graph, root = x.node.graph, x.tracer.root
+        read = _READ.setdefault(graph, {})
+        # A tracer runs the root's forward without its hooks.
+        hooks = [] if self in read else [*root._forward_pre_hooks.values()]
+        for node in list(graph.nodes)[read.get(self, 0):]:
+            if node.op == 'call_module':
+                layer = root.get_submodule(node.target)
+                hooks.extend(layer._forward_hooks.values())
+        for hook in hooks:
+            if isinstance(hook, _Mark) and hook.units is self:
+                self._next = hook.number
+        read[self] = len(graph.nodes)
+
+
+#: How many nodes of a graph in the making its units have read.
+_READ: MutableMapping[Graph, Dict[SiteUnits, int]] = WeakKeyDictionary()
+
 
 class _Mark:
     """A hook that leaves the number of the unit to use next."""
 
-    def __init__(self, units: SiteUnits, number: int) -> None:
+    def __init__(self, units: SiteUnits, number: int,
+                 register: Callable) -> None:
         self.units, self.number = units, number
+        # Kept, since it reserves its number when unpickled.
+        self.handle = register(self, with_kwargs=True)
 
-    def __call__(self, *args: object) -> None:
+    def __call__(self, layer: nn.Module, args: tuple, kwargs: dict,
+                 output: object = None) -> None:
+        for x in (*args, *kwargs.values()):
+            if isinstance(x, Proxy):
+                self.units._read(x)
         self.units._next = self.number
 
 
@@ -144,18 +163,15 @@ def split_shared_units(model: nn.Module) -> List[SharedUnit]:
     Call it before weights are loaded and the optimizer is built. Returns what
     was split.
     """
-    done = []
-    for shared, callers in _shared_units(model):
-        if not shared.can_split:
-            continue
+    found = [pair for pair in _shared_units(model) if pair[0].can_split]
+    for shared, callers in found:
         unit = callers[0][0].module
         # The unit itself stays at the first place: a name that no place
         # calls would otherwise keep a unit without gradient.
         units = iter([unit] + [deepcopy(unit) for _ in range(1, shared.sites)])
         for place, sites in callers:
             put_units(place, [next(units) for _ in range(sites.count)], sites)
-        done.append(shared)
-    return done
+    return [shared for shared, _ in found]
 
 
 _Callers = List[Tuple[ModulePlace, CallSites]]
@@ -166,8 +182,7 @@ def _shared_units(model: nn.Module) -> List[Tuple[SharedUnit, _Callers]]:
     for place in find_places(model):
         if type(place.module) is not AGLU:
             continue
-        sites = CallSites(1) if isinstance(place.block, CONTAINERS) else (
-            find_call_sites(place.block, place.attribute))
+        sites = find_call_sites(place.block, place.attribute)
         if sites.count:
             callers.setdefault(place.module, []).append((place, sites))
     units = [(SharedUnit([place.name for place, _ in group],

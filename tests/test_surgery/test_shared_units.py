@@ -67,6 +67,22 @@ def test_a_unit_that_cannot_be_split_stays():
     assert split_shared_units(model) == [] and type(model.act) is AGLU
 
 
+class Again(nn.Sequential):
+    """A container that calls its members itself."""
+
+    def forward(self, x):
+        return self.act(self.fc(self.act(x)))
+
+
+def test_a_container_with_a_forward_of_its_own():
+    model = Again()
+    model.act, model.fc = AGLU(), nn.Linear(2, 2)
+    shared, = find_shared_units(model)
+    assert (shared.names, shared.sites) == (['act'], 2)
+    assert split_shared_units(model) == [shared]
+    assert len(units(model)) == 2 and model(torch.ones(1, 2)).shape == (1, 2)
+
+
 def test_the_report_of_a_swap_names_them():
     block = SharedBlock()
     report = replace_activations(block, shared=['SharedBlock.relu'])
