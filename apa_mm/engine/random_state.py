@@ -69,8 +69,7 @@ def start_workers_anew(loader: Any, *seeds: int) -> None:
     """Let workers that outlive an epoch begin each with seeds of its own.
 
     What they drew before is in no checkpoint. ``seeds`` are non-negative and
-    tell the run, the epoch and the process apart. Starting a worker takes
-    some hundredths of a second.
+    tell the run, the epoch and the process apart.
     """
     loader = getattr(loader, '_loader', loader)
     if getattr(loader, 'persistent_workers', False):

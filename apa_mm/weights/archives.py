@@ -138,7 +138,8 @@ def load_legacy(source: IO[bytes], num_bytes: int, place: Place) -> Any:
     def load() -> Any:
         return WeightsUnpickler(stream, num_bytes, storage).load()
 
-    require(load() == LEGACY_MAGIC,
+    magic = load()
+    require(type(magic) is int and magic == LEGACY_MAGIC,
             'it is a bare pickle, not a file of torch.save; ask for a file '
             'made by torch.save(model.state_dict(), ...)')
     load()  # protocol
@@ -146,7 +147,8 @@ def load_legacy(source: IO[bytes], num_bytes: int, place: Place) -> Any:
     require(isinstance(system, dict) and system.get('little_endian') is True,
             _OTHER_ORDER)
     content, keys = load(), load()
-    require(isinstance(keys, list) and set(keys) == set(storages),
+    require(isinstance(keys, list) and all(type(k) is str for k in keys)
+            and set(keys) == set(storages),
             'it is truncated or damaged: it lists other storages than it '
             'uses; download it again')
     for key in keys if place is not None else []:

@@ -12,6 +12,7 @@ from unittest import mock
 
 import torch
 
+from .errors import CheckpointError, require
 from .reading import read_checkpoint, read_stream
 
 __all__ = ['install', 'load_from_local']
@@ -30,17 +31,37 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     if not os.path.isfile(filename):
         raise FileNotFoundError(f'{filename} can not be found.')
     raw = read_checkpoint(filename, map_location)
-    if 'meta' in raw.metadata:  # of a safetensors file that we wrote
-        return dict(
-            meta=json.loads(raw.metadata['meta']), state_dict=raw.content)
-    return raw.content
+    try:
+        content = raw.content
+        if 'meta' in raw.metadata:  # of a safetensors file that we wrote
+            content = dict(
+                meta=json.loads(raw.metadata['meta']), state_dict=content)
+        return _checked(content)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f'{filename} cannot be used: {error}') from None
+
+
+def _checked(content: dict) -> dict:
+    """Refuse state dicts on which mmengine breaks; it prints their names."""
+    tensors = content.get('state_dict', content)
+    require(isinstance(tensors, dict), 'its state_dict is a '
+            f'{type(tensors).__name__}; name a file that holds weights')
+    for name in tensors:
+        require(isinstance(name, str) and name.isprintable(),
+                f'its state dict has the name {name!r}, which no module has')
+    versions = getattr(tensors, '_metadata', {})
+    require(isinstance(versions, dict) and all(
+        isinstance(entry, dict) and isinstance(entry.get('version', 1), int)
+        for entry in versions.values()),
+            'the versions of its modules are damaged; save it anew')
+    return content
 
 
 def _load(file: Any, map_location: Any = None, *_: Any, **__: Any) -> dict:
     """Stand in for ``torch.load`` while mmengine downloads something."""
     if isinstance(file, (str, os.PathLike)):
         return load_from_local(os.fspath(file), map_location)
-    return read_stream(file, map_location)[0]
+    return _checked(read_stream(file, map_location)[0])
 
 
 def _guarded(loader: Callable) -> Callable:

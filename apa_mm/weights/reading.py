@@ -24,12 +24,10 @@ MAX_HEADER_BYTES, MAX_TENSORS = 32 * 2**20, 100_000
 _OTHERS = (
     (b'version https://git-lfs', 'a Git-LFS pointer instead of the file it '
      'stands for; run "git lfs pull", or download the file itself'),
-    (b'<!doctype html', 'a web page instead of a checkpoint; the link leads '
-     'to a page, so look there for the download'),
-    (b'<html', 'a web page instead of a checkpoint; the link leads to a '
-     'page, so look there for the download'),
     (b'<?xml', 'an XML answer of a server instead of a checkpoint; download '
      'it again'),
+    (b'<', 'a web page instead of a checkpoint; the link leads to a page, so '
+     'look there for the download'),
     (b'\x1f\x8b', 'a gzip archive; unpack it first'),
 )
 
@@ -103,8 +101,6 @@ def read_stream(stream: IO[bytes], map_location: Any = 'cpu') -> tuple:
     stream.seek(0)
     metadata: Dict[str, str] = {}
     place = _placing(map_location)
-    for mark, words in _OTHERS:
-        require(not start.lstrip().lower().startswith(mark), f'it is {words}')
     if start[:4] == b'PK\x03\x04':
         content = load_archive(stream, num_bytes, place)
     elif start[:2] == b'\x80\x02':
@@ -112,6 +108,9 @@ def read_stream(stream: IO[bytes], map_location: Any = 'cpu') -> tuple:
     elif len(start) > 8 and start[8:9] == b'{':
         content, metadata = _load_safetensors(stream, num_bytes, place)
     else:
+        text = start.removeprefix(b'\xef\xbb\xbf').lstrip().lower()
+        for mark, words in _OTHERS:
+            require(not text.startswith(mark), f'it is {words}')
         raise CheckpointError(
             f'it starts with {start[:8]!r}, which no checkpoint does; '
             'expected a file of torch.save or safetensors')

@@ -178,6 +178,37 @@ def test_safetensors_that_we_wrote_keep_their_meta(tmp_path):
     assert loaded['meta'] == dict(b=2) and list(loaded['state_dict']) == ['a']
 
 
+def versions(value):
+    state = torch.nn.Linear(1, 1).state_dict()
+    state._metadata = value
+    return state
+
+
+@pytest.mark.parametrize('state, words', [
+    (None, 'its state_dict is a NoneType'),
+    ([1], 'its state_dict is a list'),
+    ({1: torch.ones(1)}, 'the name 1, which no'),
+    ({'a\x1b[2J': torch.ones(1)}, r'the name .a.*x1b\[2J., which no'),
+    (versions(5), 'versions of its modules'),
+    (versions({'': 5}), 'versions of its modules'),
+    (versions({'': dict(version='2')}), 'versions of its modules'),
+])
+def test_state_dicts_on_which_mmengine_breaks(tmp_path, state, words):
+    path = str(tmp_path / 'a.pth')
+    torch.save(dict(state_dict=state), path)
+    with pytest.raises(ValueError, match=f'a.pth cannot be used: .*{words}'):
+        CheckpointLoader.load_checkpoint(path)
+
+
+@pytest.mark.parametrize('meta', ['{no', '[' * 100_000])
+def test_a_meta_of_safetensors_that_is_no_json(tmp_path, meta):
+    from safetensors.torch import save_file
+    path = str(tmp_path / 'a.safetensors')
+    save_file(dict(a=torch.ones(1)), path, dict(meta=meta))
+    with pytest.raises(ValueError, match='a.safetensors cannot be used: '):
+        CheckpointLoader.load_checkpoint(path)
+
+
 def test_a_missing_file_is_mmengines_own_error():
     with pytest.raises(FileNotFoundError, match='none.pth can not be found'):
         CheckpointLoader.load_checkpoint('none.pth')

@@ -331,6 +331,11 @@ def test_truncated_files(tmp_path, legacy, share):
     (b'', 'which no checkpoint does'),
     (b'  <!DOCTYPE html><html>', 'it is a web page'),
     (b'<HTML><body>', 'it is a web page'),
+    (b'\xef\xbb\xbf<!DOCTYPE html>', 'it is a web page'),
+    (b'<!-- 404 --><html>', 'it is a web page'),
+    (b'<?xml version="1.0"?>', 'it is an XML answer'),
+    (b'\x1f\x8b\x08\x00', 'it is a gzip archive'),
+    (pickle.dumps(np.arange(3), 2), 'it is a bare pickle'),
     (b'version https://git-lfs.github.com/spec/v1', 'run "git lfs pull"'),
     (b'Dear reader, this is a letter.\n', "starts with b'Dear rea'"),
     (torch_bytes({}), 'holds nothing instead of a dict'),
@@ -341,6 +346,24 @@ def test_truncated_files(tmp_path, legacy, share):
 def test_other_content(tmp_path, data, match):
     with pytest.raises(CheckpointError, match=match):
         read_checkpoint(write(tmp_path, data))
+
+
+@pytest.mark.parametrize('keys', [[[1]], [1], {}])
+def test_storages_of_a_legacy_file_are_names(tmp_path, keys):
+    parts = (0x1950A86A20F9469CFC6C, 1001, dict(little_endian=True),
+             dict(a=1), keys)
+    data = b''.join(pickle.dumps(part, 2) for part in parts)
+    with pytest.raises(CheckpointError, match='lists other storages'):
+        read_checkpoint(write(tmp_path, data))
+
+
+def test_a_header_that_looks_like_a_web_page(tmp_path):
+    """A safetensors file may begin with any bytes: its header's length."""
+    header = json.dumps(dict(a=dict(
+        dtype='F32', shape=[1], data_offsets=[0, 4])))
+    header = header.encode().ljust(int.from_bytes(b' <', 'little'))
+    path = write(tmp_path, struct.pack('<Q', len(header)) + header + bytes(4))
+    assert read_checkpoint(path).content['a'].tolist() == [0.]
 
 
 def test_other_archives(tmp_path):
