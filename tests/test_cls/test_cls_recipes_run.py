@@ -109,7 +109,9 @@ def write_images(root, lines):
     source = root / 'source.png'
     if not source.exists():
         root.mkdir(parents=True, exist_ok=True)
-        noise = torch.randint(0, 256, (SIDE, SIDE, 3), dtype=torch.uint8)
+        noise = torch.randint(
+            0, 256, (SIDE, SIDE, 3), dtype=torch.uint8,
+            generator=torch.Generator().manual_seed(0))
         Image.fromarray(noise.numpy()).save(source)
     for name, _ in lines:
         path = root / name
