@@ -293,7 +293,7 @@ def check_training(model, iterations):
     assert moved['head.fc.weight'] if 'head.fc.weight' in moved else True
     ours = [v for n, v in moved.items() if n.endswith(('.kappa', '.lambd'))]
     # Two small steps may be less than float32 resolves for one or another.
-    assert not ours or sum(ours) > .9 * len(ours), (sum(ours), len(ours))
+    assert len(ours) - sum(ours) <= max(1, .1 * len(ours)), ours
 
 
 def check_what_is_frozen(name, model):
