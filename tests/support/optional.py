@@ -23,7 +23,9 @@ def offer(module: str, *patterns: str) -> bool:
         module (str): What is imported.
         *patterns (str): Its files and those of what it needs.
     """
-    if find_spec(module) is None and (FOLDER / module).is_dir():
+    # The folder is the official environment's: others have other versions.
+    there = Path(sys.prefix) == FOLDER.parent and (FOLDER / module).is_dir()
+    if find_spec(module) is None and there:
         links = Path(tempfile.mkdtemp(prefix='apa_mm-optional-'))
         atexit.register(shutil.rmtree, links, ignore_errors=True)
         for path in {p for each in patterns for p in FOLDER.glob(each)}:
