@@ -261,10 +261,7 @@ def _class_problems(categories: Sequence[Category],
 
 def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
             categories: Sequence[Category], chosen: Set[int]) -> tuple:
-    """Return the counts, the names of chosen categories never used, shares.
-
-    And whether the file is federated. Shares are those of training.
-    """
+    """Return the report's counts, unused categories, shares, federated."""
     shown: Dict[int, set] = defaultdict(set)
     learned = 0
     for item in annotations:

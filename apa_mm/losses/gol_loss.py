@@ -15,6 +15,8 @@ from .utils import REDUCTIONS, weight_reduce_loss
 
 __all__ = ['GOLLoss']
 
+RARE_THRESHOLD = 0.0011  # of the paper's LVIS recipes
+
 
 @MODELS.register_module()
 class GOLLoss(ClassCounts, nn.Module):
@@ -68,7 +70,8 @@ class GOLLoss(ClassCounts, nn.Module):
     one_label_per_image = False
     scores_sum_to_one = False
 
-    def __init__(self, num_classes: int, rare_threshold: float = 0.0011,
+    def __init__(self, num_classes: int,
+                 rare_threshold: float = RARE_THRESHOLD,
                  activation: str = 'gumbel',
                  clamp: Optional[Tuple[float, float]] = None,
                  ignore_index: int = -100, avg_non_ignore: bool = False,
@@ -102,7 +105,7 @@ class GOLLoss(ClassCounts, nn.Module):
     @staticmethod
     def drops_below(cfg: dict) -> float:
         """Return the image frequency below which a config drops negatives."""
-        return cfg.get('rare_threshold', 0.0011)
+        return cfg.get('rare_threshold', RARE_THRESHOLD)
 
     @staticmethod
     def needs_class_counts(cfg: dict) -> bool:

@@ -50,10 +50,9 @@ def private_folder(*names: str) -> Path:
         OSError: If it cannot be made, or others may write to it.
         RuntimeError: If there is no home.
     """
-    root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    folder = root / 'apa_mm'
+    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
+    for name in ('apa_mm', *names):
         folder /= name
         folder.mkdir(mode=0o700, exist_ok=True)
         mine = (hasattr(os, 'geteuid')

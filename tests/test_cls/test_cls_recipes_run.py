@@ -201,7 +201,7 @@ def options(name, cfg):
         **small_network(name, cfg),
         'param_scheduler': [],
         'randomness': dict(seed=0),
-        'optim_wrapper.optimizer.lr': 1e-3,
+        'optim_wrapper.optimizer.lr': 1e-2,
         'train_dataloader.batch_size': 2,
     }
     for split in ('train', 'test'):
@@ -293,7 +293,7 @@ def check_training(model, iterations):
     assert moved['head.fc.weight'] if 'head.fc.weight' in moved else True
     ours = [v for n, v in moved.items() if n.endswith(('.kappa', '.lambd'))]
     # Two small steps may be less than float32 resolves for one or another.
-    assert len(ours) - sum(ours) <= max(1, .1 * len(ours)), ours
+    assert not ours or sum(ours) > .9 * len(ours), (sum(ours), len(ours))
 
 
 def check_what_is_frozen(name, model):

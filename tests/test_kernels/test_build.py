@@ -100,13 +100,14 @@ def test_no_compiler_is_needed_and_nothing_is_written(cache, monkeypatch):
 
 
 @needs_compiler
+@pytest.mark.parametrize('above', [0, 1])
 def test_a_folder_of_somebody_else_is_not_loaded_from(cache, monkeypatch,
-                                                      capfd):
+                                                      capfd, above):
     folder, _ = cache
     load()
     monkeypatch.setattr(os, 'geteuid', lambda: 12345)
     if folder.stat().st_uid == 0:  # root's are trusted
-        os.chown(folder, 54321, -1)
+        os.chown([folder, folder.parent][above], 54321, -1)
     assert load().answer() == 42
     assert runs(folder) == 2  # made anew, elsewhere
     out = ''.join(capfd.readouterr())
