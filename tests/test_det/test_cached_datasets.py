@@ -143,7 +143,7 @@ def test_without_a_cache_it_reads_as_the_parent(ann_file, tmp_path,
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     same(build('apa_mm.CocoDataset', ann_file),
          build('CocoDataset', ann_file))
-    warned(said, ann_file, 'Not a directory')
+    warned(said, ann_file, 'File exists')
 
 
 def test_what_our_reader_refuses_is_read_as_the_parent(tmp_path, said):
