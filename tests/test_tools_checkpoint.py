@@ -456,11 +456,16 @@ def test_places_to_write_to_are_checked_first(run):
          'folder src.pth of c.py cannot be made'),
         (['dst.pth', '--write-config', './src.pth'], 'is the source itself'),
         (['dst.pth', '--write-config', 'dst.pth'], 'is named twice'),
-        (['dst.pth', '--write-config', '.'], 'it is a folder')):
+        (['dst.pth', '--write-config', '.'], 'it is a folder'),
+        (['dst.pth', '--write-config', '/proc/c.py'], '/proc/c.py cannot be'),
+        (['dst.pth', '--write-config', 'c' * 300], 'cannot be written: File')):
         code, _, err = run('convert_checkpoint', 'src.pth', *args, '--to',
                            'mmpretrain')
         assert code == 2 and words in err
     assert os.listdir() == ['src.pth']
+    code, _, err = run('convert_checkpoint', 'src.pth', 'a', '--to',
+                       'mmpretrain', '--write-config', 'a/c.py')
+    assert code == 2 and 'it is a folder' in err
     code, _, err = run('convert_checkpoint', 'absent.pth', 'dst.pth', '--to',
                        'mmpretrain')
     assert code == 2 and 'absent.pth is not there' in err

@@ -84,7 +84,8 @@ def load_config(path: str, work_dir: Optional[str] = None,
     cfg = Config.fromfile(path)
     cfg.launcher = launcher
     try:
-        cfg.merge_from_dict(cfg_options or {})
+        # It takes every _delete_ out of what it is given.
+        cfg.merge_from_dict(copy.deepcopy(cfg_options or {}))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
             f'--cfg-options {cfg_options} do not fit into {path}: '

@@ -37,6 +37,11 @@ def plan_resume(cfg: Config) -> Tuple[Optional[str], Optional[int]]:
             raise InputError(
                 f'checkpoint {path} has done {meta[key]} of train_cfg.max_'
                 f'{key}s={limit}; raise that, or resume an earlier one')
+        if meta[key] == limit:
+            print_log(
+                f'checkpoint {path} has done all of train_cfg.max_{key}s='
+                f'{limit}: nothing is left to train; raise that to go on',
+                logger='current', level=logging.WARNING)
     return path, meta.get('seed')
 
 

@@ -57,6 +57,11 @@ def test_cfg_options_are_merged(tmp_path):
     path = write(tmp_path, "model = dict(type='A', depth=18)")
     cfg = options.load_config(path, cfg_options={'model.depth': 50})
     assert cfg.model.depth == 50 and cfg.launcher == 'none'
+    # What is given stays as it is: a comparison gives it to every config.
+    given = dict(model=dict(_delete_=True, type='B'))
+    for _ in range(2):
+        cfg = options.load_config(path, cfg_options=given)
+        assert cfg.model == dict(type='B')
 
 
 def test_a_config_that_does_not_exist(tmp_path):

@@ -135,6 +135,13 @@ def test_infinity_counts_only_where_the_model_has_none():
     assert find_broken(model, state, list(state)) == ['weight']
 
 
+def test_complex_numbers_count_only_where_the_model_has_none():
+    model = nn.Linear(2, 1)
+    model.register_buffer('turn', torch.ones(1, dtype=torch.cfloat))
+    state = {k: v.to(torch.cfloat) for k, v in model.state_dict().items()}
+    assert find_broken(model, state, list(state)) == ['weight', 'bias']
+
+
 @pytest.mark.parametrize('last, broken', [(1., []), (float('nan'), ['bias'])])
 def test_weights_of_eight_bits_are_looked_at(last, broken):
     state = dict(bias=torch.tensor([last]).to(torch.float8_e4m3fn))
