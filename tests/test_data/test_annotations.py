@@ -46,7 +46,8 @@ BAD += [('annotations', 'bbox', value)
                       [1, -float('inf'), 3, 4])]
 BAD += [('categories', 'name', value) for value in (3, ['a'])]
 BAD += [('categories', 'frequency', value) for value in ('x', 5)]
-BAD += [('categories', 'image_count', value) for value in (-1, 'a', 1.5, 2**63)]
+BAD += [('categories', 'image_count', value)
+        for value in (-1, 'a', 1.5, 2**63)]
 
 
 @pytest.mark.parametrize('section, key, value', BAD)
