@@ -6,9 +6,11 @@ import json
 import os
 import pickle
 import random
+import re
 import struct
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -357,6 +359,84 @@ def test_storages_of_a_legacy_file_are_names(tmp_path, keys):
         read_checkpoint(write(tmp_path, data))
 
 
+@pytest.mark.parametrize('old, new, match', [
+    # The list of storages: one more, and none.
+    (rb'\]q\x00X', b']q\x00X\x01\x00\x00\x009q\x02aX', 'lists other stor'),
+    (rb'\]q\x00X.\0\0\0\d+q\x01a\.', b']q\x00.', 'lists other storages'),
+    (rb'\x07\0{7}', struct.pack('<Q', 5), 'damaged at its storage'),
+    (rb'little_endianq\x02\x88', b'little_endianq\x02\x89', 'another byte '),
+])
+def test_storages_of_a_legacy_file_are_those_it_uses(tmp_path, old, new,
+                                                     match):
+    data = torch_bytes(dict(model={'a': torch.zeros(7)}), legacy=True)
+    changed, count = re.subn(old, lambda _: new, data, flags=re.DOTALL)
+    assert count == 1
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, changed))
+
+
+def test_a_system_of_a_legacy_file_that_is_none(tmp_path):
+    data = b''.join(pickle.dumps(part, 2) for part in (
+        0x1950A86A20F9469CFC6C, 1001, 5, dict(a=1), []))
+    with pytest.raises(CheckpointError, match='another byte order'):
+        read_checkpoint(write(tmp_path, data))
+
+
+@pytest.mark.parametrize('name, value, data, match', [
+    ('archives.MAX_PICKLE_BYTES', 10, torch_bytes(dict(a=torch.ones(1))),
+     'its pickle has 0 MiB, more'),
+    ('reading.MAX_FILE_BYTES', 10, torch_bytes(dict(a=torch.ones(1))),
+     'it has 0 GiB, more than'),
+    ('reading.MAX_HEADER_BYTES', 5, safetensors_bytes(dict(a=1)),
+     'header claims 8 bytes'),
+    ('reading.MAX_TENSORS', 2, safetensors_bytes(dict(a=1, b=2, c=3)),
+     'names 3 tensors, more than the 2'),
+], ids=lambda value: value if isinstance(value, str) else '')
+def test_files_beyond_every_limit(tmp_path, monkeypatch, name, value, data,
+                                  match):
+    monkeypatch.setattr(f'apa_mm.weights.{name}', value)
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, data))
+
+
+def test_a_header_longer_than_its_file(tmp_path):
+    data = struct.pack('<Q', 99) + b'{"a": 1}'
+    with pytest.raises(CheckpointError, match='claims 99 bytes, but the file '
+                       'has 16'):
+        read_checkpoint(write(tmp_path, data))
+
+
+@pytest.mark.parametrize('error, match', [
+    (MemoryError(), 'there is not enough memory'),
+    (OSError(5, 'Input/output error'), 'cannot be read: Input/output error')])
+def test_what_the_machine_refuses_is_one_sentence(tmp_path, monkeypatch,
+                                                  error, match):
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr('apa_mm.weights.reading.read_stream', fail)
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, b''))
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('where, device', [
+    (dict(), 'cpu'), (dict(cpu='meta'), 'meta'), ('cpu', 'cpu'),
+    (torch.device('meta'), 'meta'), (lambda data, place: None, 'cpu'),
+    (lambda data, place: torch.UntypedStorage(1, device=dict(cpu='meta')[
+        place]), 'meta'),
+], ids=str)
+def test_tensors_go_where_they_are_wanted(tmp_path, where, device, legacy):
+    path = write(tmp_path, torch_bytes(dict(a=torch.ones(3)), legacy))
+    if not legacy:
+        from safetensors.torch import save_file
+        save_file(dict(a=torch.ones(3)), tmp_path / 's.safetensors')
+        assert read_checkpoint(tmp_path / 's.safetensors', where).content[
+            'a'].device.type == device
+    assert read_checkpoint(path, where).content['a'].device.type == device
+
+
 def test_a_header_that_looks_like_a_web_page(tmp_path):
     """A safetensors file may begin with any bytes: its header's length."""
     header = json.dumps(dict(a=dict(
@@ -374,8 +454,41 @@ def test_other_archives(tmp_path):
         read_checkpoint(write(tmp_path, stream.getvalue()))
     stream = io.BytesIO()
     torch.jit.save(torch.jit.script(torch.nn.ReLU()), stream)
-    with pytest.raises(CheckpointError, match='TorchScript|compressed'):
+    with pytest.raises(CheckpointError, match='is a TorchScript program'):
         read_checkpoint(write(tmp_path, stream.getvalue()))
+
+
+@pytest.mark.parametrize('change, match', [
+    (dict(add={'archive/data/0': bytes(48)}), 'not of the form'),
+    (dict(add={'other/data/0': bytes(48)}), 'not of the form'),
+    (dict(add={'archive/more/data.pkl': b'N.'}), 'not of the form'),
+    (dict(drop='archive/data.pkl'), 'not of the form'),
+    (dict(drop='archive/data/0'), 'storage 0 claims 48 bytes, but holds 0'),
+    (dict(add={'archive/constants.pkl': b''}), 'is a TorchScript program'),
+    (dict(add={'archive/byteorder': b'big'}), 'another byte order'),
+])
+def test_archives_of_another_form(tmp_path, change, match):
+    source = zipfile.ZipFile(io.BytesIO(torch_bytes(dict(model=WEIGHTS))))
+    entries = [(i.filename, source.read(i)) for i in source.infolist()
+               if i.filename not in ('archive/byteorder', change.get('drop'))]
+    stream = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(stream, 'w') as target:
+        warnings.simplefilter('ignore')  # of names that come twice
+        for name, value in [*entries, *change.get('add', {}).items()]:
+            target.writestr(name, value)
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, stream.getvalue()))
+
+
+@pytest.mark.parametrize('place, byte, match', [
+    (6, 99, 'zip archive has no end'),  # needs a later zip
+    (8, 1, 'checksum of its entry'),  # is encrypted
+])
+def test_archives_that_zipfile_gives_up_on(tmp_path, place, byte, match):
+    data = bytearray(torch_bytes(dict(model=WEIGHTS)))
+    data[data.index(b'PK\x01\x02') + place] = byte
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, bytes(data)))
 
 
 def test_files_that_are_not_there(tmp_path):
