@@ -72,7 +72,9 @@ def test_kinds_of_values_come_back_as_they_were(tmp_path):
         tensors=[one, one.t(), one[1:], torch.zeros(0, 3), torch.tensor(3),
                  torch.ones(2, dtype=torch.bfloat16),
                  torch.ones(3, dtype=torch.uint16),
-                 torch.tensor([True, False]), attribute],
+                 torch.tensor([True, False]), attribute,
+                 torch.ones(1, requires_grad=True),
+                 torch.nn.Parameter(torch.ones(1), requires_grad=False)],
         plain=[1j, slice(1, 2), 2**100, None, b'\xff', b'', {1, 2}, (1, (2, )),
                torch.Size([2]), torch.float16, torch.device('cuda:1')],
         arrays=[np.asfortranarray(np.arange(6.).reshape(2, 3)),
@@ -85,6 +87,7 @@ def test_kinds_of_values_come_back_as_they_were(tmp_path):
         for old, new in zip(content['tensors'], loaded['tensors'],
                             strict=True):
             assert torch.equal(old, new) and old.dtype == new.dtype
+            assert old.requires_grad == new.requires_grad
         assert loaded['tensors'][0].data_ptr() == loaded['tensors'][
             1].data_ptr()
         assert type(loaded['tensors'][8]) is torch.nn.Parameter
@@ -111,10 +114,35 @@ def test_the_users_own_list_of_allowed_classes_counts(tmp_path):
         assert read_checkpoint(path).content['a'].value == 3
 
 
+def test_of_torch_nothing_but_weights(tmp_path, monkeypatch):
+    """Parts of torch put themselves on its list of allowed classes."""
+    allowed = [(Own, 'other.Name'), torch.nn.Linear]
+    monkeypatch.setattr(torch.serialization, 'get_safe_globals',
+                        lambda: allowed, raising=False)
+    with pytest.raises(CheckpointError, match='wants torch.nn.*Linear'):
+        read_checkpoint(write(tmp_path, torch_bytes(
+            dict(a=torch.nn.Linear(1, 1)))))
+    data = archive(under_model(b'cother\nName\n)\x81}b'))
+    assert type(read_checkpoint(write(tmp_path, data)).content[
+        'model']) is Own
+    allowed[0] = Stateful
+    data = torch_bytes(dict(a=Stateful()))
+    assert read_checkpoint(write(tmp_path, data)).content['a'].state == 'kept'
+
+
 class Own:
 
     def __init__(self):
         self.value = 3
+
+
+class Stateful:
+
+    def __getstate__(self):
+        return 'kept'
+
+    def __setstate__(self, state):
+        self.state = state
 
 
 def test_safetensors_are_read_with_their_header(tmp_path):
@@ -202,6 +230,8 @@ def test_a_legacy_file_that_claims_terabytes(tmp_path):
 
 ARRAY = (b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85'
          b'NtR(K\x01')
+NAMESPACE = b'cargparse\nNamespace\n)\x81'
+HISTORY = b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
 FLOATS = b'cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R'
 
 
@@ -215,14 +245,29 @@ FLOATS = b'cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R'
     (b']q\x00h\x00a', 'holds itself'),
     (b'}' + nested_tuples(64) + b'Ns', 'has a tuple where a name'),
     (b'cbuiltins\nset\n]' + nested_tuples(64) + b'a\x85R', 'tuple where a na'),
+    (b'cfoo\nfloat32\n', 'wants foo.float32'),
+    (b'}K\x01\x85R', 'calls what is no'),
+    (b'ctorch\nfloat32\n)R', 'calls what is no'),
+    (HISTORY + b'N\x85\x81', 'a class that it may not'),
+    (b'c_codecs\nencode\n)\x81', 'a class that it may not'),
+    (b'ctorch\nSize\n)\x81', 'a class that it may not'),
+    (FLOATS + b'(K\x03X\x01\x00\x00\x00>NNNtb', 'cannot have'),
+    (FLOATS + b'(K\x03X\x01\x00\x00\x00<K\x01NNtb', 'cannot have'),
+    (NAMESPACE + b'}K\x01K\x01sb', 'cannot have'),
+    (NAMESPACE + b'Nb', 'cannot have'),
+    (b']}X\x01\x00\x00\x00aNsb', 'cannot have'),
+    (NAMESPACE + b'}X\x01\x00\x00\x00a' + nested_tuples(64) + b'sb',
+     'nested without an end'),
+    (b']' * 101 + b'a' * 100, 'nested without an end'),
+    (b']K\x00K\x01s', 'is no dict'),
+    (b'}K\x00a', 'is no list'),
     (b'(ccollections\nOrderedDict\nq\x00](' + b'NN\x86' * 20000 +
      b'eq\x01' +
      b'h\x00h\x01\x85R' * 2000 + b't', 'again and again'),
     (b'ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsNsb',
      'cannot have'),
-    (b'cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81}(X\x0a\x00\x00\x00'
-     b'max_lengthK\x05X\x0c\x00\x00\x00_log_history]X\x0e\x00\x00\x00'
-     b'_count_history]ub', 'other values than scalars'),
+    (HISTORY + b')\x81}(X\x0a\x00\x00\x00max_lengthK\x05X\x0c\x00\x00\x00'
+     b'_log_history]X\x0e\x00\x00\x00_count_history]ub', 'other values than scalars'),
 ])
 def test_values_that_are_made_to_harm(tmp_path, value, match):
     with pytest.raises(CheckpointError, match=match):
