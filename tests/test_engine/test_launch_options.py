@@ -121,6 +121,8 @@ def test_a_work_dir_that_cannot_be_is_refused_first(tmp_path, monkeypatch):
         patch.setattr(os, 'access', lambda *_: False)
         with pytest.raises(InputError, match='.* is not writable for you; na'):
             options.load_config(path, str(tmp_path / 'w'))
+        with pytest.raises(InputError, match=r'--out \. cannot be written'):
+            options.check_out('a.pkl')
     with pytest.raises(InputError, match='--out .*job.py cannot be written'):
         options.check_out(path + '/a.pkl')
     monkeypatch.chdir(tmp_path)
@@ -270,12 +272,14 @@ def test_the_checkpoint_check_is_added_once():
 
 @pytest.mark.parametrize('hooks', [
     dict(default_hooks=None, custom_hooks=None), dict(),
-    dict(default_hooks=dict(a=None, b=dict(interval=3)), custom_hooks=()),
+    dict(default_hooks=dict(a=None, b=dict(interval=3)),
+         custom_hooks=(dict(type='Mine'), )),
 ])
 def test_hooks_are_added_to_whatever_is_there(hooks):
     cfg = Config(hooks)
     options.add_hooks(cfg, 'NonFiniteLossHook')
-    assert cfg.custom_hooks == [dict(type='apa_mm.NonFiniteLossHook')]
+    assert cfg.custom_hooks == [*(hooks.get('custom_hooks') or ()),
+                                dict(type='apa_mm.NonFiniteLossHook')]
     cfg = Config(dict(default_hooks=dict(
         a=dict(type='NonFiniteLossHook', patience=1))))
     options.add_hooks(cfg, 'NonFiniteLossHook')

@@ -188,6 +188,11 @@ def test_a_finished_run_reads_no_data(tmp_path, monkeypatch, capfd, by_epoch):
                 capfd.readouterr())
     again = Runner.from_cfg(cfg)
     again.train()
+    key, _, number = limit.partition('=')
+    cfg.train_cfg[key] = int(number) - 1
+    with pytest.raises(InputError, match=f'{path} has done {number} of train_c'
+                       f'fg.{key}={int(number) - 1}; raise that, or resume'):
+        plan_resume(cfg)
     assert again.iter == first.iter
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.pth')
             } == written

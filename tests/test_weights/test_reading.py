@@ -267,7 +267,8 @@ FLOATS = b'cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R'
     (b'ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsNsb',
      'cannot have'),
     (HISTORY + b')\x81}(X\x0a\x00\x00\x00max_lengthK\x05X\x0c\x00\x00\x00'
-     b'_log_history]X\x0e\x00\x00\x00_count_history]ub', 'other values than scalars'),
+     b'_log_history]X\x0e\x00\x00\x00_count_history]ub',
+     'other values than scalars'),
 ])
 def test_values_that_are_made_to_harm(tmp_path, value, match):
     with pytest.raises(CheckpointError, match=match):
