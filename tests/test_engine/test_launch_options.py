@@ -95,6 +95,7 @@ def test_dataloaders_of_mmpretrain_get_the_defaults_of_its_script(
     cfg = options.load_config(write(tmp_path, own))
     assert not cfg.test_dataloader.pin_memory
     assert not cfg.test_dataloader.persistent_workers
+    assert cfg.test_dataloader.collate_fn.type == 'default_collate'
     assert not cfg.val_dataloader.persistent_workers
 
 
@@ -172,6 +173,7 @@ def test_no_checkpoints_stay_no_checkpoints():
 @pytest.mark.parametrize('resume, expected', [
     (None, (False, 'a.pth')),
     ('auto', (True, None)),
+    ('', (True, '')),  # an empty variable of a script: no fresh start
     ('b.pth', (True, 'b.pth')),
 ])
 def test_resume(resume, expected):
