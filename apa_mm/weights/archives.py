@@ -21,8 +21,8 @@ Place = Optional[Callable[[Tensor, str], Tensor]]
 MAX_PICKLE_BYTES = 512 * 2**20
 #: First object in a file of torch before 1.6, which had no zip archive.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, OSError,
-            RuntimeError, ValueError, struct.error, zlib.error)
+_DAMAGED = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError,
+            struct.error, zlib.error)
 _OTHER_ORDER = ('it was saved on a machine with another byte order; save it '
                 'anew on this one')
 

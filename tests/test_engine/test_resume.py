@@ -99,7 +99,7 @@ def test_killed_and_resumed_is_uninterrupted_bit_for_bit(
     train(config, tmp_path / 'whole', resume='auto')
     assert (tmp_path / 'whole/epoch_3.pth').stat().st_mtime_ns == written
     said = ''.join(capfd.readouterr())
-    assert 'max_epochs=3: nothing is left to train; raise that to' in said
+    assert 'max_epochs=3; raise that to go on: nothing is left' in said
     assert 'Epoch(train)' not in said
 
 

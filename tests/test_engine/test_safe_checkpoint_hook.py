@@ -183,8 +183,8 @@ def test_a_finished_run_reads_no_data(tmp_path, monkeypatch, capfd, by_epoch):
     path, seed = plan_resume(cfg)
     assert seed == 1
     limit = 'max_epochs=4' if by_epoch else 'max_iters=9'
-    assert (f'checkpoint {path} has done all of train_cfg.{limit}: nothing is '
-            'left to train; raise that to go on') in ''.join(
+    assert (f'checkpoint {path} has done {limit[-1]} of train_cfg.{limit}; '
+            'raise that to go on: nothing is left to train') in ''.join(
                 capfd.readouterr())
     again = Runner.from_cfg(cfg)
     again.train()

@@ -77,6 +77,7 @@ def test_claims_of_all_storages_add_up():
 
 @pytest.mark.parametrize('storage, dtype', [
     (PID, b'N'), (PID, WRITER.name('torch.FloatStorage')),
+    (PID, WRITER.name('torch.quint8')), (PID, WRITER.name('torch.qint32')),
     (b'N', WRITER.name('torch.float32'))])
 def test_tensors_with_a_type_of_their_own(tmp_path, storage, dtype):
     with pytest.raises(CheckpointError, match='its tensors is none of torch'):

@@ -69,7 +69,8 @@ def test_kinds_of_values_come_back_as_they_were(tmp_path):
     attribute = torch.nn.Parameter(torch.ones(2))
     attribute.note = 'lost'
     content = dict(
-        tensors=[one, one.t(), one[1:], torch.zeros(0, 3), torch.tensor(3),
+        tensors=[one, one.t(), one[1:], torch.zeros(0, 3), torch.zeros(2, 0),
+                 torch.tensor(3),
                  torch.ones(2, dtype=torch.bfloat16),
                  torch.ones(3, dtype=torch.uint16),
                  torch.tensor([True, False]), attribute,
@@ -90,7 +91,7 @@ def test_kinds_of_values_come_back_as_they_were(tmp_path):
             assert old.requires_grad == new.requires_grad
         assert loaded['tensors'][0].data_ptr() == loaded['tensors'][
             1].data_ptr()
-        assert type(loaded['tensors'][8]) is torch.nn.Parameter
+        assert type(loaded['tensors'][9]) is torch.nn.Parameter
         for old, new in zip(content['arrays'], loaded['arrays'], strict=True):
             assert (old == new).all() and old.dtype == new.dtype
         np.random.set_state(loaded['state'])
