@@ -230,6 +230,9 @@ def test_refused_training_leaves_nothing(det, change, message):
 @pytest.mark.parametrize('change, message', [
     (dict(checkpoint='no.pth'), 'no.pth does not exist'),
     (dict(out='a.json'), 'must end in .pkl'),
+    (dict(out='/dev/null/a.pkl'), '--out /dev/null cannot be written to'),
+    (dict(show_dir='/dev/null/a'), '--show-dir /dev/null/a cannot be wr'),
+    (dict(show_dir='a', work_dir='/dev/null/w'), '--work-dir .* cannot be w'),
     (dict(cfg_options={'test_dataloader.dataset.ann_file': 'no.json'}),
      'no.json .test CocoDataset.'),
 ])
@@ -237,7 +240,8 @@ def test_refused_testing_leaves_nothing(det, change, message):
     (det.root / 'a.pth').write_bytes(b'')
     words = dict(dict(checkpoint=str(det.root / 'a.pth')), **change)
     with pytest.raises(InputError, match=message):
-        launch.test(str(det.config), work_dir=str(det.trained), **words)
+        launch.test(
+            str(det.config), **dict(dict(work_dir=str(det.trained)), **words))
     assert not det.trained.exists()
 
 

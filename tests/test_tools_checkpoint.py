@@ -447,6 +447,18 @@ def test_the_inspector_refuses_what_it_cannot_read(run, kind):
     assert os.listdir() == ['src.pth']
 
 
+@pytest.mark.parametrize('dtype', [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_eight_bits(run, dtype):
+    save_authors(tensors={k: v.to(dtype) for k, v in cifar().items()})
+    code, _, err = run('convert_checkpoint', 'src.pth', 'dst.pth', '--to',
+                       'mmpretrain')
+    assert (code, err) == (0, '')
+    written = torch.load('dst.pth')['state_dict']['backbone.conv1.weight']
+    assert written.dtype == dtype
+    for name in ('src.pth', 'dst.pth'):
+        assert run('inspect_checkpoint', name)[0] == 0
+
+
 def test_places_to_write_to_are_checked_first(run):
     save_authors()
     for args, words in (
@@ -456,11 +468,16 @@ def test_places_to_write_to_are_checked_first(run):
          'folder src.pth of c.py cannot be made'),
         (['dst.pth', '--write-config', './src.pth'], 'is the source itself'),
         (['dst.pth', '--write-config', 'dst.pth'], 'is named twice'),
-        (['dst.pth', '--write-config', '.'], 'it is a folder')):
+        (['dst.pth', '--write-config', '.'], 'it is a folder'),
+        (['dst.pth', '--write-config', '/proc/c.py'], '/proc/c.py cannot be'),
+        (['dst.pth', '--write-config', 'c' * 300], 'cannot be written: File')):
         code, _, err = run('convert_checkpoint', 'src.pth', *args, '--to',
                            'mmpretrain')
         assert code == 2 and words in err
     assert os.listdir() == ['src.pth']
+    code, _, err = run('convert_checkpoint', 'src.pth', 'a', '--to',
+                       'mmpretrain', '--write-config', 'a/c.py')
+    assert code == 2 and 'it is a folder' in err
     code, _, err = run('convert_checkpoint', 'absent.pth', 'dst.pth', '--to',
                        'mmpretrain')
     assert code == 2 and 'absent.pth is not there' in err

@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Dict
@@ -68,16 +69,23 @@ def write_checkpoint(path: str,
 
 def check_place(path: str) -> None:
     """Make the folder of a file and check that it can be written to."""
-    folder = os.path.dirname(path) or '.'
+    folder, name = os.path.split(path)
     try:
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(folder or '.', exist_ok=True)
     except OSError as error:
         raise CheckpointError(
-            f'the folder {folder} of {os.path.basename(path)} cannot be made: '
+            f'the folder {folder} of {name} cannot be made: '
             f'{error.strerror}; name another place to write to') from None
-    require(not os.path.isdir(path) and os.access(folder, os.W_OK),
-            f'{path} cannot be written: it is a folder, or its folder is '
-            'read-only')
+    require(not os.path.isdir(path),
+            f'{path} cannot be written: it is a folder')
+    try:  # os.access alone says yes to root, and nothing on long names
+        with tempfile.NamedTemporaryFile(
+                prefix='.', suffix=name, dir=folder or '.'):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            f'{path} cannot be written: {error.strerror}; name another place '
+            'to write to') from None
 
 
 def write_bytes(path: str, data: bytes) -> None:

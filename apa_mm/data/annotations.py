@@ -25,6 +25,8 @@ __all__ = [
     'show'
 ]
 
+#: What arrays hold; beyond, evaluators would count wrongly or break off.
+Id = Annotated[int, Meta(ge=-2**63, le=2**63 - 1)]
 Length = Annotated[float, Meta(ge=0)]
 Size = Annotated[float, Meta(gt=0)]
 Flag = Union[bool, int, None]
@@ -36,7 +38,7 @@ SHOWN = 3
 
 #: What each key must hold, for messages.
 EXPECTED = dict(
-    id='a whole number',
+    id='a whole number of 64 bits',
     image_id='the id of an image, a whole number',
     category_id='the id of a category, a whole number',
     bbox='4 finite numbers [x, y, width, height] without a negative size',
@@ -66,21 +68,21 @@ class AnnotationError(ValueError):
 class Image(Struct, gc=False):
     """An entry of 'images'; the two lists of category ids are LVIS's."""
 
-    id: Optional[int] = None
+    id: Optional[Id] = None
     height: Optional[Size] = None
     width: Optional[Size] = None
     file_name: Optional[str] = None
     coco_url: Optional[str] = None
-    neg_category_ids: Optional[List[int]] = None
-    not_exhaustive_category_ids: Optional[List[int]] = None
+    neg_category_ids: Optional[List[Id]] = None
+    not_exhaustive_category_ids: Optional[List[Id]] = None
 
 
 class Annotation(Struct, gc=False):
     """An entry of 'annotations'; ``segmentation`` is still JSON."""
 
     id: Optional[int] = None
-    image_id: Optional[int] = None
-    category_id: Optional[int] = None
+    image_id: Optional[Id] = None
+    category_id: Optional[Id] = None
     bbox: Optional[Tuple[float, float, Length, Length]] = None
     area: Optional[Length] = None
     iscrowd: Flag = None
@@ -91,10 +93,10 @@ class Annotation(Struct, gc=False):
 class Category(Struct, gc=False):
     """An entry of 'categories'; frequency and image_count are LVIS's."""
 
-    id: Optional[int] = None
+    id: Optional[Id] = None
     name: Optional[str] = None
     frequency: Optional[Literal['r', 'c', 'f']] = None
-    image_count: Optional[Annotated[int, Meta(ge=0)]] = None
+    image_count: Optional[Annotated[int, Meta(ge=0, le=2**63 - 1)]] = None
 
 
 class Annotations(Struct, gc=False):

@@ -43,7 +43,7 @@ def prepare_distributed(cfg: Config) -> None:
                 f'{", ".join(missing)} is not set; start the job by '
                 'tools/dist_train.sh or tools/dist_test.sh')
     env_cfg = cfg.get('env_cfg') or {}
-    settings = dict(env_cfg.get('dist_cfg') or {})
+    settings = env_cfg.get('dist_cfg') or {}
     if torch.cuda.is_available():
         set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
         init_dist(launcher, **settings)

@@ -55,7 +55,7 @@ class _Settings(DictAction):
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         try:
             super().__call__(parser, namespace, values, option_string)
-        except (ValueError, AssertionError, IndexError):
+        except (ValueError, AssertionError):
             parser.error(f'{option_string} takes key=value, with brackets '
                          f'closed, but got {" ".join(values)!r}')
 
@@ -84,11 +84,12 @@ def load_config(path: str, work_dir: Optional[str] = None,
     cfg = Config.fromfile(path)
     cfg.launcher = launcher
     try:
-        cfg.merge_from_dict(cfg_options or {})
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        # It takes every _delete_ out of what it is given.
+        cfg.merge_from_dict(copy.deepcopy(cfg_options or {}))
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'--cfg-options {cfg_options} do not fit into {path}: '
-            f'{error.args[0] if error.args else error}') from error
+            f'{error.args[0]}') from error
     name = osp.splitext(osp.basename(path))[0]
     cfg.work_dir = (
         work_dir or cfg.get('work_dir') or osp.join('work_dirs', name))
@@ -124,7 +125,7 @@ def set_start(cfg: Config, checkpoint: Optional[str],
         return
     cfg.resume, cfg.load_from = checkpoint is not None, checkpoint
     randomness = cfg.get('randomness') or {}
-    if seed is not None and randomness.get('seed') is None:
+    if randomness.get('seed') is None:
         # Before mmengine builds samplers and workers with one of its own.
         cfg.randomness = dict(randomness, seed=seed)
 
@@ -225,7 +226,7 @@ def set_tta(cfg: Config, merge_views: str) -> None:
     """
     classification = is_classification(cfg)
     drawing = cfg.get('default_hooks', {}).get('visualization') or {}
-    if classification and drawing.get('enable'):
+    if drawing.get('enable'):  # the detectors' hook has no such word
         raise InputError('--tta cannot be joined with --show or --show-dir: '
                          "mmpretrain's visualization hook draws one version "
                          'of an image, not several; leave one of them out')
@@ -236,24 +237,22 @@ def set_tta(cfg: Config, merge_views: str) -> None:
         test_cfg = test_cfg.get('rcnn') or test_cfg
         nms = test_cfg.get('nms') or dict(type='nms', iou_threshold=0.5)
         cfg.tta_model = dict(type=merge_views, tta_cfg=dict(
-            nms=copy.deepcopy(nms),
-            max_per_img=test_cfg.get('max_per_img', 100)))
+            nms=nms, max_per_img=test_cfg.get('max_per_img', 100)))
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
     if 'tta_pipeline' not in cfg:
-        pipeline = copy.deepcopy(dataset.pipeline)
-        pack = pipeline[-1]
+        *steps, pack = dataset.pipeline
         if not classification:
             pack.meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape',
                               'scale_factor', 'flip', 'flip_direction')
         flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
-        pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pack]])
-        cfg.tta_pipeline = pipeline
+        cfg.tta_pipeline = [
+            *steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
         print_log(
             'the config has no tta_pipeline: flipping the images',
             logger='current', level=logging.WARNING)
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.model = dict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
 
 

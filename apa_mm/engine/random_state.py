@@ -1,7 +1,7 @@
 """Random numbers and the place in the data, for a run that goes on."""
 import random
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 import numpy as np
@@ -47,9 +47,11 @@ def go_on_in_data(loop: Any, restore: Callable[[], None]) -> None:
     move the generators of the workers. Call it before the loop runs.
     """
     if not isinstance(loop, EpochBasedTrainLoop):
-        # The loop itself drops the first ``loop.iter`` batches.
-        loop.dataloader_iterator = _after(loop.dataloader_iterator, loop.iter,
-                                          restore)
+        # The loop itself drops the first ``loop.iter`` batches, all there are
+        # if nothing is left to train.
+        loop.dataloader_iterator = _after(
+            loop.dataloader_iterator, loop.iter,
+            restore) if loop.iter < loop.max_iters else repeat(None)
         return
     done = loop.iter - loop.epoch * len(loop.dataloader)
     if 0 < done <= len(loop.dataloader):

@@ -33,10 +33,13 @@ def plan_resume(cfg: Config) -> Tuple[Optional[str], Optional[int]]:
     meta = read_resumable(path)['meta']
     for key in ('epoch', 'iter'):
         limit = (cfg.get('train_cfg') or {}).get(f'max_{key}s')
+        done = (f'checkpoint {path} has done {meta[key]} of train_cfg.max_'
+                f'{key}s={limit}; raise that')
         if limit is not None and meta[key] > limit:
-            raise InputError(
-                f'checkpoint {path} has done {meta[key]} of train_cfg.max_'
-                f'{key}s={limit}; raise that, or resume an earlier one')
+            raise InputError(f'{done}, or resume an earlier one')
+        if meta[key] == limit:
+            print_log(f'{done} to go on: nothing is left to train',
+                      logger='current', level=logging.WARNING)
     return path, meta.get('seed')
 
 

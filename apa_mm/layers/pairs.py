@@ -93,7 +93,9 @@ def parameter_pairs(tensors: Mapping[str, Tensor]) -> List[Pair]:
     for name, value in tensors.items():
         owner, _, leaf = name.rpartition('.')
         if leaf in _LEAVES:
-            found.setdefault(owner, {})[_LEAVES[leaf]] = value.flatten()
+            found.setdefault(owner, {})[_LEAVES[leaf]] = (
+                # torch does not compare float8.
+                value.float() if value.itemsize == 1 else value).flatten()
     pairs = [
         Pair(owner, 'gate' if set(owner.split('.')) & set(_GATES) else 'unit',
              **values) for owner, values in found.items() if len(values) == 2

@@ -47,28 +47,41 @@ def private_folder(*names: str) -> Path:
     """Make ``${XDG_CACHE_HOME:-~/.cache}/apa_mm/<names>`` this user's alone.
 
     Raises:
-        OSError: If it cannot be made, or others may write to it.
+        OSError: If it cannot be made, or others may write to it or rename it.
         RuntimeError: If there is no home.
     """
     folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ('apa_mm', *names):
-        folder /= name
-        folder.mkdir(mode=0o700, exist_ok=True)
-        mine = (hasattr(os, 'geteuid')
-                and folder.lstat().st_uid == os.geteuid())
-        if mine and folder.stat().st_mode & WRITABLE:
-            folder.chmod(0o700)
-        check_owner(folder)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_owner(folder.resolve(), sticky=True)
+        for name in ('apa_mm', *names):
+            folder /= name
+            folder.mkdir(mode=0o700, exist_ok=True)
+            mine = (hasattr(os, 'geteuid')
+                    and folder.lstat().st_uid == os.geteuid())
+            if mine and folder.stat().st_mode & WRITABLE:
+                folder.chmod(0o700)
+            check_owner(folder)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(
+            f'a file lies where the folder {folder} should be') from None
     return folder
 
 
-def check_owner(path: Path) -> None:
-    """Raise PermissionError if somebody else may write to the path."""
+def check_owner(path: Path, sticky: bool = False) -> None:
+    """Raise PermissionError if somebody else may write to the path.
+
+    ``sticky``: folders where all may write, but rename only what is theirs,
+    and those of a group that is one user's own, are fine.
+    """
     if not hasattr(os, 'geteuid'):  # Windows: the profile is the user's own
         return
     info = path.lstat()
-    if (info.st_uid not in (0, os.geteuid()) or info.st_mode & WRITABLE
+    writable = info.st_mode & WRITABLE
+    if sticky and (info.st_mode & stat.S_ISVTX or (
+            writable == stat.S_IWGRP and info.st_gid == info.st_uid)):
+        writable = 0
+    if (info.st_uid not in (0, os.geteuid()) or writable
             or stat.S_ISLNK(info.st_mode)):
         raise PermissionError(
             f'{path} may be written to by others (owner {info.st_uid}, mode '

@@ -21,10 +21,8 @@ Place = Optional[Callable[[Tensor, str], Tensor]]
 MAX_PICKLE_BYTES = 512 * 2**20
 #: First object in a file of torch before 1.6, which had no zip archive.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_DAMAGED = (zipfile.BadZipFile, NotImplementedError, EOFError, OSError,
-            RuntimeError, ValueError, struct.error, zlib.error)
-
-
+_DAMAGED = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError,
+            struct.error, zlib.error)
 _OTHER_ORDER = ('it was saved on a machine with another byte order; save it '
                 'anew on this one')
 
@@ -50,9 +48,8 @@ def load_archive(stream: IO[bytes], num_bytes: int, place: Place) -> Any:
                 'it is damaged or made to crash the reader')
         if place is None:
             return Storage(_empty(size, 'meta'), dtype)
-        data = np.frombuffer(_read(archive, name), np.uint8).copy() if (
-            held) else np.empty(0, np.uint8)
-        return Storage(place(torch.from_numpy(data)[:size], saved_on), dtype)
+        data = np.frombuffer(_read(archive, name), np.uint8).copy()
+        return Storage(place(torch.from_numpy(data), saved_on), dtype)
 
     order = f'{root}/byteorder'
     require(order not in archive.NameToInfo
@@ -80,10 +77,12 @@ def _empty(size: int, device: str = 'cpu') -> Tensor:
 
 def _main_entry(entries: List[zipfile.ZipInfo], num_bytes: int) -> str:
     """Return the name of the pickle in an archive of the right form."""
-    packed = [
-        entry.filename for entry in entries
-        if entry.compress_type or entry.flag_bits & 1
-    ]
+    names = [entry.filename for entry in entries]
+    require(all(name.split('/')[1:2] not in (['code'], ['constants.pkl'])
+                for name in names),
+            'it is a TorchScript program, not a checkpoint; save the '
+            "module's state_dict() with torch.save instead")
+    packed = [entry.filename for entry in entries if entry.compress_type]
     require(not packed,
             f'its entry {"".join(packed[:1])} is compressed, which torch.save '
             'never does and which can hide any amount of data; do not use it')
@@ -91,16 +90,11 @@ def _main_entry(entries: List[zipfile.ZipInfo], num_bytes: int) -> str:
     require(claimed <= num_bytes,
             f'its entries claim {claimed:.3g} bytes in a file of {num_bytes}; '
             'it is damaged or made to fill the memory')
-    names = [entry.filename for entry in entries]
     roots = {name.split('/')[0] for name in names}
     mains = [e for e in entries if e.filename.endswith('/data.pkl')]
     require(len(set(names)) == len(names) and len(roots) == len(mains) == 1,
             'its zip archive is not of the form that torch.save writes; save '
             'the state dict anew')
-    require(all(name.split('/')[1:2] not in (['code'], ['constants.pkl'])
-                for name in names),
-            'it is a TorchScript program, not a checkpoint; save the '
-            "module's state_dict() with torch.save instead")
     require(mains[0].file_size <= MAX_PICKLE_BYTES,
             f'its pickle has {mains[0].file_size / 2**20:.0f} MiB, more '
             f'than the {MAX_PICKLE_BYTES / 2**20:.0f} that one may have')
@@ -113,6 +107,7 @@ class _Bounded:
     def __init__(self, stream: IO[bytes], num_bytes: int) -> None:
         self.stream = stream
         self.num_bytes = num_bytes
+        self.readline = stream.readline  # a name of a pickle
 
     def read(self, size: int) -> bytes:
         """Return so many bytes, or raise EOFError."""
@@ -120,19 +115,17 @@ class _Bounded:
             raise EOFError
         return self.stream.read(size)
 
-    def readline(self) -> bytes:
-        """Return a line, such as a name of a pickle, cut at 4 kB."""
-        return self.stream.readline(4096)
-
 
 def load_legacy(source: IO[bytes], num_bytes: int, place: Place) -> Any:
     """Load a file of torch before 1.6: five pickles, then the data."""
     stream = _Bounded(source, num_bytes)
     storages: Dict[str, Storage] = {}
 
-    def storage(key: str, dtype: torch.dtype, size: int, _: str) -> Storage:
-        storages[key] = Storage(
-            _empty(size, 'meta' if place is None else 'cpu'), dtype)
+    def storage(key: str, dtype: torch.dtype, size: int,
+                saved_on: str) -> Storage:
+        data = _empty(size, 'meta') if place is None else place(
+            _empty(size), saved_on)
+        storages[key] = Storage(data, dtype)
         return storages[key]
 
     def load() -> Any:
@@ -153,12 +146,13 @@ def load_legacy(source: IO[bytes], num_bytes: int, place: Place) -> Any:
             'uses; download it again')
     for key in keys if place is not None else []:
         target = storages[key]
-        data = target.data.numpy()
+        size = target.data.numel()
         try:
             items = int.from_bytes(stream.read(8), 'little')
-            if items * target.dtype.itemsize != len(data):
+            if items * target.dtype.itemsize != size:
                 raise EOFError
-            data[:] = np.frombuffer(stream.read(len(data)), np.uint8)
+            data = np.frombuffer(stream.read(size), np.uint8).copy()
+            target.data.copy_(torch.from_numpy(data))
         except EOFError:
             raise CheckpointError(
                 f'it is truncated or damaged at its storage {key}; download '

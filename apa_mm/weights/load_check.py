@@ -104,7 +104,7 @@ def _block(name: str) -> str:
 
 def find_broken(model: nn.Module, state_dict: Dict[str, Tensor],
                 names: List[str]) -> List[str]:
-    """Return which tensors hold NaN or infinity where the model's do not."""
+    """Return what has NaN, infinity or complex numbers, unlike the model."""
     broken = [n for n in names if n in state_dict and not is_finite(
         state_dict[n])]
     own = model.state_dict() if broken else {}
@@ -112,7 +112,9 @@ def find_broken(model: nn.Module, state_dict: Dict[str, Tensor],
 
 
 def is_finite(value: Tensor) -> bool:
-    """Return whether a tensor holds neither NaN nor infinity."""
+    """Return whether a tensor holds real numbers without NaN or infinity."""
+    if value.is_complex():
+        return False
     if not value.is_floating_point() or value.is_meta:
         return True
     # torch does not compare float8.

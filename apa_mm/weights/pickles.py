@@ -157,8 +157,7 @@ class WeightsUnpickler(pickle._Unpickler):
 
     def _set_items(self, pairs: List[Any]) -> None:
         target = self.stack[-1]
-        require(type(target) in (dict, collections.OrderedDict,
-                                 collections.Counter),
+        require(type(target) in (dict, collections.OrderedDict),
                 'its pickle stores items in what is no dict; do not use it')
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             target[checked_key(key)] = value
@@ -218,7 +217,6 @@ def check_nesting(content: Any) -> None:
                     'its values are nested without an end in reach; it is '
                     'damaged or made to keep the reader busy')
             sizes[id(node)] = values, depth
-            open_ids.discard(id(node))
         elif inside:
             require(id(node) not in open_ids, 'it holds itself; it is damaged '
                     'or made to keep the reader busy')

@@ -50,8 +50,9 @@ def _check_file(module: BaseModule, path: str, prefix: Optional[str]) -> None:
     broken = find_broken(module, tensors, found.matched)
     if broken:
         raise CheckpointError(
-            f'checkpoint {path} holds NaN or infinity in {len(broken)} of its '
-            f'tensors, the first is {broken[0]}; take an earlier one')
+            f'checkpoint {path} holds complex numbers, NaN or infinity in '
+            f'{len(broken)} of its tensors, the first is {broken[0]}; take '
+            'an earlier one')
     print_log(f'{name} from {path}: {found}', logger='current')
 
 

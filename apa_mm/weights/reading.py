@@ -108,7 +108,7 @@ def read_stream(stream: IO[bytes], map_location: Any = 'cpu') -> tuple:
     elif len(start) > 8 and start[8:9] == b'{':
         content, metadata = _load_safetensors(stream, num_bytes, place)
     else:
-        text = start.removeprefix(b'\xef\xbb\xbf').lstrip().lower()
+        text = start.removeprefix(b'\xef\xbb\xbf').lstrip()
         for mark, words in _OTHERS:
             require(not text.startswith(mark), f'it is {words}')
         raise CheckpointError(

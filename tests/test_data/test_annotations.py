@@ -24,15 +24,17 @@ SECTIONS = ('images', 'annotations', 'categories')
 NUMBERS = (float('nan'), float('inf'), -1, 'wide', [1], {})
 BAD = [(section, 'id', value) for section in SECTIONS
        for value in ('a', 1.5, [1], {}, True)]
+BAD += [(section, 'id', value) for section in ('images', 'categories')
+        for value in (2**63, -2**63 - 1, 2**64, 2**70)]
 BAD += [('images', key, value) for key in ('height', 'width')
         for value in (*NUMBERS, 0)]
 BAD += [('images', key, value) for key in ('file_name', 'coco_url')
         for value in (5, ['a'])]
 BAD += [('images', key, value)
         for key in ('neg_category_ids', 'not_exhaustive_category_ids')
-        for value in (3, ['a'], [1.5])]
+        for value in (3, ['a'], [1.5], [2**63])]
 BAD += [('annotations', key, value) for key in ('image_id', 'category_id')
-        for value in ('a', 1.5, [1])]
+        for value in ('a', 1.5, [1], 2**63, -2**63 - 1)]
 BAD += [('annotations', 'area', value) for value in NUMBERS]
 BAD += [('annotations', key, value) for key in ('iscrowd', 'ignore')
         for value in ('no', [0])]
@@ -44,7 +46,8 @@ BAD += [('annotations', 'bbox', value)
                       [1, -float('inf'), 3, 4])]
 BAD += [('categories', 'name', value) for value in (3, ['a'])]
 BAD += [('categories', 'frequency', value) for value in ('x', 5)]
-BAD += [('categories', 'image_count', value) for value in (-1, 'a', 1.5)]
+BAD += [('categories', 'image_count', value)
+        for value in (-1, 'a', 1.5, 2**63)]
 
 
 @pytest.mark.parametrize('section, key, value', BAD)
@@ -81,7 +84,10 @@ SHAPES = [
     dict(size=[64, 64]), dict(counts=[4096]), dict(RLE, size=[64, 65]),
     dict(RLE, size=[64]), dict(RLE, counts=[4000]),
     dict(RLE, counts=[5000, -904]), dict(RLE, counts='P3'),
-    dict(RLE, counts='\x01'), dict(RLE, counts=''), dict(RLE, counts=[])
+    dict(RLE, counts='\x01'), dict(RLE, counts=''), dict(RLE, counts=[]),
+    # 4095 and 4098 pixels, and 4099 - 3, as text.
+    dict(RLE, counts='oo3'), dict(RLE, counts='RP4'),
+    dict(RLE, counts='SP4M'), dict(size=[32, 128], counts='PP4')
 ]
 
 

@@ -143,7 +143,7 @@ def test_without_a_cache_it_reads_as_the_parent(ann_file, tmp_path,
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     same(build('apa_mm.CocoDataset', ann_file),
          build('CocoDataset', ann_file))
-    warned(said, ann_file, 'File exists')
+    warned(said, ann_file, 'a file lies where the folder')
 
 
 def test_what_our_reader_refuses_is_read_as_the_parent(tmp_path, said):
@@ -155,6 +155,23 @@ def test_what_our_reader_refuses_is_read_as_the_parent(tmp_path, said):
          build('CocoDataset', str(path)))
     assert not list((tmp_path / 'cache').rglob('*.arrays'))
     warned(said, str(path), 'without a negative size')
+
+
+@pytest.mark.parametrize('number', [2**63 - 1, -2**63, 2**63])
+def test_ids_at_the_end_of_64_bits(ann_file, said, number):
+    with open(ann_file) as file:
+        content = json.load(file)
+    for entry in content['images'] + content['annotations']:
+        key = 'image_id' if 'image_id' in entry else 'id'
+        entry[key] = number if entry[key] == 1 else entry[key]
+    with open(ann_file, 'w') as file:
+        json.dump(content, file)
+    same(build('apa_mm.CocoDataset', ann_file),
+         build('CocoDataset', ann_file))
+    if number == 2**63:
+        warned(said, ann_file, 'write a whole number of 64 bits')
+    else:
+        assert not said
 
 
 def test_what_is_read_in_another_way_is_left_to_the_parent(

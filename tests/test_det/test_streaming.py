@@ -40,7 +40,8 @@ def test_label_without_category_raises(tmp_path):
         evaluate_one(LVISMetric, tmp_path, [CUP], [(0, .5, HIT), (2, .5, HIT)])
 
 
-@pytest.mark.parametrize('first', [2**24 + 1, 2**53 - 2, 2**62, -5, 0])
+@pytest.mark.parametrize('first', [2**24 + 1, 2**53 - 2, 2**62, 2**63 - 4,
+                                   -2**63, -5, 0])
 def test_ids_of_any_size_are_exact(tmp_path, first):
     """Item H: hotcoco's float64 rows would let ids above 2**53 meet."""
     truth = dict(

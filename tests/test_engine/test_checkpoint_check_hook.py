@@ -175,9 +175,10 @@ def test_load_from_needs_whole_blocks(tmp_path):
 
 
 @pytest.mark.parametrize('train', [True, False])
-def test_nan_is_refused(tmp_path, train):
+@pytest.mark.parametrize('last', [torch.nan, 1j])
+def test_nan_and_complex_numbers_are_refused(tmp_path, train, last):
     path = save(
-        tmp_path / 'a.pth', **{'layers.2.bias': torch.tensor([1, torch.nan])})
+        tmp_path / 'a.pth', **{'layers.2.bias': torch.tensor([1, last])})
     job = runner(tmp_path, load_from=path)
     with pytest.raises(InputError, match='infinity in 1 of .*layers.2.bias'):
         job.train() if train else job.test()

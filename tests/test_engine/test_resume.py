@@ -78,7 +78,8 @@ def saved(path):
     return read_checkpoint(str(path)).content
 
 
-def test_killed_and_resumed_is_uninterrupted_bit_for_bit(config, tmp_path):
+def test_killed_and_resumed_is_uninterrupted_bit_for_bit(
+        config, tmp_path, capfd):
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / 'killed', stop=3)
     # The seed that mmengine drew travels in the checkpoint.
@@ -92,6 +93,14 @@ def test_killed_and_resumed_is_uninterrupted_bit_for_bit(config, tmp_path):
     first = saved(tmp_path / 'whole/epoch_1.pth')['state_dict']
     assert any(not torch.equal(value, first[key])
                for key, value in ends[0]['state_dict'].items())
+    # All is done: nothing is left, and nothing is written again.
+    written = (tmp_path / 'whole/epoch_3.pth').stat().st_mtime_ns
+    capfd.readouterr()
+    train(config, tmp_path / 'whole', resume='auto')
+    assert (tmp_path / 'whole/epoch_3.pth').stat().st_mtime_ns == written
+    said = ''.join(capfd.readouterr())
+    assert 'max_epochs=3; raise that to go on: nothing is left' in said
+    assert 'Epoch(train)' not in said
 
 
 @pytest.mark.parametrize('config', ['cls'], indirect=True)

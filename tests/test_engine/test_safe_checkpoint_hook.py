@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
@@ -16,7 +17,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from apa_mm.engine.hooks import safe_checkpoint_hook
-from apa_mm.engine.resume import find_checkpoint
+from apa_mm.engine.resume import find_checkpoint, plan_resume
 from apa_mm.preflight.job import InputError
 from apa_mm.weights import read_checkpoint
 
@@ -168,6 +169,33 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, stop, change):
     same(whole, resumed)
     # The same seed twice, and it is no constant.
     assert len(set(whole.model.calls)) > 8
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_a_finished_run_reads_no_data(tmp_path, monkeypatch, capfd, by_epoch):
+    change = dict(by_epoch=by_epoch, every_epoch=by_epoch)
+    first = train(tmp_path, **change)
+    written = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.pth')}
+    assert written
+    monkeypatch.setattr(NoisyPoints, '__getitem__', None)
+    cfg = Config(settings(tmp_path, resume=True, **change))
+    capfd.readouterr()
+    path, seed = plan_resume(cfg)
+    assert seed == 1
+    limit = 'max_epochs=4' if by_epoch else 'max_iters=9'
+    assert (f'checkpoint {path} has done {limit[-1]} of train_cfg.{limit}; '
+            'raise that to go on: nothing is left to train') in ''.join(
+                capfd.readouterr())
+    again = Runner.from_cfg(cfg)
+    again.train()
+    key, _, number = limit.partition('=')
+    cfg.train_cfg[key] = int(number) - 1
+    with pytest.raises(InputError, match=f'{path} has done {number} of train_c'
+                       f'fg.{key}={int(number) - 1}; raise that, or resume'):
+        plan_resume(cfg)
+    assert again.iter == first.iter
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*.pth')
+            } == written
 
 
 def test_validation_does_not_move_the_training(tmp_path):

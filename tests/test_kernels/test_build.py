@@ -116,11 +116,88 @@ def test_a_folder_of_somebody_else_is_not_loaded_from(cache, monkeypatch,
 
 
 @needs_compiler
-def test_a_file_of_somebody_else_is_replaced(cache):
+@pytest.mark.parametrize('mode, owner, kept', [
+    (0o755, 'mine', True), (0o1777, 'root', True), (0o755, 'root', True),
+    (0o777, 'mine', False), (0o770, 'other', False), (0o755, 'other', False),
+    (0o1777, 'other', False)])
+def test_others_may_not_rename_our_folder(cache, monkeypatch, capfd, mode,
+                                          owner, kept):
+    """Who may write to the folder above it could."""
+    folder, _ = cache
+    home = folder.parents[1]
+    home.mkdir()
+    home.chmod(mode)
+    lstat, uid = type(home).lstat, dict(
+        mine=os.geteuid(), root=0, other=54321)[owner]
+
+    def owned(path):
+        info = lstat(path)
+        return os.stat_result((*info[:4], uid, *info[5:10])) if (
+            path == home.resolve()) else info
+
+    monkeypatch.setattr(type(home), 'lstat', owned)
+    assert load().answer() == 42
+    assert folder.exists() == kept
+    out = ''.join(capfd.readouterr())
+    assert ('may be written to by others' in out) == (not kept)
+    assert stat.S_IMODE(home.stat().st_mode) == mode  # it is not ours
+
+
+@needs_compiler
+def test_a_group_of_one_user_may_write_to_the_cache(cache, monkeypatch):
+    """Where users have groups of their own, folders are made 0775."""
+    folder, _ = cache
+    home = folder.parents[1]
+    home.mkdir()
+    home.chmod(0o775)
+    lstat = type(home).lstat
+    group = [os.geteuid() + 1]
+
+    def grouped(path):
+        info = lstat(path)
+        return os.stat_result((*info[:5], group[0], *info[6:10])) if (
+            path == home.resolve()) else info
+
+    monkeypatch.setattr(type(home), 'lstat', grouped)
+    assert load().answer() == 42 and not folder.exists()
+    group[0] = os.geteuid()
+    assert load().answer() == 42 and folder.exists()
+
+
+@needs_compiler
+def test_a_new_cache_is_private_whatever_the_umask(cache):
+    folder, _ = cache
+    mask = os.umask(0)
+    try:
+        assert load().answer() == 42
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(folder.parents[1].stat().st_mode) == 0o700
+    assert folder.exists()
+
+
+@needs_compiler
+@pytest.mark.parametrize('level', [0, 1, 2, 3])
+def test_a_file_in_the_way_of_the_cache(cache, capfd, monkeypatch, level):
+    folder, _ = cache
+    named = place = [folder, *folder.parents][min(level, 2)]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text('')
+    if level == 3:
+        named = place / 'sub'
+        monkeypatch.setenv('XDG_CACHE_HOME', str(named))
+    assert load().answer() == 42
+    out = ''.join(capfd.readouterr())
+    assert f'a file lies where the folder {named} should be; set XDG' in out
+
+
+@needs_compiler
+@pytest.mark.parametrize('mode', [0o777, 0o1777])
+def test_a_file_of_somebody_else_is_replaced(cache, mode):
     folder, _ = cache
     load()
     target, = folder.glob('*.so')
-    target.chmod(0o777)
+    target.chmod(mode)
     assert load().answer() == 42
     assert runs(folder) == 2 and target.stat().st_mode & 0o022 == 0
 

@@ -166,12 +166,12 @@ def test_environment_variable_chooses(monkeypatch):
     monkeypatch.setattr(native, 'forward',
                         lambda *a: calls.append(1) or forward(*a))
     x = torch.ones(2)
-    for value, count in (('eager', 0), ('native', 1), ('auto', 2)):
+    for value, count in (('eager', 0), ('native', 1), ('auto', 2), ('', 3)):
         monkeypatch.setenv('APA_MM_BACKEND', value)
         apa(x, kappa=1., lambd=1.)
         assert len(calls) == count
     apa(x, kappa=1., lambd=1., backend='eager')
-    assert len(calls) == 2
+    assert len(calls) == 3
 
 
 CODE = """

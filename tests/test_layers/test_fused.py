@@ -294,3 +294,45 @@ def test_running_statistics_follow_torch(momentum):
         theirs(x)
     for name, buffer in theirs.named_buffers():
         torch.testing.assert_close(ours.get_buffer(name), buffer)
+
+
+@pytest.mark.parametrize('native', [True, False])
+@pytest.mark.parametrize('end', [True, False])
+@pytest.mark.parametrize(
+    'form', [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize('far', [1e3, 1e4, 1e5])
+def test_values_far_from_zero_are_as_exact_as_by_torch(
+        monkeypatch, native, end, form, far):
+    """In training, against float64; |mean| / std is ``far``."""
+    if not native:
+        for module in ('kernels', 'layers'):
+            monkeypatch.setattr(f'apa_mm.{module}.fused.usable',
+                                lambda *_, **__: False)
+    torch.manual_seed(0)
+    pair = nn.ModuleList(
+        [norm_layer(32, True, torch.float32), AGLU(num_parameters=32)])
+    x = torch.randn(8, 32, 8, 8) + far * torch.randn(32, 1, 1).sign()
+    x, short, grad = (t.to(memory_format=form)
+                      for t in (x, torch.randn_like(x), torch.randn_like(x)))
+
+    def run(joined, dtype):
+        norm, act = copy.deepcopy(pair).to(dtype)
+        leaf = x.to(dtype, copy=True).requires_grad_()
+        other = short.to(dtype)
+        if joined:
+            out = fused_block_end(
+                norm, None, act, leaf, other) if end else fused_norm_act(
+                    norm, act, leaf)
+        else:
+            out = act(norm(leaf) + other) if end else act(norm(leaf))
+        out.backward(grad.to(dtype))
+        return [out, leaf.grad, norm.running_mean, norm.running_var,
+                *(p.grad for p in (*norm.parameters(), *act.parameters()))]
+
+    ours, theirs, exact = (run(*kind) for kind in (
+        (True, torch.float32), (False, torch.float32),
+        (False, torch.float64)))
+    for a, b, true in zip(ours, theirs, exact, strict=True):
+        error, torchs = ((v.double() - true).norm() / true.norm()
+                         for v in (a, b))
+        assert error < 3 * torchs + 1e-6

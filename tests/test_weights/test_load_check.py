@@ -3,8 +3,10 @@ import torch
 from mmengine.model import BaseModel, BaseTTAModel
 from torch import nn
 
+from apa_mm.weights import CheckpointError
 from apa_mm.weights.load_check import (Comparison, find_broken, find_gaps,
-                                       rehearse_loading, unwrap)
+                                       rehearse_loading, state_dict_of,
+                                       unwrap)
 
 
 class Renaming(nn.Module):
@@ -127,12 +129,76 @@ def test_what_must_not_stay_random():
     assert find_gaps(found, whole=True) == missing + found.reshaped
 
 
+def test_a_comparison_is_one_line():
+    names = ['a', 'b\n', 'c', 'd']
+    assert str(Comparison(['x'], names, [], ['\x1b[2J'])) == (
+        r'1 of 6 tensors match, 4 (a, b\n, c, ...) missing, 0 unexpected, '
+        r'1 (\x1b[2J) of another shape')
+
+
+def test_the_state_dict_is_that_which_mmengine_loads():
+    net = nn.Linear(2, 1)
+    state = net.state_dict()
+    state._metadata = versions = {'': dict(version=3)}
+    for content in (state, dict(state_dict=state, meta={})):
+        found = state_dict_of(content)
+        assert found.keys() == state.keys() and type(found) is type(state)
+        assert found._metadata is versions
+    assert list(state_dict_of({'module.a': torch.ones(1)})) == ['a']
+    for content, words in ((dict(b=1, a=2), r"keys: \['a', 'b'\]"),
+                           ([state], r'keys: \[\]'),
+                           (dict(state_dict=dict(a=[1])), "'state_dict'")):
+        with pytest.raises(CheckpointError, match=words):
+            state_dict_of(content)
+
+
+class Versioned(nn.Linear):
+    """Reads old files in another way; holds a buffer and no parameter."""
+
+    def __init__(self):
+        super().__init__(1, 1, bias=False)
+        self.register_buffer('nothing', None)
+        self.register_parameter('nobody', None)
+        self.seen = []
+
+    def _load_from_state_dict(self, state, prefix, metadata, *args):
+        self.seen.append(metadata.get('version'))
+        super()._load_from_state_dict(state, prefix, metadata, *args)
+
+
+def test_modules_are_told_the_version_of_the_file():
+    model = nn.Sequential(Versioned())
+    model[0].weight.requires_grad_(False)
+    state = model.state_dict()
+    state._metadata = {'0': dict(version=7)}
+    before = dict(vars(model[0]))
+    assert names(model, state).matched == ['0.weight']
+    assert model[0].seen == [7]
+    assert vars(model[0]) == before
+
+
+def test_a_name_that_the_model_lacks_is_not_looked_at():
+    model = nn.Linear(2, 1)
+    state = dict(weight=torch.tensor([[1, torch.nan]]).to('meta'),
+                 counter=torch.tensor(3))
+    assert find_broken(model, state, ['weight', 'bias', 'counter']) == []
+    assert find_broken(model, dict(other=torch.tensor(torch.inf)),
+                       ['other']) == ['other']
+
+
 def test_infinity_counts_only_where_the_model_has_none():
     model = nn.Linear(2, 1)
     model.register_buffer('mask', torch.tensor([-torch.inf]))
     state = dict(weight=torch.tensor([[1, torch.nan]]), bias=torch.zeros(1),
                  mask=torch.tensor([-torch.inf]))
     assert find_broken(model, state, list(state)) == ['weight']
+
+
+def test_complex_numbers_count_only_where_the_model_has_none():
+    model = nn.Linear(2, 1)
+    model.register_buffer('turn', torch.ones(1, dtype=torch.cfloat))
+    state = {k: v.to(torch.cfloat) for k, v in model.state_dict().items()}
+    assert find_broken(model, state, list(state)) == ['weight', 'bias']
 
 
 @pytest.mark.parametrize('last, broken', [(1., []), (float('nan'), ['bias'])])

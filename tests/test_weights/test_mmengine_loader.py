@@ -1,4 +1,5 @@
 """mmengine reads by our reader, whichever of the two comes first."""
+import io
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 
 from apa_mm.utils.imports import HAS_MMDET
+from apa_mm.weights import mmengine_loader
 from support import entrances
 
 JOB = """
@@ -198,6 +200,37 @@ def test_state_dicts_on_which_mmengine_breaks(tmp_path, state, words):
     torch.save(dict(state_dict=state), path)
     with pytest.raises(ValueError, match=f'a.pth cannot be used: .*{words}'):
         CheckpointLoader.load_checkpoint(path)
+
+
+def test_state_dicts_that_are_as_torch_writes_them(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    state = versions({'': {}, 'a': dict(version=2)})
+    torch.save(state, tmp_path / 'a.pth')
+    loaded = CheckpointLoader.load_checkpoint('~/a.pth', 'meta')
+    assert loaded._metadata == state._metadata
+    assert loaded['weight'].is_meta
+
+
+@pytest.mark.parametrize('stream', [False, True])
+def test_what_downloads_hand_to_torch(tmp_path, stream):
+    path = tmp_path / 'a.pth'
+    torch.save(dict(state_dict=dict(a=torch.ones(2))), path)
+    read = (lambda: io.BytesIO(path.read_bytes())) if stream else (
+        lambda: path)
+    assert mmengine_loader._load(read(), 'meta', weights_only=False)[
+        'state_dict']['a'].is_meta
+    torch.save(dict(state_dict=[1]), path)
+    with pytest.raises(ValueError, match='its state_dict is a list'):
+        mmengine_loader._load(read())
+
+
+def test_a_second_installation_changes_nothing():
+    before = dict(CheckpointLoader._schemes)
+    mmengine_loader.install()
+    assert dict(CheckpointLoader._schemes) == before
+    assert all(loader is mmengine_loader.load_from_local
+               or hasattr(loader, '__wrapped__')
+               for loader in before.values())
 
 
 @pytest.mark.parametrize('meta', ['{no', '[' * 100_000])

@@ -6,9 +6,11 @@ import json
 import os
 import pickle
 import random
+import re
 import struct
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -67,10 +69,13 @@ def test_kinds_of_values_come_back_as_they_were(tmp_path):
     attribute = torch.nn.Parameter(torch.ones(2))
     attribute.note = 'lost'
     content = dict(
-        tensors=[one, one.t(), one[1:], torch.zeros(0, 3), torch.tensor(3),
+        tensors=[one, one.t(), one[1:], torch.zeros(0, 3), torch.zeros(2, 0),
+                 torch.tensor(3),
                  torch.ones(2, dtype=torch.bfloat16),
                  torch.ones(3, dtype=torch.uint16),
-                 torch.tensor([True, False]), attribute],
+                 torch.tensor([True, False]), attribute,
+                 torch.ones(1, requires_grad=True),
+                 torch.nn.Parameter(torch.ones(1), requires_grad=False)],
         plain=[1j, slice(1, 2), 2**100, None, b'\xff', b'', {1, 2}, (1, (2, )),
                torch.Size([2]), torch.float16, torch.device('cuda:1')],
         arrays=[np.asfortranarray(np.arange(6.).reshape(2, 3)),
@@ -83,9 +88,10 @@ def test_kinds_of_values_come_back_as_they_were(tmp_path):
         for old, new in zip(content['tensors'], loaded['tensors'],
                             strict=True):
             assert torch.equal(old, new) and old.dtype == new.dtype
+            assert old.requires_grad == new.requires_grad
         assert loaded['tensors'][0].data_ptr() == loaded['tensors'][
             1].data_ptr()
-        assert type(loaded['tensors'][8]) is torch.nn.Parameter
+        assert type(loaded['tensors'][9]) is torch.nn.Parameter
         for old, new in zip(content['arrays'], loaded['arrays'], strict=True):
             assert (old == new).all() and old.dtype == new.dtype
         np.random.set_state(loaded['state'])
@@ -109,10 +115,35 @@ def test_the_users_own_list_of_allowed_classes_counts(tmp_path):
         assert read_checkpoint(path).content['a'].value == 3
 
 
+def test_of_torch_nothing_but_weights(tmp_path, monkeypatch):
+    """Parts of torch put themselves on its list of allowed classes."""
+    allowed = [(Own, 'other.Name'), torch.nn.Linear]
+    monkeypatch.setattr(torch.serialization, 'get_safe_globals',
+                        lambda: allowed, raising=False)
+    with pytest.raises(CheckpointError, match='wants torch.nn.*Linear'):
+        read_checkpoint(write(tmp_path, torch_bytes(
+            dict(a=torch.nn.Linear(1, 1)))))
+    data = archive(under_model(b'cother\nName\n)\x81}b'))
+    assert type(read_checkpoint(write(tmp_path, data)).content[
+        'model']) is Own
+    allowed[0] = Stateful
+    data = torch_bytes(dict(a=Stateful()))
+    assert read_checkpoint(write(tmp_path, data)).content['a'].state == 'kept'
+
+
 class Own:
 
     def __init__(self):
         self.value = 3
+
+
+class Stateful:
+
+    def __getstate__(self):
+        return 'kept'
+
+    def __setstate__(self, state):
+        self.state = state
 
 
 def test_safetensors_are_read_with_their_header(tmp_path):
@@ -200,6 +231,8 @@ def test_a_legacy_file_that_claims_terabytes(tmp_path):
 
 ARRAY = (b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85'
          b'NtR(K\x01')
+NAMESPACE = b'cargparse\nNamespace\n)\x81'
+HISTORY = b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
 FLOATS = b'cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R'
 
 
@@ -213,14 +246,30 @@ FLOATS = b'cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R'
     (b']q\x00h\x00a', 'holds itself'),
     (b'}' + nested_tuples(64) + b'Ns', 'has a tuple where a name'),
     (b'cbuiltins\nset\n]' + nested_tuples(64) + b'a\x85R', 'tuple where a na'),
+    (b'cfoo\nfloat32\n', 'wants foo.float32'),
+    (b'}K\x01\x85R', 'calls what is no'),
+    (b'ctorch\nfloat32\n)R', 'calls what is no'),
+    (HISTORY + b'N\x85\x81', 'a class that it may not'),
+    (b'c_codecs\nencode\n)\x81', 'a class that it may not'),
+    (b'ctorch\nSize\n)\x81', 'a class that it may not'),
+    (FLOATS + b'(K\x03X\x01\x00\x00\x00>NNNtb', 'cannot have'),
+    (FLOATS + b'(K\x03X\x01\x00\x00\x00<K\x01NNtb', 'cannot have'),
+    (NAMESPACE + b'}K\x01K\x01sb', 'cannot have'),
+    (NAMESPACE + b'Nb', 'cannot have'),
+    (b']}X\x01\x00\x00\x00aNsb', 'cannot have'),
+    (NAMESPACE + b'}X\x01\x00\x00\x00a' + nested_tuples(64) + b'sb',
+     'nested without an end'),
+    (b']' * 101 + b'a' * 100, 'nested without an end'),
+    (b']K\x00K\x01s', 'is no dict'),
+    (b'}K\x00a', 'is no list'),
     (b'(ccollections\nOrderedDict\nq\x00](' + b'NN\x86' * 20000 +
      b'eq\x01' +
      b'h\x00h\x01\x85R' * 2000 + b't', 'again and again'),
     (b'ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsNsb',
      'cannot have'),
-    (b'cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81}(X\x0a\x00\x00\x00'
-     b'max_lengthK\x05X\x0c\x00\x00\x00_log_history]X\x0e\x00\x00\x00'
-     b'_count_history]ub', 'other values than scalars'),
+    (HISTORY + b')\x81}(X\x0a\x00\x00\x00max_lengthK\x05X\x0c\x00\x00\x00'
+     b'_log_history]X\x0e\x00\x00\x00_count_history]ub',
+     'other values than scalars'),
 ])
 def test_values_that_are_made_to_harm(tmp_path, value, match):
     with pytest.raises(CheckpointError, match=match):
@@ -357,6 +406,84 @@ def test_storages_of_a_legacy_file_are_names(tmp_path, keys):
         read_checkpoint(write(tmp_path, data))
 
 
+@pytest.mark.parametrize('old, new, match', [
+    # The list of storages: one more, and none.
+    (rb'\]q\x00X', b']q\x00X\x01\x00\x00\x009q\x02aX', 'lists other stor'),
+    (rb'\]q\x00X.\0\0\0\d+q\x01a\.', b']q\x00.', 'lists other storages'),
+    (rb'\x07\0{7}', struct.pack('<Q', 5), 'damaged at its storage'),
+    (rb'little_endianq\x02\x88', b'little_endianq\x02\x89', 'another byte '),
+])
+def test_storages_of_a_legacy_file_are_those_it_uses(tmp_path, old, new,
+                                                     match):
+    data = torch_bytes(dict(model={'a': torch.zeros(7)}), legacy=True)
+    changed, count = re.subn(old, lambda _: new, data, flags=re.DOTALL)
+    assert count == 1
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, changed))
+
+
+def test_a_system_of_a_legacy_file_that_is_none(tmp_path):
+    data = b''.join(pickle.dumps(part, 2) for part in (
+        0x1950A86A20F9469CFC6C, 1001, 5, dict(a=1), []))
+    with pytest.raises(CheckpointError, match='another byte order'):
+        read_checkpoint(write(tmp_path, data))
+
+
+@pytest.mark.parametrize('name, value, data, match', [
+    ('archives.MAX_PICKLE_BYTES', 10, torch_bytes(dict(a=torch.ones(1))),
+     'its pickle has 0 MiB, more'),
+    ('reading.MAX_FILE_BYTES', 10, torch_bytes(dict(a=torch.ones(1))),
+     'it has 0 GiB, more than'),
+    ('reading.MAX_HEADER_BYTES', 5, safetensors_bytes(dict(a=1)),
+     'header claims 8 bytes'),
+    ('reading.MAX_TENSORS', 2, safetensors_bytes(dict(a=1, b=2, c=3)),
+     'names 3 tensors, more than the 2'),
+], ids=lambda value: value if isinstance(value, str) else '')
+def test_files_beyond_every_limit(tmp_path, monkeypatch, name, value, data,
+                                  match):
+    monkeypatch.setattr(f'apa_mm.weights.{name}', value)
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, data))
+
+
+def test_a_header_longer_than_its_file(tmp_path):
+    data = struct.pack('<Q', 99) + b'{"a": 1}'
+    with pytest.raises(CheckpointError, match='claims 99 bytes, but the file '
+                       'has 16'):
+        read_checkpoint(write(tmp_path, data))
+
+
+@pytest.mark.parametrize('error, match', [
+    (MemoryError(), 'there is not enough memory'),
+    (OSError(5, 'Input/output error'), 'cannot be read: Input/output error')])
+def test_what_the_machine_refuses_is_one_sentence(tmp_path, monkeypatch,
+                                                  error, match):
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr('apa_mm.weights.reading.read_stream', fail)
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, b''))
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('where, device', [
+    (dict(), 'cpu'), (dict(cpu='meta'), 'meta'), ('cpu', 'cpu'),
+    (torch.device('meta'), 'meta'), (lambda data, place: None, 'cpu'),
+    (lambda data, place: torch.UntypedStorage(1, device=dict(cpu='meta')[
+        place]), 'meta'),
+], ids=str)
+def test_tensors_go_where_they_are_wanted(tmp_path, where, device, legacy):
+    path = write(tmp_path, torch_bytes(dict(a=torch.ones(3)), legacy))
+    if not legacy:
+        from safetensors.torch import save_file
+        save_file(dict(a=torch.ones(3)), tmp_path / 's.safetensors')
+        assert read_checkpoint(tmp_path / 's.safetensors', where).content[
+            'a'].device.type == device
+    assert read_checkpoint(path, where).content['a'].device.type == device
+
+
 def test_a_header_that_looks_like_a_web_page(tmp_path):
     """A safetensors file may begin with any bytes: its header's length."""
     header = json.dumps(dict(a=dict(
@@ -374,8 +501,41 @@ def test_other_archives(tmp_path):
         read_checkpoint(write(tmp_path, stream.getvalue()))
     stream = io.BytesIO()
     torch.jit.save(torch.jit.script(torch.nn.ReLU()), stream)
-    with pytest.raises(CheckpointError, match='TorchScript|compressed'):
+    with pytest.raises(CheckpointError, match='is a TorchScript program'):
         read_checkpoint(write(tmp_path, stream.getvalue()))
+
+
+@pytest.mark.parametrize('change, match', [
+    (dict(add={'archive/data/0': bytes(48)}), 'not of the form'),
+    (dict(add={'other/data/0': bytes(48)}), 'not of the form'),
+    (dict(add={'archive/more/data.pkl': b'N.'}), 'not of the form'),
+    (dict(drop='archive/data.pkl'), 'not of the form'),
+    (dict(drop='archive/data/0'), 'storage 0 claims 48 bytes, but holds 0'),
+    (dict(add={'archive/constants.pkl': b''}), 'is a TorchScript program'),
+    (dict(add={'archive/byteorder': b'big'}), 'another byte order'),
+])
+def test_archives_of_another_form(tmp_path, change, match):
+    source = zipfile.ZipFile(io.BytesIO(torch_bytes(dict(model=WEIGHTS))))
+    entries = [(i.filename, source.read(i)) for i in source.infolist()
+               if i.filename not in ('archive/byteorder', change.get('drop'))]
+    stream = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(stream, 'w') as target:
+        warnings.simplefilter('ignore')  # of names that come twice
+        for name, value in [*entries, *change.get('add', {}).items()]:
+            target.writestr(name, value)
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, stream.getvalue()))
+
+
+@pytest.mark.parametrize('place, byte, match', [
+    (6, 99, 'zip archive has no end'),  # needs a later zip
+    (8, 1, 'checksum of its entry'),  # is encrypted
+])
+def test_archives_that_zipfile_gives_up_on(tmp_path, place, byte, match):
+    data = bytearray(torch_bytes(dict(model=WEIGHTS)))
+    data[data.index(b'PK\x01\x02') + place] = byte
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(write(tmp_path, bytes(data)))
 
 
 def test_files_that_are_not_there(tmp_path):

@@ -25,7 +25,7 @@ class CheckpointCheckHook(Hook):
     - ``load_from`` for a new training may lack heads, necks and classifiers,
       but nothing of the backbone, and no kappa, lambda or block of a part
       that it has; one line with the counts is logged;
-    - NaN and infinity in the weights are refused;
+    - NaN and infinity in the weights are refused, complex numbers too;
     - a classifier that is taken over must have the classes of the data sets
       in their order (:mod:`apa_mm.preflight.class_order`).
 
@@ -54,8 +54,9 @@ class CheckpointCheckHook(Hook):
         broken = find_broken(model, tensors, found.matched)
         if broken:
             raise InputError(
-                f'the checkpoint holds NaN or infinity in {len(broken)} of '
-                f'its tensors, the first is {broken[0]}; take an earlier one')
+                'the checkpoint holds complex numbers, NaN or infinity in '
+                f'{len(broken)} of its tensors, the first is {broken[0]}; '
+                'take an earlier one')
         # The runner has no public word for it; mmengine's own hooks ask so.
         if training and not runner._resume:
             _check_structure(found)
