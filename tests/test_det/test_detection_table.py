@@ -110,6 +110,24 @@ def test_an_image_has_no_limit(tmp_path):
         0, pytest.approx(1))
 
 
+def test_area_at_a_border_belongs_to_both_ranges(tmp_path):
+    got = evaluate_one(
+        LVISMetric, tmp_path, [(3, [10, 10, 32, 32])],
+        [(0, .5, [10., 10., 42., 42.])], max_dets_per_class=5)
+    assert got['lvis/bbox_fixed_APs'] == got['lvis/bbox_APs'] > .99
+    assert got['lvis/bbox_fixed_APm'] == got['lvis/bbox_APm'] > .99
+
+
+def test_objects_of_the_range_go_before_better_ones(tmp_path):
+    """The box is nearer to the small object, and also hits the medium one."""
+    objects = [(3, [10, 10, 30, 30]), (3, [10, 10, 34, 34])]
+    got = evaluate_one(LVISMetric, tmp_path, objects,
+                       [(0, .5, [10., 10., 41., 41.])], max_dets_per_class=5)
+    for key in AP_KEYS:
+        assert got[f'lvis/bbox_fixed_{key}'] == got[f'lvis/bbox_{key}']
+    assert got['lvis/bbox_fixed_APm'] > got['lvis/bbox_fixed_AP'] > 0
+
+
 def test_classes_with_few_detections_are_told(tmp_path, caplog):
     from mmengine.logging import MMLogger
     logger = MMLogger.get_current_instance()
