@@ -128,6 +128,18 @@ def test_objects_of_the_range_go_before_better_ones(tmp_path):
     assert got['lvis/bbox_fixed_APm'] > got['lvis/bbox_fixed_AP'] > 0
 
 
+def test_of_equal_ious_the_last_in_the_file_counts(tmp_path):
+    objects = [(3, [40, 0, 50, 50]), (3, [20, 0, 50, 50])]
+    found = [(0, .9, [30., 0., 80., 50.]), (0, .8, [20., 0., 70., 50.])]
+    values = []
+    for pair in (objects, objects[::-1]):
+        got = evaluate_one(LVISMetric, tmp_path, pair, found,
+                           max_dets_per_class=5)
+        assert got['lvis/bbox_fixed_AP'] == got['lvis/bbox_AP']
+        values.append(got['lvis/bbox_AP'])
+    assert values[0] != values[1]
+
+
 def test_classes_with_few_detections_are_told(tmp_path, caplog):
     from mmengine.logging import MMLogger
     logger = MMLogger.get_current_instance()
