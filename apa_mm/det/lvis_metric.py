@@ -57,7 +57,7 @@ class LVISMetric(CocoMetric):
             ``model.test_cfg.rcnn.max_per_img`` of an image (300) never come
             here, nor those below ``score_thr``: raise the one (such as to
             1000) and lower the other. Takes 23 bytes per detection and IoU
-            type, 0.7 GB for 20,000 images x 1,000 detections.
+            type on each rank, and twice that where the ranks are merged.
         dilation_ratio (float, optional): Also report boundary AP (Cheng et
             al., 2021) under 'segm_boundary_AP' and so on, with the smaller of
             mask IoU and boundary IoU; the boundary is this many image

@@ -146,11 +146,13 @@ def test_classes_with_few_detections_are_told(tmp_path, caplog):
     logger.addHandler(caplog.handler)
     try:
         with caplog.at_level(logging.INFO, logger.name):
-            evaluate_one(LVISMetric, tmp_path, [CUP], [(0, .5, HIT)],
-                         max_dets_per_class=2)
+            evaluate_one(
+                LVISMetric, tmp_path, [CUP, (1, [50, 50, 20, 20])],
+                [(0, .5, HIT), (0, .4, HIT), (1, .5, HIT)],
+                max_dets_per_class=2)
     finally:
         logger.removeHandler(caplog.handler)
-    assert '1 of 1 classes have fewer than 2 detections' in caplog.text
+    assert '1 of 2 classes have fewer than 2 detections' in caplog.text
 
 
 def test_recall_at_300_is_left_to_the_ordinary_numbers(tmp_path):
