@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -240,6 +241,26 @@ def test_lines_of_v3det_ask_for_the_released_form(heads, words):
                                        True), cauchy_heads=heads)
     assert words in text.replace("'", '') and 'load_from' in text
     exec(text, {})
+
+
+def test_commands_of_the_readme_make_what_configs_start_from(monkeypatch):
+    tool, made = load_tool('convert_checkpoint'), {}
+    text = (ROOT / 'configs/README.md').read_text()
+    for command in re.findall(r'python tools/(convert\S+ .+?)(?:`|\n)', text):
+        monkeypatch.setattr(sys, 'argv', shlex.split(command))
+        args = tool.parse_args()
+        made[args.dst] = args.to, args.init
+    assert made.pop('checkpoints/OUT.pth')
+    used = {}
+    for path in (ROOT / 'configs').rglob('*.py'):
+        for name in re.findall(r'checkpoints/[\w.-]+\.pth', path.read_text()):
+            used.setdefault(name, set()).add(
+                'mmpretrain' if 'cls' in path.parts or 'places' in path.name
+                else 'mmdet-backbone')
+    assert len(made) >= 3
+    for name, (to, init) in made.items():
+        assert used[name] == {to}, name
+        assert init == ('plain' if '/seresnet' in name else 'equivalent')
 
 
 # --- the way back, and publishing ---

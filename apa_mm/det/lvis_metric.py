@@ -3,12 +3,13 @@ from typing import Dict, List, Optional
 
 from mmengine.logging import MMLogger
 
+from apa_mm.data.ground_truth import GroundTruth
 from apa_mm.registry import METRICS
 from apa_mm.utils.tables import text_table
 from .coco_metric import CocoMetric
 from .eval_summary import (PrecisionGrid, average_precision, average_recall,
                            frequency_columns, rounded)
-from .streaming import LVIS_MAX_DETS
+from .streaming import LVIS_MAX_DETS, StreamingMatcher
 
 __all__ = ['LVISMetric']
 
@@ -49,6 +50,19 @@ class LVISMetric(CocoMetric):
         segm_area (str): Whether a detected mask is small, medium or large by
             the area of its 'box' (lvis-api as mmdet feeds it) or of its
             'mask' (as detectron2 does). AP is the same.
+        max_dets_per_class (int, optional): Also report fixed AP (Dave et al.,
+            2021) under 'bbox_fixed_AP', 'segm_fixed_AP' and so on: the best
+            detections of each class over the whole set count, 10000 in the
+            LVIS challenge 2021, however many an image has. Detections below
+            ``model.test_cfg.rcnn.max_per_img`` of an image (300) never come
+            here, nor those below ``score_thr``: raise the one (such as to
+            1000) and lower the other. Takes 23 bytes per detection and IoU
+            type on each rank, and twice that where the ranks are merged.
+        dilation_ratio (float, optional): Also report boundary AP (Cheng et
+            al., 2021) under 'segm_boundary_AP' and so on, with the smaller of
+            mask IoU and boundary IoU; the boundary is this many image
+            diagonals wide, 0.02 for LVIS. With ``max_dets_per_class`` also
+            'segm_boundary_fixed_AP', the measure of that challenge.
         **kwargs: Arguments of mmdet's class, as for :class:`CocoMetric`.
             ``metric`` 'proposal' is the recall of the 300 best boxes per
             image, ``proposal_nums`` has no effect, as in mmdet;
@@ -65,6 +79,8 @@ class LVISMetric(CocoMetric):
                  ann_file: Optional[str] = None,
                  *args,
                  segm_area: str = 'box',
+                 max_dets_per_class: Optional[int] = None,
+                 dilation_ratio: Optional[float] = None,
                  **kwargs) -> None:
         if ann_file is None:
             raise ValueError(
@@ -75,6 +91,13 @@ class LVISMetric(CocoMetric):
         if not without_effect.isdisjoint(kwargs):
             raise TypeError(f'LVISMetric takes none of {without_effect}: LVIS '
                             'has its own order and limit; remove them')
+        if max_dets_per_class is not None and (
+                type(max_dets_per_class) is not int or max_dets_per_class < 1):
+            raise ValueError('max_dets_per_class must be a positive whole '
+                             f'number, but got {max_dets_per_class!r}; LVIS '
+                             'has 10000')
+        self.max_dets_per_class = max_dets_per_class
+        self.dilation_ratio = dilation_ratio
         super().__init__(ann_file, *args, segm_area=segm_area, **kwargs)
 
     def _detection_limits(self) -> List[int]:
@@ -82,30 +105,49 @@ class LVISMetric(CocoMetric):
             if item not in AP_ITEMS and item not in AR_ITEMS:
                 raise KeyError(f'metric_items must be of {list(AP_ITEMS)} and '
                                f'{list(AR_ITEMS)}, but got {item!r}')
+        ratio = self.dilation_ratio
+        if ratio is not None and not (0 < ratio <= 1
+                                      and 'segm' in self.metrics):
+            raise ValueError(
+                "dilation_ratio must be in (0, 1] and needs metric 'segm', "
+                f'but got {ratio} and {self.metrics}; LVIS has 0.02')
         return [LVIS_MAX_DETS]
 
     def _iou_types(self) -> List[str]:
         return (['bbox'] * bool({'bbox', 'proposal'} & {*self.metrics}) +
                 ['segm'] * ('segm' in self.metrics))
 
+    def _new_matcher(self, truth: GroundTruth) -> StreamingMatcher:
+        return StreamingMatcher(
+            truth, self.categories, self._iou_types(), self.max_dets,
+            self.iou_thrs, self.segm_area, self.max_dets_per_class,
+            self.dilation_ratio)
+
     def _report(self, metric: str, grids: Dict[str, PrecisionGrid],
                 results: list) -> Dict[str, float]:
-        grid = grids['bbox' if metric == 'proposal' else metric]
-        values = self._values(grid)
-        MMLogger.get_current_instance().info(
-            f'{metric}: ' + ', '.join(f'{k} {v:.3f}'
-                                      for k, v in values.items()))
         if metric == 'proposal':
+            values = self._logged(metric, grids['bbox'])
             items = self.metric_items or AR_ITEMS
             return {k: _formatted(values[k]) for k in values if k in items}
-        report = self._classwise(grid) if self.classwise else {}
-        items = self.metric_items or AP_ITEMS
-        report.update((f'{metric}_{k}', _formatted(values[k])) for k in values
-                      if k in items)
+        report = self._classwise(grids[metric]) if self.classwise else {}
+        for kind in grids:
+            if kind == metric or kind.startswith(f'{metric}_'):
+                # Recall at 300 says nothing where the limit is another.
+                items = [k for k in self.metric_items or AP_ITEMS
+                         if kind == metric or k in AP_ITEMS]
+                values = self._logged(kind, grids[kind])
+                report.update((f'{kind}_{k}', _formatted(values[k]))
+                              for k in values if k in items)
         return report
 
+    def _logged(self, kind: str, grid: PrecisionGrid) -> Dict[str, float]:
+        """Return and log all of LVIS's numbers, not rounded."""
+        values = self._values(grid)
+        MMLogger.get_current_instance().info(
+            f'{kind}: ' + ', '.join(f'{k} {v:.3f}' for k, v in values.items()))
+        return values
+
     def _values(self, grid: PrecisionGrid) -> Dict[str, float]:
-        """Return all of LVIS's numbers, not rounded."""
         columns = frequency_columns(self.categories)
         values = {
             item: average_precision(grid, iou_thr=threshold, area=area,

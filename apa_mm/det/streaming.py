@@ -10,8 +10,9 @@ from torch import Tensor
 from apa_mm.data.annotations import Category
 from apa_mm.data.ground_truth import GroundTruth
 from apa_mm.utils import HAS_HOTCOCO
-from .eval_summary import PrecisionGrid
-from .mask_rle import encode_masks, mask_areas, mask_size
+from .detection_table import DetectionTable, is_outside
+from .eval_summary import AREAS, PrecisionGrid
+from .mask_rle import boundary_ious, encode_masks, mask_areas, mask_size
 
 __all__ = ['Detections', 'StreamingMatcher', 'need_hotcoco', 'to_xywh']
 
@@ -120,18 +121,31 @@ class StreamingMatcher:
             ascending. LVIS has its own limit, 300 per image.
         iou_thrs (Sequence[float]): IoU thresholds.
         segm_area (str): As of :class:`~apa_mm.det.coco_metric.CocoMetric`.
+        class_limit, dilation_ratio: As of
+            :class:`~apa_mm.det.lvis_metric.LVISMetric`.
     """
 
     def __init__(self, truth: GroundTruth, categories: Sequence[Category],
                  iou_types: Sequence[str], max_dets: Sequence[int],
-                 iou_thrs: Sequence[float], segm_area: str) -> None:
+                 iou_thrs: Sequence[float], segm_area: str,
+                 class_limit: Optional[int] = None,
+                 dilation_ratio: Optional[float] = None) -> None:
         self.truth = truth
+        self.num_classes = len(categories)
+        self.iou_thrs = iou_thrs
         self.segm_area = segm_area
+        self.class_limit = class_limit
+        self.dilation_ratio = dilation_ratio
         self.seen: set = set()
         self._streams = {
             iou_type: _new_stream(iou_type, categories, truth.lvis_style,
                                   max_dets, iou_thrs)
             for iou_type in iou_types
+        }
+        self._tables = {
+            kind: DetectionTable(iou_thrs, LVIS_MAX_DETS)
+            for kind in [*iou_types] * bool(class_limit) +
+            ['segm_boundary'] * bool(dilation_ratio)
         }
 
     def update(self, image_id: int, found: Detections) -> None:
@@ -146,8 +160,9 @@ class StreamingMatcher:
         rows[:, 6] = found.labels
         for iou_type, stream in self._streams.items():
             if iou_type == 'bbox':
-                keep = self._admit(image, entries, rows,
-                                   rows[:, 3] * rows[:, 4])
+                areas = rows[:, 3] * rows[:, 4]
+                self._judge_boxes(image, entries, rows, areas)
+                keep = self._admit(image, entries, rows, areas)
                 plain = entries
                 if self.truth.with_masks:  # polygons would cost time
                     plain = [{k: v for k, v in entry.items()
@@ -181,12 +196,14 @@ class StreamingMatcher:
             rows[:, 5] = found.mask_scores
         by_box = self.segm_area == 'box'
         areas = None if by_box else mask_areas(found.masks)
-        keep = self._admit(image, entries, rows,
-                           rows[:, 3] * rows[:, 4] if by_box else areas)
+        sizes = rows[:, 3] * rows[:, 4] if by_box else areas
+        keep = self._admit(image, entries, rows, sizes)
         present = {entry['category_id'] for entry in entries}
         read = np.zeros(len(rows), dtype=bool)
-        read[keep] = _is_among(rows[keep, 6], present)
+        wanted = slice(None) if self._tables else keep
+        read[wanted] = _is_among(rows[wanted, 6], present)
         codes = encode_masks(found.masks, read, areas)
+        self._judge_masks(image, entries, rows, sizes, codes)
         codes = [codes[i] for i in keep]
         if by_box:
             stream.update([image], entries, rows[keep], segmentation=codes)
@@ -198,6 +215,32 @@ class StreamingMatcher:
             for row, code in zip(rows[keep].tolist(), codes, strict=True)
         ])
 
+    def _judge_boxes(self, image: dict, entries: List[dict], rows: np.ndarray,
+                     areas: np.ndarray) -> None:
+        if 'bbox' in self._tables:
+            from hotcoco.mask import bbox_iou
+            boxes = np.array([entry['bbox'] for entry in entries])
+            self._tables['bbox'].update(
+                image, entries, rows, areas, lambda found, there: bbox_iou(
+                    rows[found, 1:5], boxes[there], [0] * len(there)))
+
+    def _judge_masks(self, image: dict, entries: List[dict], rows: np.ndarray,
+                     areas: np.ndarray, codes: List[dict]) -> None:
+        from hotcoco.mask import fr_py_objects, merge
+        shapes = [entry['segmentation'] for entry in entries]
+        if self._tables:
+            shapes = [shape if isinstance(shape, dict) else merge(
+                fr_py_objects(shape, image['height'], image['width']))
+                for shape in shapes]
+        for kind, ratio in (('segm', None),
+                            ('segm_boundary', self.dilation_ratio)):
+            if kind in self._tables:
+                self._tables[kind].update(
+                    image, entries, rows, areas,
+                    lambda found, there, ratio=ratio: boundary_ious(
+                        [codes[i] for i in found], [shapes[i] for i in there],
+                        min(self.iou_thrs), ratio))
+
     def _check_size(self, image_id: int, image: dict,
                     found: Detections) -> None:
         size = mask_size(found.masks)
@@ -208,12 +251,12 @@ class StreamingMatcher:
                 f"{image['width']} (height x width); test with rescale=True "
                 'and the images that the file describes')
 
-    def state(self) -> Tuple[List[int], Dict[str, bytes]]:
-        """Return what another rank needs: ids seen, state per IoU type."""
+    def state(self) -> Tuple[List[int], Dict[str, bytes], Dict[str, dict]]:
+        """Return what another rank needs: ids seen, states per IoU type."""
         return sorted(self.seen), {
             iou_type: stream.to_bytes()
             for iou_type, stream in self._streams.items()
-        }
+        }, {kind: table.images for kind, table in self._tables.items()}
 
     def merge(self, parts: Sequence[tuple]) -> None:
         """Take in what every rank's :meth:`state` returned, own included."""
@@ -221,9 +264,12 @@ class StreamingMatcher:
         for iou_type in self._streams:
             self._streams[iou_type] = StreamingEval.merge([
                 StreamingEval.from_bytes(states.pop(iou_type))
-                for _, states in parts
+                for _, states, _ in parts
             ])
-        self.seen = {image_id for seen, _ in parts for image_id in seen}
+        for kind, table in self._tables.items():
+            for *_, images in parts:
+                table.images.update(images.pop(kind))
+        self.seen = {image_id for seen, *_ in parts for image_id in seen}
 
     def finish(self) -> Dict[str, PrecisionGrid]:
         """Count unseen images as missed and return the grid per IoU type."""
@@ -242,10 +288,20 @@ class StreamingMatcher:
                 stream.update(images, entries, np.zeros((0, 7)))
         logger.info(f'Accumulating {list(self._streams)} over '
                     f'{len(self.truth.images)} images')
-        return {
+        grids = {
             iou_type: _accumulate(self._streams.pop(iou_type))
             for iou_type in list(self._streams)
         }
+        totals = np.zeros((self.num_classes, len(AREAS)), dtype=np.int64)
+        for i in self.truth.images if self._tables else ():
+            for entry in self.truth.annotations(i):
+                totals[entry['category_id']] += ~is_outside(entry['area'])[0]
+        for kind, table in self._tables.items():
+            if kind == 'segm_boundary':
+                grids[kind] = table.grid(totals)
+            if self.class_limit:
+                grids[f'{kind}_fixed'] = table.grid(totals, self.class_limit)
+        return grids
 
 
 def _is_among(category_ids: np.ndarray, wanted: set) -> np.ndarray:

@@ -195,8 +195,13 @@ def _box_masks(boxes):
     return masks
 
 
-def lvis_numbers(case, iou_type, boxed=True, results=None):
-    """Return what lvis-api computes; numpy must have ``float``."""
+def lvis_numbers(case, iou_type, boxed=True, results=None, ratio=None,
+                 max_dets=300, name=None):
+    """Return what lvis-api computes; numpy must have ``float``.
+
+    ``ratio`` is the width of the boundary in image diagonals, for boundary
+    AP; ``max_dets`` the limit per image, -1 for none; ``name`` the prefix.
+    """
     from lvis import LVIS, LVISEval, LVISResults
 
     class InMemory(LVIS):
@@ -210,12 +215,59 @@ def lvis_numbers(case, iou_type, boxed=True, results=None):
 
     truth = InMemory(case.truth())
     results = case.results(iou_type, boxed) if results is None else results
-    evaluator = LVISEval(truth, LVISResults(truth, results), iou_type)
+    results = LVISResults(truth, results, max_dets=max_dets)
+    evaluator = LVISEval(truth, results, iou_type)
+    if ratio is not None:
+        evaluator.compute_iou = lambda image_id, category_id: boundary_ious(
+            *evaluator._get_gt_dt(image_id, category_id), ratio)
     evaluator.run()
-    numbers = {f'{iou_type}_{k}': v for k, v in evaluator.results.items()}
+    name = name or iou_type
+    numbers = {f'{name}_{k}': v for k, v in evaluator.results.items()}
     precision = evaluator.eval['precision'][:, :, :, 0]
     _add_classes(numbers, case, evaluator.params.cat_ids, precision)
     return numbers
+
+
+def best_of_classes(results, limit):
+    """Return the best results of each class, of equal ones the first image's.
+
+    Slow and plain: one list per class, sorted whole.
+    """
+    results = sorted(results, key=lambda result: result['image_id'])
+    classes = {}
+    for result in results:
+        classes.setdefault(result['category_id'], []).append(result)
+    return [result for found in classes.values() for result in sorted(
+        found, key=lambda result: -result['score'])[:limit]]
+
+
+def boundary_ious(objects, found, ratio):
+    """Return the smaller of mask IoU and boundary IoU, pixel by pixel."""
+    found = sorted(found, key=lambda result: -result['score'])
+    pairs = [[
+        mask_utils.decode(entry['segmentation']).astype(bool)
+        for entry in entries
+    ] for entries in (found, objects)]
+    near = [[edge_pixels(mask, ratio) for mask in masks] for masks in pairs]
+    ious = np.zeros((len(found), len(objects)))
+    for d in range(len(found)):
+        for g in range(len(objects)):
+            ious[d, g] = min(
+                np.sum(a[d] & b[g]) / max(np.sum(a[d] | b[g]), 1)
+                for a, b in (pairs, near))
+    return ious if ious.size else []
+
+
+def edge_pixels(mask, ratio):
+    """Return the mask's pixels that are near a pixel outside of it."""
+    height, width = mask.shape
+    reach = max(1, int(round(ratio * (height**2 + width**2)**.5)))
+    padded = np.pad(mask, reach)
+    inside = np.ones_like(mask)
+    for dy in range(2 * reach + 1):
+        for dx in range(2 * reach + 1):
+            inside &= padded[dy:dy + height, dx:dx + width]
+    return mask & ~inside
 
 
 def coco_numbers(case, iou_type, boxed=False, max_dets=(100, 300, 1000)):

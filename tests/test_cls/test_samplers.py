@@ -2,7 +2,9 @@
 from collections import Counter
 
 import pytest
+from mmengine.config import Config
 from mmengine.registry import DATA_SAMPLERS
+from support.configs import ROOT
 
 from apa_mm.cls.samplers import ClassBalancedSampler, class_balanced
 
@@ -111,3 +113,22 @@ def test_repeated_augmentation_is_in_mmpretrain():
     drawn = Counter(sampler)
     assert sum(drawn.values()) == 78
     assert sorted(drawn.values()) == [2] + [4] * 19
+
+
+def test_an_epoch_of_inaturalist_has_as_many_images_as_the_authors(
+        monkeypatch):
+    """Whole batches on 4 GPUs; the authors cut to a multiple of 256."""
+    cfg = Config.fromfile(
+        ROOT / 'configs/_base_/datasets/inat18_repeataug.py').train_dataloader
+    monkeypatch.setattr('mmpretrain.datasets.samplers.repeat_aug.'
+                        'get_dist_info', lambda: (1, 4))
+    sampler = DATA_SAMPLERS.build(
+        dict(
+            type='mmpretrain.RepeatAugSampler',
+            dataset=range(cfg.dataset.num_images),
+            num_repeats=cfg.sampler.num_repeats,
+            seed=0))
+    batches = len(sampler) // cfg.batch_size if cfg.drop_last else -(
+        -len(sampler) // cfg.batch_size)
+    assert (4 * batches * cfg.batch_size, cfg.sampler.num_repeats) == (
+        437248, 4)

@@ -183,7 +183,8 @@ def test_two_processes_equal_one(tmp_path):
     path = case.write(tmp_path)
     both = dict(ann_file=path, metric=['bbox', 'segm'], classwise=True)
     metrics = [('lvis', both), ('coco', both),
-               ('coco', dict(both, metric=['bbox', 'proposal']))]
+               ('coco', dict(both, metric=['bbox', 'proposal'])),
+               ('lvis', dict(both, max_dets_per_class=9, dilation_ratio=.02))]
     # 11 of 13 images are seen, so one rank gets an image twice.
     job = dict(
         metrics=metrics, meta=case.meta, samples=case.samples()[:11])

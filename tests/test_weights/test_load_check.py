@@ -113,7 +113,8 @@ def test_unwrap_reaches_the_model_itself():
 
 
 def test_what_must_not_stay_random():
-    matched = ['backbone.conv1.weight', 'head.0.weight', 'neck.0.weight',
+    matched = ['backbone.conv1.weight', 'backbone.layer1.0.conv1.weight',
+               'head.0.weight', 'neck.0.weight',
                'roi_head.bbox_head.fc_cls.weight']
     missing = [
         'backbone.layer1.0.bn1.bias',  # all of a backbone
