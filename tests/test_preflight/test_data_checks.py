@@ -15,6 +15,12 @@ from apa_mm.utils.imports import HAS_MMDET
 pytestmark = pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
 
 
+#: Losses that drop nothing there, or by no threshold.
+LOSSES = dict(
+    verified=dict(type='apa_mm.GOLLoss', unverified_only=True),
+    sampled=dict(type='apa_mm.SampledSigmoidLoss'))
+
+
 @pytest.fixture
 def job(tmp_path):
     data = write_detection_data(tmp_path / 'data')
@@ -32,7 +38,7 @@ def put(job, name, content=None, **change):
 
 @pytest.mark.parametrize('threshold, negatives, warns', [
     (1., None, True), (0, None, False), (1., 'every', True),
-    (1., 'none', False)
+    (1., 'none', False), ('verified', None, False), ('sampled', None, False)
 ])
 def test_gol_on_a_set_that_is_labelled_whole(job, threshold, negatives, warns):
     content = coco_annotations()
@@ -49,8 +55,8 @@ def test_gol_on_a_set_that_is_labelled_whole(job, threshold, negatives, warns):
         job, 'own.json', content)
     job.model.roi_head = dict(bbox_head=dict(
         type='Shared2FCBBoxHead', num_classes=len(CLASSES), loss_cls=dict(
-            type='apa_mm.GOLLoss', num_classes=len(CLASSES),
-            rare_threshold=threshold)))
+            num_classes=len(CLASSES), **LOSSES.get(threshold, dict(
+                type='apa_mm.GOLLoss', rare_threshold=threshold)))))
     job.pop('data')
     report = report_datasets(job)
     assert not [p for p in report.problems if 'own.json' in p]
