@@ -1,4 +1,4 @@
-# The recipe of Table 5, negatives dropped only where nobody looked for a class.
+# The recipe of Table 5; negatives are dropped only where nobody looked.
 _base_ = './mask-rcnn_apa-seresnet50_fpn_gol_sample1e-3-ms-2x_lvis-v1.py'
 model = dict(
     roi_head=dict(
