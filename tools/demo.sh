@@ -3,7 +3,8 @@
 #
 #   bash tools/demo.sh            the APA* detector
 #   bash tools/demo.sh --compare  also the SE, ReLU and softmax baseline, and
-#                                 APA* with softmax and with Seesaw
+#                                 APA* with softmax and with Seesaw, on the
+#                                 federated and the exhaustive val set
 #   bash tools/demo.sh --report   the baseline, and an HTML page of what both
 #                                 learned; two that are trained already are not
 #                                 trained again, unless --compare is given too
@@ -37,7 +38,7 @@ for option in "$@"; do
 done
 
 if [ "$report" = yes ]; then runs+=(baseline); fi
-if [ "$compare" = yes ]; then runs=(apa-gol baseline apa-softmax apa-seesaw); fi
+if [ "$compare" = yes ]; then runs=(baseline apa-softmax apa-gol apa-seesaw); fi
 
 config_of() {
   case $1 in

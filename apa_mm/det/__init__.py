@@ -12,6 +12,7 @@ if HAS_MMDET:
     from .datasets import CocoDataset, LVISV1Dataset  # noqa: F401
     from .datasets import V3DetDataset  # noqa: F401
     from .eqlv2 import EQLV2Loss  # noqa: F401
+    from .federated import FederatedCascadeRoIHead  # noqa: F401
     from .federated import FederatedLVISDataset, FederatedRoIHead  # noqa: F401
     from .lvis_metric import LVISMetric  # noqa: F401
     from .mask_head import ClasswiseFCNMaskHead  # noqa: F401

@@ -92,7 +92,11 @@ class CachedAnnotations:
         ])
 
     def _is_plain(self) -> bool:
-        parents = (MMDetCocoDataset, MMDetLVISV1Dataset)
+        parents = [
+            kind for kind in type(self).__mro__ if vars(kind).get(
+                'reads_as_parent', kind in (MMDetCocoDataset,
+                                            MMDetLVISV1Dataset))
+        ]
         return (self.serialize_data and not self.proposal_file
                 and not self.return_classes and not self.backend_args
                 and '://' not in self.ann_file and not self._fully_initialized

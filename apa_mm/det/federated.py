@@ -3,29 +3,33 @@
 On an image only the classes it shows and those of ``neg_category_ids`` were
 looked for; an object of any other class may stand there without a label.
 """
-from typing import List, Tuple
+import logging
+from typing import Any, Dict, Iterable, List, Optional, Sequence
 
-from mmdet.datasets import LVISV1Dataset
-from mmdet.models.roi_heads import StandardRoIHead
-from mmdet.models.task_modules.samplers import SamplingResult
-from torch import Tensor
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmengine.logging import print_log
 
+from apa_mm.data.annotations import Annotation, Image
+from apa_mm.det.datasets import LVISV1Dataset
 from apa_mm.registry import DATASETS, MODELS
 
-__all__ = ['FederatedLVISDataset', 'FederatedRoIHead']
+__all__ = [
+    'FederatedCascadeRoIHead', 'FederatedLVISDataset', 'FederatedRoIHead'
+]
 
 KEY = 'verified_labels'
 
 
 @DATASETS.register_module()
 class FederatedLVISDataset(LVISV1Dataset):
-    """mmdet's ``LVISV1Dataset`` that tells what was looked for on an image.
+    """:class:`apa_mm.LVISV1Dataset` that tells what was looked for.
 
     Each data sample has ``verified_labels`` in its meta information, the
-    labels that are positive or verified negative there, ascending.
+    labels that are positive or verified negative there, ascending; all of
+    them where the file has no list, as one line says then.
     """
 
-    #: For the checks before training: images are found as the parent does.
+    #: For the cache, and for the checks before training.
     reads_as_parent = True
 
     def __init__(self, *args, **kwargs) -> None:
@@ -34,24 +38,46 @@ class FederatedLVISDataset(LVISV1Dataset):
             if hasattr(step, 'meta_keys'):
                 step.meta_keys = (*step.meta_keys, KEY)
 
+    def full_init(self) -> None:
+        """Read the annotations as the parent does."""
+        begun = self._fully_initialized
+        super().full_init()
+        first = {} if begun or not len(self) else self.get_data_info(0)
+        if isinstance(first.get(KEY), range):
+            print_log(
+                f'{self.ann_file} has no neg_category_ids (image '
+                f'{first["img_id"]}): every class counts as looked for there, '
+                'and none of its negatives is dropped', 'current',
+                logging.WARNING)
+
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """Parse one image as the parent does, and add the labels."""
         info = super().parse_data_info(raw_data_info)
-        shown = {a['category_id'] for a in raw_data_info['raw_ann_info']}
-        shown.update(raw_data_info['raw_img_info']['neg_category_ids'])
-        info[KEY] = sorted(self.cat2label[i] for i in shown)
+        info[KEY] = _verified(
+            (item['category_id'] for item in raw_data_info['raw_ann_info']),
+            raw_data_info['raw_img_info'].get('neg_category_ids'),
+            self.cat2label)
+        return info
+
+    def _info(self, image: Image, items: List[Annotation],
+              labels: dict) -> dict:
+        info = super()._info(image, items, labels)
+        info[KEY] = _verified((item.category_id for item in items),
+                              image.neg_category_ids, labels)
         return info
 
 
-@MODELS.register_module()
-class FederatedRoIHead(StandardRoIHead):
-    """mmdet's ``StandardRoIHead`` that hands ``verified_labels`` on.
+def _verified(shown: Iterable[int], absent: Optional[List[int]],
+              labels: Dict[int, int]) -> Sequence[int]:
+    if absent is None:
+        return range(len(labels))
+    return sorted(labels[i] for i in {*shown, *absent} if i in labels)
 
-    For a classifier loss with ``set_verified``, such as
-    :class:`apa_mm.GOLLoss` with ``unverified_only``.
-    """
 
-    def loss(self, x: Tuple[Tensor], rpn_results_list: list,
+class _HandsListsOn:
+    """Mixin of the heads below."""
+
+    def loss(self, x: tuple, rpn_results_list: list,
              batch_data_samples: List) -> dict:
         """Compute the parent's losses.
 
@@ -65,12 +91,31 @@ class FederatedRoIHead(StandardRoIHead):
                 f'a data sample has no {KEY}; train on an apa_mm.'
                 'FederatedLVISDataset, or, where the set has no list of '
                 'verified negatives, with rare_threshold=0 and mmdet\'s '
-                'StandardRoIHead') from None
+                f'{type(self).__mro__[2].__name__}') from None
         return super().loss(x, rpn_results_list, batch_data_samples)
 
-    def bbox_loss(self, x: Tuple[Tensor],
-                  sampling_results: List[SamplingResult]) -> dict:
-        """Tell the loss which RoIs are whose, then do as the parent does."""
-        self.bbox_head.loss_cls.set_verified(
-            self._verified, [len(item.priors) for item in sampling_results])
-        return super().bbox_loss(x, sampling_results)
+    def bbox_loss(self, *args: Any) -> dict:
+        """Tell the loss whose the RoIs are, then do as the parent does.
+
+        Args:
+            *args: Of the parent: features and sampling results, after the
+                stage where there are several.
+        """
+        head = self.bbox_head[args[0]] if len(args) > 2 else self.bbox_head
+        head.loss_cls.set_verified(
+            self._verified, [len(item.priors) for item in args[-1]])
+        return super().bbox_loss(*args)
+
+
+@MODELS.register_module()
+class FederatedRoIHead(_HandsListsOn, StandardRoIHead):
+    """mmdet's ``StandardRoIHead`` that hands ``verified_labels`` on.
+
+    For a classifier loss with ``set_verified``, such as
+    :class:`apa_mm.GOLLoss` with ``unverified_only``.
+    """
+
+
+@MODELS.register_module()
+class FederatedCascadeRoIHead(_HandsListsOn, CascadeRoIHead):
+    """The same of mmdet's ``CascadeRoIHead``, for the loss of each stage."""

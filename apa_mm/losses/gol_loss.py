@@ -53,8 +53,9 @@ class GOLLoss(ClassCounts, nn.Module):
         loss_weight (float): Factor of the result.
         unverified_only (bool): Drop the negatives of a rare class only on
             images that neither show it nor are verified not to, as LVIS's
-            files say; needs ``apa_mm.FederatedRoIHead`` and
-            ``apa_mm.FederatedLVISDataset``. The paper's GOL does not ask.
+            files say; needs ``apa_mm.FederatedRoIHead`` (or
+            ``FederatedCascadeRoIHead``) and ``apa_mm.FederatedLVISDataset``.
+            The paper's GOL does not ask.
 
     Raises:
         ValueError: For an argument out of its range.
@@ -104,8 +105,12 @@ class GOLLoss(ClassCounts, nn.Module):
 
     @staticmethod
     def drops_below(cfg: dict) -> float:
-        """Return the image frequency below which a config drops negatives."""
-        return cfg.get('rare_threshold', RARE_THRESHOLD)
+        """Return the image frequency below which a config drops negatives.
+
+        On a set without lists ``unverified_only`` drops none.
+        """
+        return 0. if cfg.get('unverified_only') else cfg.get(
+            'rare_threshold', RARE_THRESHOLD)
 
     @staticmethod
     def needs_class_counts(cfg: dict) -> bool:
@@ -146,44 +151,47 @@ class GOLLoss(ClassCounts, nn.Module):
         reduction = reduction_override or self.reduction
         check_choice('reduction_override', reduction, REDUCTIONS)
         self._check_columns(cls_score)
-        # Without rare classes nothing is dropped and nothing need be known.
-        if self.training and self.rare_threshold > 0:
-            self.require_class_counts()
-        rare = self.rare if self._any_rare else None
-        if self.unverified_only and rare is not None and self.training:
-            losses = self._per_image(cls_score, labels, rare)
-        else:
-            losses = self._per_roi(cls_score, labels, rare)
+        losses = self._losses(cls_score, labels)
         if avg_factor is None and reduction == 'mean' and self.avg_non_ignore:
             avg_factor = (labels != self.ignore_index).sum()
         return self.loss_weight * weight_reduce_loss(losses, weight, reduction,
                                                      avg_factor)
 
-    def _per_roi(self, cls_score: Tensor, labels: Tensor,
-                 rare: Optional[Tensor],
-                 ratio: Optional[Tensor] = None) -> Tensor:
-        return gol_loss(cls_score, labels, rare=rare, ratio=ratio,
-                        activation=self.activation, clamp=self.clamp,
-                        ignore_index=self.ignore_index)
+    def _losses(self, cls_score: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each RoI (N,)."""
+        # Without rare classes nothing is dropped and nothing need be known.
+        if self.training and self.rare_threshold > 0:
+            self.require_class_counts()
+        return self._dropping(cls_score, labels,
+                              self.rare if self._any_rare else None)
 
-    def _per_image(self, cls_score: Tensor, labels: Tensor,
-                   rare: Tensor) -> Tensor:
-        """Drop only what was not looked for; the ratio is the batch's."""
+    def _dropping(self, cls_score: Tensor, labels: Tensor,
+                  rare: Optional[Tensor],
+                  ratio: Union[Tensor, float, None] = None) -> Tensor:
+        """Drop negatives of ``rare`` (C,), verified ones not if so set."""
+        settings = dict(activation=self.activation, clamp=self.clamp,
+                        ignore_index=self.ignore_index)
+        if not self.unverified_only or rare is None or not self.training:
+            return gol_loss(cls_score, labels, rare=rare, ratio=ratio,
+                            **settings)
         images, self._images = self._images or [], None
         sizes = [size for _, size in images]
         if sum(sizes) != len(labels):
             raise RuntimeError(
-                f'GOLLoss with unverified_only was told of {sum(sizes)} RoIs, '
-                f'but got {len(labels)}; set roi_head.type='
-                "'apa_mm.FederatedRoIHead'")
-        ratio = rare_ratio(count_foreground(labels, rare, self.ignore_index))
+                f'{self._name()} with unverified_only was told of '
+                f'{sum(sizes)} RoIs, but got {len(labels)}; set roi_head.type='
+                "'apa_mm.FederatedRoIHead', or FederatedCascadeRoIHead")
+        if ratio is None:  # that of the batch
+            ratio = rare_ratio(
+                count_foreground(labels, rare, self.ignore_index))
         parts = zip(cls_score.split(sizes), labels.split(sizes), images,
                     strict=True)
         losses = []
         for scores, targets, (verified, _) in parts:
             unverified = rare.clone()
             unverified[torch.as_tensor(verified, dtype=torch.int64)] = False
-            losses.append(self._per_roi(scores, targets, unverified, ratio))
+            losses.append(gol_loss(scores, targets, rare=unverified,
+                                   ratio=ratio, **settings))
         return torch.cat(losses)
 
     def get_cls_channels(self, num_classes: int) -> int:

@@ -29,7 +29,8 @@ HELPERS = {
     'ffn_cfgs', 'gate_cfg', 'gol_hooks', 'safe_hooks',
     'gol_init', 'image_scale', 'image_size', 'imbalance_factor', 'init_cfg',
     'loss_cls', 'released_backbone', 'released_classifier',
-    'released_optim_wrapper', 'released_unit', 'seesaw', 'seresnet', 'trace',
+    'released_optim_wrapper', 'released_unit', 'sampled_sigmoid',
+    'sampled_sigmoid_init', 'seesaw', 'seresnet', 'trace',
     'train_list', 'width'
 }
 

@@ -1,8 +1,10 @@
 """The lists of LVIS's files on their way to the loss."""
 import json
+import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 from support.demo_jobs import DigitsLVISSettings, make_digits_lvis
 
@@ -12,10 +14,18 @@ from apa_mm.utils.imports import HAS_MMDET
 if not HAS_MMDET:
     pytest.skip('mmdet is missing', allow_module_level=True)
 
-from apa_mm.det.federated import FederatedLVISDataset, FederatedRoIHead
+from apa_mm.det.datasets import CachedAnnotations
+from apa_mm.det.federated import FederatedLVISDataset
+from apa_mm.registry import MODELS
 from mmdet.datasets.transforms import PackDetInputs
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from support.tiny_detectors import (
+    NUM_CLASSES, box_heads, build, tiny_cfg)
 
-NAMES = dict(classes=tuple(map(str, range(30))))
+NAMES = dict(classes=tuple(
+    f'{colour}_{digit}' for digit in range(10)
+    for colour in ('red', 'green', 'blue')))
 
 
 @pytest.fixture(scope='module')
@@ -26,14 +36,28 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+
+
+def open_set(data, pipeline=(), **kwargs):
+    return FederatedLVISDataset(
+        ann_file=str(data / 'annotations/digits_lvis_train.json'),
+        data_root=str(data), data_prefix=dict(img=''), metainfo=NAMES,
+        pipeline=list(pipeline), **kwargs)
+
+
+def infos(dataset):
+    return [dataset.get_data_info(i) for i in range(len(dataset))]
+
+
 def test_samples_tell_what_was_looked_for(data):
+    dataset = open_set(data, [
+        dict(type='mmdet.LoadImageFromFile'),
+        dict(type='mmdet.LoadAnnotations', with_bbox=True),
+        dict(type='mmdet.PackDetInputs')])
     path = data / 'annotations/digits_lvis_train.json'
-    dataset = FederatedLVISDataset(
-        ann_file=str(path), data_root=str(data), data_prefix=dict(img=''),
-        metainfo=NAMES, pipeline=[
-            dict(type='mmdet.LoadImageFromFile'),
-            dict(type='mmdet.LoadAnnotations', with_bbox=True),
-            dict(type='mmdet.PackDetInputs')])
     content = json.loads(path.read_text())
     seen = 0
     for sample in map(dataset.__getitem__, range(len(dataset))):
@@ -52,6 +76,44 @@ def test_samples_tell_what_was_looked_for(data):
     assert 'verified_labels' not in PackDetInputs().meta_keys
 
 
+def test_the_cache_holds_what_mmdets_reader_makes(data, monkeypatch):
+    pytest.importorskip('lvis')
+    made = infos(open_set(data))
+    with monkeypatch.context() as patch:
+        patch.setattr('apa_mm.det.datasets.read_annotations', None)
+        assert infos(open_set(data)) == made  # mapped
+    monkeypatch.setattr(CachedAnnotations, '_is_plain', lambda self: False)
+    assert infos(open_set(data)) == made
+    assert any(info['verified_labels'] for info in made)
+
+
+@pytest.mark.parametrize('plain', [True, False])
+def test_without_lists_everything_was_looked_for(data, tmp_path, plain,
+                                                 monkeypatch):
+    if not plain:
+        pytest.importorskip('lvis')
+        monkeypatch.setattr(CachedAnnotations, '_is_plain', lambda _: False)
+    content = json.loads(
+        (data / 'annotations/digits_lvis_train.json').read_text())
+    for image in content['images']:
+        del image['neg_category_ids']
+    (tmp_path / 'annotations').mkdir()
+    path = tmp_path / 'annotations/digits_lvis_train.json'
+    path.write_text(json.dumps(content))
+    said = []
+    monkeypatch.setattr('apa_mm.det.federated.print_log',
+                        lambda *args: said.append(args))
+    for _ in range(2):  # at each start
+        found = infos(open_set(tmp_path))
+        assert {tuple(i['verified_labels']) for i in found} == {
+            tuple(range(30))}
+    open_set(data)
+    assert len(said) == 2
+    for text, *where in said:
+        assert f'{path} has no neg_category_ids (image ' in text
+        assert where == ['current', logging.WARNING]
+
+
 def test_the_checks_before_training_know_the_dataset():
     cfg = Config(dict(default_scope='mmdet', train_dataloader=dict(
         dataset=dict(type='apa_mm.FederatedLVISDataset', ann_file='a.json',
@@ -60,24 +122,77 @@ def test_the_checks_before_training_know_the_dataset():
     assert file.layout == 'lvis_v1'
 
 
-def test_a_set_without_lists_is_refused():
-    head = FederatedRoIHead.__new__(FederatedRoIHead)
+@pytest.mark.parametrize('kind, parent', [
+    ('FederatedRoIHead', 'StandardRoIHead'),
+    ('FederatedCascadeRoIHead', 'CascadeRoIHead')])
+def test_samples_without_labels_are_refused(kind, parent):
+    kind = MODELS.get(kind)
+    head = kind.__new__(kind)
     with pytest.raises(ValueError, match='no verified_labels; train on an '
-                       'apa_mm.FederatedLVISDataset.*rare_threshold=0'):
+                       'apa_mm.FederatedLVISDataset.*rare_threshold=0 and '
+                       f"mmdet's {parent}"):
         head.loss((), [], [SimpleNamespace(metainfo={})])
 
 
-def test_the_head_tells_the_loss_whose_rois_are_whose(monkeypatch):
-    told = []
-    head = FederatedRoIHead.__new__(FederatedRoIHead)
-    loss = SimpleNamespace(set_verified=lambda *args: told.append(args))
-    head.__dict__['bbox_head'] = SimpleNamespace(loss_cls=loss)
-    sampled = [SimpleNamespace(priors=range(n)) for n in (3, 5)]
-    parent = FederatedRoIHead.__bases__[0]
-    monkeypatch.setattr(parent, 'bbox_loss', lambda *_: dict(done=True))
-    monkeypatch.setattr(parent, 'loss',
-                        lambda self, x, *_: self.bbox_loss(x, sampled))
-    samples = [SimpleNamespace(metainfo=dict(verified_labels=labels))
-               for labels in ([0, 2], [1])]
-    assert head.loss((), [], samples) == dict(done=True)
-    assert told == [([[0, 2], [1]], [3, 5])]
+def losses_of(name, kind, verified, seen=None, **gol):
+    """Return the classifier losses of a training step on two images."""
+    cfg = tiny_cfg(name)
+    cfg.roi_head.type = kind
+    for head in box_heads(cfg):
+        head.loss_cls = dict(
+            type='apa_mm.GOLLoss', num_classes=NUM_CLASSES, **gol)
+    model = build(cfg).train()
+    heads = model.roi_head.bbox_head
+    for head in heads if isinstance(heads, torch.nn.ModuleList) else [heads]:
+        head.loss_cls.set_class_frequency([1] * NUM_CLASSES, 10000)
+        watch(head, seen)
+    torch.manual_seed(0)
+    samples = []
+    for n, labels in enumerate(verified):
+        # An object more on the second image, so that sizes may differ.
+        boxes = torch.tensor([[4., 4, 40, 40], [20, 8, 60, 60]])[:n + 1]
+        samples.append(DetDataSample(
+            gt_instances=InstanceData(
+                bboxes=boxes, labels=torch.arange(n + 1)),
+            metainfo=dict(img_shape=(64, 64), pad_shape=(64, 64),
+                          scale_factor=(1, 1), verified_labels=labels)))
+    losses = model.loss(torch.randn(2, 3, 64, 64), samples)
+    return {k: v for k, v in losses.items() if k.endswith('loss_cls')}
+
+
+def watch(head, seen):
+    """Note the image of each RoI, and what the loss is told."""
+    if seen is None:
+        return
+    told, given = head.loss_cls.set_verified, head.loss_and_target
+
+    def set_verified(verified, sizes):
+        seen.append([verified, sizes])
+        told(verified, sizes)
+
+    def loss_and_target(**kwargs):
+        seen[-1].append(kwargs['rois'][:, 0].tolist())
+        return given(**kwargs)
+
+    head.loss_cls.set_verified = set_verified
+    head.loss_and_target = loss_and_target
+
+
+@pytest.mark.parametrize('name, kind, stages', [
+    ('faster-rcnn', 'FederatedRoIHead', 1),
+    ('cascade-rcnn', 'FederatedCascadeRoIHead', 3)])
+def test_the_loss_of_each_stage_is_told_whose_the_rois_are(
+        name, kind, stages):
+    seen = []
+    some = losses_of(name, f'apa_mm.{kind}', [[0], [1, 0]], seen,
+                     unverified_only=True)
+    assert len(some) == len(seen) == stages
+    for verified, sizes, images in seen:
+        assert verified == [[0], [1, 0]]
+        assert images == [0.] * sizes[0] + [1.] * sizes[1]
+    parent = kind.replace('Federated', '' if stages > 1 else 'Standard')
+    whole = losses_of(name, f'apa_mm.{kind}', [range(NUM_CLASSES)] * 2,
+                      unverified_only=True)
+    plain = losses_of(name, parent, [[], []], rare_threshold=0)
+    torch.testing.assert_close(whole, plain)
+    assert all(some[key] < whole[key] for key in whole)

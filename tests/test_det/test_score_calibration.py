@@ -50,7 +50,8 @@ def test_a_head_calibrates_its_scores(kwargs):
     torch.testing.assert_close(raw_scores(head), want)
 
 
-@pytest.mark.parametrize('loss', ['GOLLoss', 'EQLV2Loss'])
+@pytest.mark.parametrize('loss', [
+    'GOLLoss', 'EQLV2Loss', 'SampledSigmoidLoss'])
 def test_sigmoids_are_refused(loss):
     with pytest.raises(ValueError, match=f'sum to 1.*those of {loss} do not'):
         make(CALIBRATION, loss_cls=dict(type=f'apa_mm.{loss}', num_classes=C))

@@ -15,6 +15,12 @@ from apa_mm.utils.imports import HAS_MMDET
 pytestmark = pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
 
 
+#: Losses that drop nothing there, or by no threshold.
+LOSSES = dict(
+    verified=dict(type='apa_mm.GOLLoss', unverified_only=True),
+    sampled=dict(type='apa_mm.SampledSigmoidLoss'))
+
+
 @pytest.fixture
 def job(tmp_path):
     data = write_detection_data(tmp_path / 'data')
@@ -30,11 +36,12 @@ def put(job, name, content=None, **change):
     return name
 
 
-@pytest.mark.parametrize('threshold, negatives, warns', [
-    (1., None, True), (0, None, False), (1., 'every', True),
-    (1., 'none', False)
+@pytest.mark.parametrize('threshold, negatives, affected', [
+    (1., None, 3), (0.3, None, 2), (0, None, 0), (1., 'every', 3),
+    (1., 'none', 0), ('verified', None, 0), ('sampled', None, 0)
 ])
-def test_gol_on_a_set_that_is_labelled_whole(job, threshold, negatives, warns):
+def test_gol_on_a_set_that_is_labelled_whole(
+        job, threshold, negatives, affected):
     content = coco_annotations()
     for image in content['images']:
         shown = {a['category_id'] for a in content['annotations']
@@ -49,15 +56,16 @@ def test_gol_on_a_set_that_is_labelled_whole(job, threshold, negatives, warns):
         job, 'own.json', content)
     job.model.roi_head = dict(bbox_head=dict(
         type='Shared2FCBBoxHead', num_classes=len(CLASSES), loss_cls=dict(
-            type='apa_mm.GOLLoss', num_classes=len(CLASSES),
-            rare_threshold=threshold)))
+            num_classes=len(CLASSES), **LOSSES.get(threshold, dict(
+                type='apa_mm.GOLLoss', rare_threshold=threshold)))))
     job.pop('data')
     report = report_datasets(job)
     assert not [p for p in report.problems if 'own.json' in p]
     found = [w for w in report.warnings if 'GOLLoss' in w]
-    assert len(found) == warns
-    if warns:
-        assert f'of {len(CLASSES)} classes' in found[0]
+    assert len(found) == bool(affected)
+    if affected:
+        assert f'{affected} of {len(CLASSES)} classes' in found[0]
+        assert 'box AP of rare classes from 0.511 to 0.157' in found[0]
         assert found[0].endswith('set rare_threshold=0 in loss_cls')
 
 

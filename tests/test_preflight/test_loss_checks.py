@@ -6,6 +6,7 @@ from apa_mm.preflight.loss_checks import check_losses
 from apa_mm.utils.imports import HAS_MMDET
 
 GOL = dict(type='apa_mm.GOLLoss', num_classes=3)
+SAMPLED = dict(type='apa_mm.SampledSigmoidLoss', num_classes=3)
 HOOK = dict(type='apa_mm.ClassFrequencyHook')
 
 
@@ -28,6 +29,7 @@ def detector(loss=GOL, heads=1, **cfg):
     detector(heads=3, custom_hooks=[HOOK]),
     detector(load_from='a.pth'),
     detector(dict(GOL, rare_threshold=0)),
+    detector(dict(SAMPLED, power=0)),
     detector(dict(type='CrossEntropyLoss')),
     Config(dict()),
 ])
@@ -35,11 +37,12 @@ def test_sound_configs(cfg):
     assert loss_problems(cfg, training=True) == []
 
 
-def test_nothing_tells_the_counts():
-    problem, = loss_problems(detector(), training=True)
+@pytest.mark.parametrize('loss', [GOL, SAMPLED])
+def test_nothing_tells_the_counts(loss):
+    problem, = loss_problems(detector(loss), training=True)
     assert problem.startswith(
-        'model.roi_head.bbox_head.loss_cls is apa_mm.GOLLoss, which needs')
-    assert loss_problems(detector(), training=False) == []
+        f'model.roi_head.bbox_head.loss_cls is {loss["type"]}, which needs')
+    assert loss_problems(detector(loss), training=False) == []
 
 
 def test_a_detector_in_another_model():
