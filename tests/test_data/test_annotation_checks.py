@@ -6,7 +6,8 @@ from support.tiny_jobs import CLASSES, coco_annotations, write_images
 from apa_mm.data.annotation_checks import check_annotations
 from apa_mm.data.annotations import (AnnotationError, Image,
                                      parse_annotations)
-from apa_mm.data.image_files import image_name, missing_files
+from apa_mm.data.image_files import (image_name, missing_files,
+                                     missing_problems)
 
 
 def report_of(annotation, *args, **kwargs):
@@ -28,13 +29,11 @@ def drop(annotation, section, key, count=1):
     return annotation
 
 
-def test_a_sound_file_has_counts_and_no_problem(tmp_path):
+def test_a_sound_file_has_counts_and_no_problem():
     annotation = coco_annotations(4)
-    write_images(tmp_path, [f'{i}.png' for i in range(4)], size=4)
     for layout in ('coco', 'lvis_v0.5', 'lvis_v1'):
         report = report_of(
             annotation,
-            str(tmp_path),
             layout=layout,
             classes=CLASSES,
             lvis_metric=True,
@@ -49,8 +48,7 @@ def test_a_sound_file_has_counts_and_no_problem(tmp_path):
             unused_categories=0,
             rare=1,
             common=1,
-            frequent=1,
-            missing_images=0)
+            frequent=1)
 
 
 def test_unused_categories_and_empty_images_are_counted_not_refused():
@@ -174,21 +172,21 @@ def test_every_category_is_a_class_for_lvis():
 
 
 def test_missing_images_are_counted_and_three_are_named(tmp_path):
-    annotation = coco_annotations(6)
     write_images(tmp_path, ['2.png'], size=4)
-    assert problems(annotation, image_folder=str(tmp_path)) == [
+    names = [f'{i}.png' for i in range(6)]
+    assert missing_problems(str(tmp_path), names) == (5, [
         f'5 of its 6 images are not in {tmp_path} (first: 0.png, 1.png, '
         '3.png, ...); complete the images or correct data_prefix'
-    ]
+    ])
+    assert missing_problems(str(tmp_path), ['2.png']) == (0, [])
 
 
 def test_a_missing_image_folder(tmp_path):
     folder = str(tmp_path / 'no')
-    assert problems(
-        coco_annotations(),
-        image_folder=folder) == [f'its image folder {folder} does not exist; '
-                                 'set data_root and data_prefix to where the '
-                                 'images are']
+    assert missing_problems(folder, ['0.png']) == (1, [
+        f'its image folder {folder} does not exist; set data_root and '
+        'data_prefix to where the images are'
+    ])
 
 
 def test_missing_files_looks_into_subfolders(tmp_path):
