@@ -124,8 +124,8 @@ def is_learned(item: Annotation, image: Image, crowds: bool = False) -> bool:
     x, y, width, height = item.bbox
     return (not item.ignore and (crowds or not item.iscrowd) and item.area > 0
             and width >= 1 and height >= 1
-            and min(x + width, image.width) > max(x, 0)
-            and min(y + height, image.height) > max(y, 0))
+            and x + width > max(x, 0) and x < image.width
+            and y + height > max(y, 0) and y < image.height)
 
 
 def label_names(categories: Sequence[Category],
@@ -266,20 +266,25 @@ def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
         for c in categories)
     unused = [c.name for c in categories
               if c.id in chosen and not number[c.id]]
-    empty = images.keys() - {item.image_id for item in annotations}
+    held = Counter(item.image_id for item in annotations)
+    empty = images.keys() - held.keys()
     counts = dict(
         images=len(images), annotations=len(annotations),
         unlearned_annotations=len(annotations) - learned,
         categories=len(categories), images_without_annotations=len(empty),
         unused_categories=len(unused), rare=groups['r'], common=groups['c'],
         frequent=groups['f'])
-    present: Dict[int, set] = defaultdict(set)
-    for item in annotations:
-        present[item.image_id].add(item.category_id)
-    federated = any(
-        image.neg_category_ids is not None and not chosen <= present[
-            image.id].union(image.neg_category_ids)
-        for image in images.values())
+    listed = [i for i in images.values() if i.neg_category_ids is not None]
+    federated = any(  # too few to name all classes, which is quick to tell
+        len(image.neg_category_ids) + held[image.id] < len(chosen)
+        for image in listed)
+    if listed and not federated:
+        present: Dict[int, set] = defaultdict(set)
+        for item in annotations:
+            present[item.image_id].add(item.category_id)
+        federated = any(
+            not chosen <= present[image.id].union(image.neg_category_ids)
+            for image in listed)
     annotated = max(len(images) - len(empty), 1)
     shares = [number[c.id] / annotated for c in categories if c.id in chosen]
     return counts, unused, shares, federated

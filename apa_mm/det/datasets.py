@@ -20,8 +20,8 @@ from mmdet.datasets import V3DetDataset as MMDetV3DetDataset
 from mmengine.logging import print_log
 
 from apa_mm.data.annotation_checks import check_annotations, is_learned
-from apa_mm.data.annotations import (Annotation, AnnotationError, Annotations,
-                                     Image, read_annotations)
+from apa_mm.data.annotations import (FAULTS, Annotation, AnnotationError,
+                                     Annotations, Image, read_annotations)
 from apa_mm.data.array_cache import Contents, Source, put
 from apa_mm.data.image_files import image_name
 from apa_mm.registry import DATASETS
@@ -50,7 +50,7 @@ class CachedAnnotations:
         try:
             arrays, (cat_ids, names) = self.prepare(
                 Source(self.ann_file, read_annotations))
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, *FAULTS) as error:
             print_log(
                 f'the annotations of {self.ann_file} cannot be cached and '
                 f'every process reads them as mmdet does: {error}',
@@ -208,9 +208,24 @@ def _instance(item: Annotation, label: int) -> dict:
     x, y, width, height = item.bbox
     found = dict(ignore_flag=int(bool(item.iscrowd)),
                  bbox=[x, y, x + width, y + height], bbox_label=label)
-    if mask := msgspec.json.decode(item.segmentation):
-        found['mask'] = mask
+    raw = bytes(item.segmentation)
+    if raw[:2] == b'[[' or msgspec.json.decode(raw):
+        found['mask'] = _Mask(raw)
     return found
+
+
+class _Mask:
+    """A mask that stays JSON until its image is unpickled."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    def __reduce__(self) -> tuple:
+        return _decode, (self.raw, )
+
+
+def _decode(raw: bytes) -> Union[list, dict]:
+    return msgspec.json.decode(raw)
 
 
 def _number(value: float) -> Union[int, float]:

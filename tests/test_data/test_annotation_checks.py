@@ -1,5 +1,6 @@
 import json
 
+import msgspec
 import pytest
 from support.tiny_jobs import CLASSES, coco_annotations, write_images
 
@@ -8,6 +9,7 @@ from apa_mm.data.annotations import (AnnotationError, Image,
                                      parse_annotations)
 from apa_mm.data.image_files import (image_name, missing_files,
                                      missing_problems)
+from apa_mm.data.segmentation import is_usable
 
 
 def report_of(annotation, *args, **kwargs):
@@ -213,3 +215,34 @@ def test_image_names_are_those_that_mmdet_reads(layout, image, expected):
 def test_an_unknown_layout():
     with pytest.raises(ValueError, match="layout must be one of .*'voc'"):
         report_of(coco_annotations(), layout='voc')
+
+
+@pytest.mark.parametrize('raw', [
+    '[]', '[[]]', '[[1,2,3,4,5,6]]', '[[1, 2, 3, 4, 5, 6]]',
+    '[[1,2,3,4,5,6,7]]', '[[1,2,3,4]]', '[[1,2,3,4,5,-6.5]]',
+    '[[1,2,3,4,5,6],[1,2,3,4,5,6]]', '[[1,2,3,4,5,6],[1,2]]',
+    '[[1,2,3,4,5,[6]]]', '[[1,2,3,4,5,1e400]]', '[[1,2,3,4,5,1e2]]',
+    '[["1",2,3,4,5,6]]', '[[1,2,3,4,5,null]]', '{}', 'null', '[1,2,3,4,5,6]',
+    '[[[1,2,3,4,5,6]]]', '[{"1":2}]', '{"size":[4,4],"counts":[16]}'
+])
+def test_a_mask_is_usable_if_its_full_reading_says_so(raw):
+    """One plain polygon is judged without reading its numbers."""
+    polygons = json.loads(raw)
+    good = isinstance(polygons, dict) and len(polygons) == 2 or isinstance(
+        polygons, list) and polygons != [] and all(
+            isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(
+                isinstance(n, (int, float)) and abs(n) < 1e300 for n in p)
+            for p in polygons)
+    assert is_usable(msgspec.Raw(raw.encode()), (4, 4)) == good
+
+
+@pytest.mark.parametrize('negatives, federated', [
+    ([[1, 2, 3]] * 4, False), ([[1, 2, 3]] * 3 + [[]], True),
+    ([[1, 1, 1]] * 4, True), ([None] * 4, False)
+])
+def test_a_set_is_federated_if_an_image_leaves_a_class_open(
+        negatives, federated):
+    annotation = coco_annotations(4)
+    for image, ids in zip(annotation['images'], negatives, strict=True):
+        image['neg_category_ids'] = ids
+    assert report_of(annotation).federated == federated
