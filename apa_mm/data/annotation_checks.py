@@ -8,8 +8,6 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Union
 
 from apa_mm.data.annotations import (Annotation, Annotations, Category, Image,
                                      entries_text, show)
-from apa_mm.data.image_files import (image_name, missing_files,
-                                     missing_problems)
 from apa_mm.data.segmentation import is_usable
 from apa_mm.utils.checks import check_choice
 
@@ -35,8 +33,7 @@ class AnnotationReport(NamedTuple):
             ``unlearned_annotations`` (of other classes or not
             :func:`is_learned`),
             ``categories``, ``images_without_annotations``,
-            ``unused_categories``, ``rare``, ``common``, ``frequent`` and, if
-            a folder was given, ``missing_images``.
+            ``unused_categories``, ``rare``, ``common``, ``frequent``.
         unused_categories (list[str]): Names of the dataset's categories
             without an annotation to learn from.
         labels (list[str]): Category names in the order of the labels, of
@@ -57,7 +54,6 @@ class AnnotationReport(NamedTuple):
 
 
 def check_annotations(content: Annotations,
-                      image_folder: Optional[str] = None,
                       *,
                       layout: Optional[str] = 'coco',
                       classes: Optional[Sequence[str]] = None,
@@ -65,13 +61,11 @@ def check_annotations(content: Annotations,
                       masks: bool = False,
                       trains: bool = False,
                       need_annotations: bool = True) -> AnnotationReport:
-    """Check the content of a file and, if a folder is given, its images.
+    """Check the content of a file.
 
     Args:
         content (Annotations): From
             :func:`~apa_mm.data.annotations.read_annotations`.
-        image_folder (str, optional): Folder that image names are relative
-            to. None leaves the images unchecked.
         layout (str, optional): Who reads it: 'coco', 'lvis_v0.5' or
             'lvis_v1'. It says which key names an image (see
             :func:`~apa_mm.data.image_files.image_name`), and whether classes
@@ -115,11 +109,6 @@ def check_annotations(content: Annotations,
                                    chosen if trains else None)
     counts, unused, shares, federated = _counts(
         image_of, annotations, categories, chosen)
-    if image_folder is not None:
-        missing = missing_files(
-            image_folder, [image_name(image, layout) for image in images])
-        counts['missing_images'] = len(missing)
-        problems += missing_problems(image_folder, missing, len(images))
     by_id = sorted(categories, key=lambda category: category.id)
     return AnnotationReport(problems, counts, unused, names,
                             label_names(by_id, classes, layout), shares,
@@ -135,8 +124,8 @@ def is_learned(item: Annotation, image: Image, crowds: bool = False) -> bool:
     x, y, width, height = item.bbox
     return (not item.ignore and (crowds or not item.iscrowd) and item.area > 0
             and width >= 1 and height >= 1
-            and min(x + width, image.width) > max(x, 0)
-            and min(y + height, image.height) > max(y, 0))
+            and x + width > max(x, 0) and x < image.width
+            and y + height > max(y, 0) and y < image.height)
 
 
 def label_names(categories: Sequence[Category],
@@ -277,20 +266,25 @@ def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
         for c in categories)
     unused = [c.name for c in categories
               if c.id in chosen and not number[c.id]]
-    empty = images.keys() - {item.image_id for item in annotations}
+    held = Counter(item.image_id for item in annotations)
+    empty = images.keys() - held.keys()
     counts = dict(
         images=len(images), annotations=len(annotations),
         unlearned_annotations=len(annotations) - learned,
         categories=len(categories), images_without_annotations=len(empty),
         unused_categories=len(unused), rare=groups['r'], common=groups['c'],
         frequent=groups['f'])
-    present: Dict[int, set] = defaultdict(set)
-    for item in annotations:
-        present[item.image_id].add(item.category_id)
-    federated = any(
-        image.neg_category_ids is not None and not chosen <= present[
-            image.id].union(image.neg_category_ids)
-        for image in images.values())
+    listed = [i for i in images.values() if i.neg_category_ids is not None]
+    federated = any(  # too few to name all classes, which is quick to tell
+        len(image.neg_category_ids) + held[image.id] < len(chosen)
+        for image in listed)
+    if listed and not federated:
+        present: Dict[int, set] = defaultdict(set)
+        for item in annotations:
+            present[item.image_id].add(item.category_id)
+        federated = any(
+            not chosen <= present[image.id].union(image.neg_category_ids)
+            for image in listed)
     annotated = max(len(images) - len(empty), 1)
     shares = [number[c.id] / annotated for c in categories if c.id in chosen]
     return counts, unused, shares, federated

@@ -2,13 +2,17 @@
 
 A file holds the bytes of its arrays, an index in JSON and the index's length.
 It lies in ``${XDG_CACHE_HOME:-~/.cache}/apa_mm/annotations``, in a folder per
-purpose whose older files go when a new one is made. Files that others than
-this user or root may write to are never read.
+source and purpose whose older files go when a new one is made, as do folders
+of sources that are gone. Files that others than this user or root may write to
+are never read.
 """
 import hashlib
 import json
 import os
+import shutil
+import time
 from contextlib import contextmanager
+from functools import cached_property
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, Iterator, Tuple
@@ -16,26 +20,89 @@ from typing import Any, BinaryIO, Callable, Dict, Iterator, Tuple
 import numpy as np
 
 from apa_mm.utils.files import check_owner, private_folder, replacing
+from apa_mm.version import __version__
 
-__all__ = ['Contents', 'cached', 'file_state', 'put']
+__all__ = ['Contents', 'Source', 'cached', 'file_state', 'put']
 
 #: Part of every name; raise it when what is written changes its meaning.
-VERSION = 1
+VERSION = (__version__, 2)
 LENGTH = 8  # bytes of the index's length, at the end
+#: Nanoseconds in which two writes may get one time stamp, as FAT's do.
+TICK = 2_000_000_000
 Contents = Tuple[Dict[str, np.ndarray], Any]
 
 
+class Source:
+    """A file that is read by the first who needs what is in it.
+
+    ``state`` is :func:`file_state`, None where that cannot be noted.
+    ``content`` raises OSError if the file changes while it is read.
+    """
+
+    def __init__(self, path: str, read: Callable[[str], Any]) -> None:
+        self.path, self.read = path, read
+        try:
+            self.state = file_state(path)
+        except (OSError, RuntimeError):
+            self.state = None
+
+    @cached_property
+    def content(self) -> Any:
+        """What ``read`` makes of the file."""
+        content = self.read(self.path)
+        if self.state and file_state(self.path) != self.state:
+            raise OSError(f'{self.path} changed while it was read')
+        return content
+
+    def cached(self, purpose: Any, write: Callable) -> 'Contents':
+        """Do as :func:`cached` with the file's state."""
+        return cached(purpose, self.state or file_state(self.path), write)
+
+
 def file_state(path: str) -> list:
-    """Return what changes with a file: path, size, time and digest."""
-    info, digest = os.stat(path), hashlib.sha256()
+    """Return what changes with a file: path, size, time and digest.
+
+    The digest, two seconds per gigabyte, is noted in the cache. It is made
+    again where device, inode, size or a time differs, or where the file was
+    so fresh that a later change could have left all of them as they were.
+
+    Raises:
+        OSError, RuntimeError: If there is no such file or no folder for notes.
+    """
+    path, begin = os.path.abspath(path), time.time_ns()
+    note = private_folder('annotations', _name(path)) / 'state'
+    stamp = _stamp(path)
+    known, state = _noted(note)
+    if known == stamp:
+        return state
+    digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(1 << 24):
             digest.update(block)
-    return [os.path.abspath(path), info.st_size, info.st_mtime_ns,
-            digest.hexdigest()]
+    state = [path, *stamp[2:4], digest.hexdigest()]
+    if max(stamp[3:]) + TICK < begin and stamp == _stamp(path):
+        with replacing(note) as temporary:
+            temporary.write_text(json.dumps([stamp, state]))
+        note.chmod(0o600)
+    return state
 
 
-def cached(purpose: Any, state: Any,
+def _noted(note: Path) -> list:
+    """Return a stamp and the state that belongs to it, None twice if none."""
+    try:
+        check_owner(note)
+        return json.loads(note.read_text())
+    except (OSError, ValueError):
+        return [None, None]
+
+
+def _stamp(path: str) -> list:
+    info = os.stat(path)
+    return [info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns,
+            info.st_ctime_ns]
+
+
+def cached(purpose: Any, state: list,
            write: Callable[[BinaryIO], Tuple[dict, Any]]) -> Contents:
     """Return the arrays for a purpose, read-only, and what came with them.
 
@@ -44,7 +111,7 @@ def cached(purpose: Any, state: Any,
 
     Args:
         purpose (Any): What JSON can write; new files replace others of it.
-        state (Any): The same, of the sources that were read.
+        state (list): Of the source, the path first, as :func:`file_state`.
         write (Callable): Called with an open file where there is none. It
             writes with :func:`put` and returns the places by name, and what
             JSON can write.
@@ -52,7 +119,7 @@ def cached(purpose: Any, state: Any,
     Raises:
         OSError, RuntimeError: If there is no folder to write to.
     """
-    folder = private_folder('annotations', _name(purpose))
+    folder = private_folder('annotations', _name(state[0]), _name(purpose))
     path = folder / f'{_name(state)}.arrays'
     try:
         return _map(path)  # without the lock, so that ranks start together
@@ -63,6 +130,10 @@ def cached(purpose: Any, state: Any,
             return _map(path)
         except (OSError, ValueError):
             pass
+        for note in folder.parents[1].glob('*/state'):
+            state = _noted(note)[1]
+            if state and not os.path.exists(state[0]):
+                shutil.rmtree(note.parent, ignore_errors=True)
         for old in folder.iterdir():  # of killed writers, too
             if old.name != 'lock':
                 old.unlink()

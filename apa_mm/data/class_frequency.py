@@ -3,9 +3,8 @@
 Datasets are taken by what they can do, so that neither mmdet nor mmpretrain
 is imported. C is the number of classes.
 """
-from collections import Counter, defaultdict
-from itertools import chain
-from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence
+from collections import Counter
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from torch.utils.data import Subset
@@ -162,27 +161,45 @@ def _from_index(dataset: Any) -> ClassFrequency:
             f'for the {len(classes)} classes of the dataset '
             f'({show(classes)}); set metainfo=dict(classes=...) to the names '
             'of the file')
-    selected, shown = set(dataset.cat_ids), defaultdict(set)
-    for key, image_ids in dataset.cat_img_map.items():
-        for image_id in image_ids:
-            shown[image_id].add(key)
-    read = getattr(dataset, 'get_objects', dataset.get_data_info)
-    for info in map(read, range(len(dataset))):
-        others = shown.get(info['img_id'], set()) - selected
-        shown[info['img_id']] = others.union(
-            dataset.cat_ids[item['bbox_label']] for item in info['instances']
-            if not item.get('ignore_flag'))
-    number = Counter(chain.from_iterable(shown.values()))
+    held, labels, places = _objects(dataset)
+    label_of = {key: label for label, key in enumerate(dataset.cat_ids)}
+    index = dataset.cat_img_map
+    of_file = np.repeat([label_of.get(key, -1) for key in index],
+                        [len(ids) for ids in index.values()]).astype(int)
+    images, at = np.unique(
+        np.concatenate([held, *filter(len, index.values())]),
+        return_inverse=True)
+    held, at = at[:len(held)], at[len(held):]
+    # What the file says counts of other classes and of images left out.
+    counts = (of_file < 0) | ~np.isin(at, held)
+    labels = np.concatenate([of_file[counts], labels])
+    shown = np.concatenate([at[counts], held[places]])
+    pairs = np.sort(labels[labels >= 0] * len(images) + shown[labels >= 0])
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # np.unique is slower
     return ClassFrequency(
-        np.array([number[key] for key in dataset.cat_ids], dtype=np.int64),
-        sum(map(bool, shown.values())), classes, source)
+        np.bincount(pairs // max(len(images), 1), minlength=len(classes)),
+        len(np.unique(shown)), classes, source)
+
+
+def _objects(dataset: Any) -> Tuple[np.ndarray, ...]:
+    """Return image ids, and labels and places of what is learned on them."""
+    found = getattr(dataset, 'learned_objects', lambda: None)()
+    if found is not None:
+        return found
+    images, pairs = [], []
+    for place in range(len(dataset)):
+        info = dataset.get_data_info(place)
+        images.append(info['img_id'])
+        pairs += [(item['bbox_label'], place) for item in info['instances']
+                  if not item.get('ignore_flag')]
+    return (np.array(images), *np.array(pairs, int).reshape(-1, 2).T)
 
 
 def _names_by_label(dataset: Any) -> tuple:
     """Return class names in the order of the labels, that of the file."""
     told = _class_names(dataset) or tuple(map(str, dataset.cat_ids))
     try:
-        names = {
+        names = getattr(dataset, 'cat_names', None) or {
             item.id: item.name for item in read_categories(
                 dataset.ann_file, getattr(dataset, 'backend_args', None))
         }

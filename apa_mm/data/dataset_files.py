@@ -1,6 +1,8 @@
 """Find the data files that a config is about to read."""
 import os.path as osp
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from functools import partial
+from typing import (Any, Callable, Iterator, List, NamedTuple, Optional,
+                    Sequence, Tuple)
 
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
@@ -34,6 +36,8 @@ class DataFile(NamedTuple):
             them, or it is one of several training sets and images without
             objects are kept.
         sort_categories (bool): Labels go by category id, not by file order.
+        build (Callable, optional): Makes the data set, without reading, if
+            it keeps annotations in the cache.
     """
 
     split: str
@@ -46,6 +50,7 @@ class DataFile(NamedTuple):
     masks: bool = False
     labelled: bool = True
     sort_categories: bool = False
+    build: Optional[Callable] = None
 
 
 def find_data_files(cfg: Config,
@@ -140,7 +145,14 @@ def _dataset_file(split: str, dataset: dict, scope: Optional[str],
         classes=_classes(dataset, kind),
         lvis_metric=any('LVIS' in _type_name(m) for m in metrics),
         masks=_reads_masks(dataset, metrics), labelled=labelled,
-        sort_categories=any(m.get('sort_categories') for m in metrics))
+        sort_categories=any(m.get('sort_categories') for m in metrics),
+        build=partial(_build, dataset, scope)
+        if hasattr(kind, 'prepare') else None)
+
+
+def _build(dataset: dict, scope: Optional[str]) -> Any:
+    with DATASETS.switch_scope_and_registry(scope) as own:
+        return own.build(dict(dataset, lazy_init=True, pipeline=[]))
 
 
 def _metric_file(split: str, metric: dict, datasets: List[DataFile]) -> \

@@ -1,6 +1,6 @@
 """The image files behind an annotation file."""
 import os
-from typing import List, Optional, Sequence, Set
+from typing import List, Optional, Sequence, Set, Tuple
 
 from apa_mm.data.annotations import Image, show
 
@@ -44,17 +44,19 @@ def _listing(folder: str) -> Set[str]:
         return set()
 
 
-def missing_problems(folder: str, missing: List[str],
-                     total: int) -> List[str]:
-    """Say which of ``total`` images are not there, and how to mend it."""
+def missing_problems(folder: str,
+                     names: Sequence[str]) -> Tuple[int, List[str]]:
+    """Count the images that are not there, and say how to mend it."""
+    missing = missing_files(folder, names)
     if not missing:
-        return []
+        return 0, []
     if not os.path.isdir(folder):
-        return [
+        return len(missing), [
             f'its image folder {folder} does not exist; set data_root and '
             'data_prefix to where the images are'
         ]
-    return [
-        f'{len(missing)} of its {total} images are not in {folder} (first: '
-        f'{show(missing)}); complete the images or correct data_prefix'
+    return len(missing), [
+        f'{len(missing)} of its {len(names)} images are not in {folder} '
+        f'(first: {show(missing)}); complete the images or correct '
+        'data_prefix'
     ]

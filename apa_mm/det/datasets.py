@@ -8,8 +8,9 @@ import logging
 import os.path as osp
 import pickle
 from collections import defaultdict
+from functools import partial
 from itertools import chain
-from typing import BinaryIO, List, Tuple, Union
+from typing import BinaryIO, List, Optional, Tuple, Union
 
 import msgspec
 import numpy as np
@@ -19,9 +20,9 @@ from mmdet.datasets import V3DetDataset as MMDetV3DetDataset
 from mmengine.logging import print_log
 
 from apa_mm.data.annotation_checks import check_annotations, is_learned
-from apa_mm.data.annotations import (Annotation, AnnotationError, Annotations,
-                                     Image, read_annotations)
-from apa_mm.data.array_cache import cached, file_state, put
+from apa_mm.data.annotations import (FAULTS, Annotation, AnnotationError,
+                                     Annotations, Image, read_annotations)
+from apa_mm.data.array_cache import Contents, Source, put
 from apa_mm.data.image_files import image_name
 from apa_mm.registry import DATASETS
 
@@ -44,23 +45,19 @@ class CachedAnnotations:
         """Map the annotations; parse them first where nobody has."""
         if self._fully_initialized:
             return
-        if not self._is_plain():
+        if not self.is_plain():
             return super().full_init()
-        purpose = [
-            type(self).__qualname__, self.ann_file, self.data_prefix,
-            self.seg_map_suffix, self.test_mode, dict(self.filter_cfg or {}),
-            self.metainfo.get('classes')
-        ]
         try:
-            arrays, cat_ids = cached(purpose, file_state(self.ann_file),
-                                     self._write)
-        except (OSError, RuntimeError, ValueError) as error:
+            arrays, (cat_ids, names) = self.prepare(
+                Source(self.ann_file, read_annotations))
+        except (OSError, RuntimeError, *FAULTS) as error:
             print_log(
                 f'the annotations of {self.ann_file} cannot be cached and '
                 f'every process reads them as mmdet does: {error}',
                 'current', logging.WARNING)
             return super().full_init()
         self.cat_ids = cat_ids
+        self.cat_names = dict(zip(cat_ids, names, strict=True))
         self.cat2label = {key: label for label, key in enumerate(cat_ids)}
         images = np.split(arrays['cat_images'], arrays['cat_ends'])
         self.cat_img_map = defaultdict(
@@ -71,27 +68,50 @@ class CachedAnnotations:
         if self._indices is not None:
             self.get_subset_(self._indices)
 
+    def prepare(self, source: Source, checked: bool = False) -> Contents:
+        """Return what is cached, written first where it is not there.
+
+        Args:
+            source (Source): The annotation file.
+            checked (bool): Its content is known to be sound.
+
+        Raises:
+            OSError, RuntimeError: If it cannot be read or written.
+            AnnotationError: If the content is not sound.
+        """
+        purpose = [
+            type(self).__qualname__, self.ann_file, self.data_prefix,
+            self.seg_map_suffix, self.test_mode, dict(self.filter_cfg or {}),
+            self.metainfo.get('classes')
+        ]
+        return source.cached(
+            purpose, partial(self._write, source=source, checked=checked))
+
     def get_cat_ids(self, idx: int) -> List[int]:
         """Return the labels of an image, without unpickling its masks."""
-        return [
-            item['bbox_label'] for item in self.get_objects(idx)['instances']
-        ]
-
-    def get_objects(self, idx: int) -> dict:
-        """Return ``get_data_info`` with ``img_id``, labels and flags alone."""
-        arrays = getattr(self, '_index', None)
-        if arrays is None or arrays['address'] is not self.data_address:
-            return self.get_data_info(idx)  # of a subset
+        if not self._is_mapped():
+            return super().get_cat_ids(idx)
         idx %= len(self)
-        found = slice(arrays['ends'][idx - 1] if idx else 0,
-                      arrays['ends'][idx])
-        pairs = zip(arrays['labels'][found].tolist(),
-                    arrays['flags'][found].tolist(), strict=True)
-        return dict(img_id=int(arrays['images'][idx]), instances=[
-            dict(bbox_label=label, ignore_flag=flag) for label, flag in pairs
-        ])
+        start, end = self._index['ends'][idx:idx + 2].tolist()
+        return self._index['labels'][start:end].tolist()
 
-    def _is_plain(self) -> bool:
+    def learned_objects(self) -> Optional[Tuple[np.ndarray, ...]]:
+        """Return image ids, (N, ), and labels and image places, (M, ).
+
+        Of objects that are not ignored; None for a subset.
+        """
+        if not self._is_mapped():
+            return None
+        arrays = self._index
+        places = np.repeat(np.arange(len(self)), np.diff(arrays['ends']))
+        learned = arrays['flags'] == 0
+        return arrays['images'], arrays['labels'][learned], places[learned]
+
+    def _is_mapped(self) -> bool:
+        return getattr(self, '_index', {}).get('address') is self.data_address
+
+    def is_plain(self) -> bool:
+        """Return whether the parent would read what the cache holds."""
         parents = [
             kind for kind in type(self).__mro__ if vars(kind).get(
                 'reads_as_parent', kind in (MMDetCocoDataset,
@@ -106,12 +126,12 @@ class CachedAnnotations:
                     for name in ('load_data_list', 'parse_data_info',
                                  'filter_data')))
 
-    def _write(self, file: BinaryIO) -> Tuple[dict, list]:
+    def _write(self, file: BinaryIO, source: Source,
+               checked: bool) -> Tuple[dict, list]:
         """Write the arrays, one image at a time."""
-        content = read_annotations(self.ann_file)
-        classes = self.metainfo.get('classes')
-        problems = check_annotations(
-            content, layout=self.layout, classes=classes,
+        content = source.content
+        problems = [] if checked else check_annotations(
+            content, layout=self.layout, classes=self.metainfo.get('classes'),
             need_annotations=False).problems
         if problems:
             raise AnnotationError(problems)
@@ -122,7 +142,7 @@ class CachedAnnotations:
             of_image[item.image_id].append(item)
             of_cat[item.category_id].append(item.image_id)
         with_classes = set(chain.from_iterable(of_cat[k] for k in cat_ids))
-        sizes, ends, kept, flags, images = [], [], [], [], []
+        sizes, ends, kept, flags, images = [], [0], [], [], []
         start = file.tell()
         for image in content.images:
             if not self._is_kept(image, with_classes):
@@ -147,7 +167,9 @@ class CachedAnnotations:
                 [len(of_cat[key]) for key in cats][:-1], dtype=np.int64)),
             cat_images=put(file, np.array(
                 list(chain.from_iterable(of_cat[key] for key in cats)),
-                np.int64))), cat_ids
+                np.int64))), [cat_ids, [
+                    item.name for item in content.categories
+                    if item.id in labels]]
 
     def _chosen(self, content: Annotations) -> List[int]:
         """Return the category ids in the order of the labels."""
@@ -190,9 +212,24 @@ def _instance(item: Annotation, label: int) -> dict:
     x, y, width, height = item.bbox
     found = dict(ignore_flag=int(bool(item.iscrowd)),
                  bbox=[x, y, x + width, y + height], bbox_label=label)
-    if mask := msgspec.json.decode(item.segmentation):
-        found['mask'] = mask
+    raw = bytes(item.segmentation)
+    if raw[:2] == b'[[' or msgspec.json.decode(raw):
+        found['mask'] = _Mask(raw)
     return found
+
+
+class _Mask:
+    """A mask that stays JSON until its image is unpickled."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    def __reduce__(self) -> tuple:
+        return _decode, (self.raw, )
+
+
+def _decode(raw: bytes) -> Union[list, dict]:
+    return msgspec.json.decode(raw)
 
 
 def _number(value: float) -> Union[int, float]:

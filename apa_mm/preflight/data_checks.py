@@ -1,18 +1,22 @@
 """Check the annotation files and images that a config names.
 
 Each file is read once for all of its readers, which is nearly all of the
-cost; ``--skip-checks`` leaves it out.
+cost, and what was found and what the data sets make of it are kept in the
+cache; ``--skip-checks`` leaves it out.
 """
 import os.path as osp
 import time
-from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import (BinaryIO, Dict, Iterator, List, NamedTuple, Optional,
+                    Sequence, Tuple)
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
 from apa_mm.data.annotation_checks import AnnotationReport, check_annotations
 from apa_mm.data.annotations import AnnotationError, read_annotations, show
+from apa_mm.data.array_cache import Source
 from apa_mm.data.dataset_files import SPLITS, DataFile, find_data_files
+from apa_mm.data.image_files import missing_problems, image_name
 from apa_mm.preflight.class_order import label_order_problems
 from apa_mm.preflight.findings import Findings, is_rank_0
 from apa_mm.preflight.loss_checks import drop_threshold
@@ -26,8 +30,9 @@ class DataReport(NamedTuple):
     Attributes:
         rows (list[dict]): One per annotation file and split: 'split', 'file'
             and the counts of
-            :class:`~apa_mm.data.annotation_checks.AnnotationReport`;
-            'images' is 'unreadable' for a file with another shape.
+            :class:`~apa_mm.data.annotation_checks.AnnotationReport` and of
+            'missing_images'; 'images' is 'unreadable' for a file with
+            another shape.
         problems, warnings (list[str]): As of
             :class:`~apa_mm.preflight.findings.Findings`.
     """
@@ -140,8 +145,10 @@ def _read(readers: List[DataFile],
     readers = [item for item in readers if item.layout is not None]
     if not readers:
         return []
+    source = Source(path, read_annotations)
     try:
-        content = read_annotations(path)
+        for item in readers:
+            reports[item] = _report(source, item)
     except AnnotationError as error:
         for item in readers:
             reports[item] = AnnotationReport([])
@@ -149,15 +156,47 @@ def _read(readers: List[DataFile],
     except OSError as error:
         return [f'{where}: the file cannot be read ({error}); mend that']
     for item in readers:
-        reports[item] = check_annotations(
-            content, item.image_folder, layout=item.layout,
-            classes=item.classes, lvis_metric=item.lvis_metric,
-            masks=item.masks, trains=item.split == 'train',
-            need_annotations=item.labelled)
+        if item.build is not None and not reports[item].problems:
+            _fill_cache(source, item)
     print_log(
         f'checked {path} in {time.perf_counter() - begin:.1f} s '
         '(--skip-checks leaves this out)', 'current')
     return []
+
+
+def _report(source: Source, item: DataFile) -> AnnotationReport:
+    """Check the content, or take what was found before, and the images."""
+    settings = dict(
+        layout=item.layout, classes=item.classes, masks=item.masks,
+        lvis_metric=item.lvis_metric, trains=item.split == 'train',
+        need_annotations=item.labelled)
+
+    def check(file: Optional[BinaryIO] = None) -> tuple:
+        report = check_annotations(source.content, **settings)
+        return {}, [report, [
+            image_name(image, item.layout) for image in source.content.images
+        ] if report.counts else []]
+
+    try:
+        _, (found, names) = source.cached(['check', settings], check)
+    except (OSError, RuntimeError):  # no cache
+        _, (found, names) = check()
+    report = AnnotationReport(*found)
+    if report.counts and item.image_folder is not None:
+        report.counts['missing_images'], problems = missing_problems(
+            item.image_folder, names)
+        report.problems.extend(problems)
+    return report
+
+
+def _fill_cache(source: Source, item: DataFile) -> None:
+    """Write the data set's annotations while the content is at hand."""
+    try:
+        dataset = item.build()
+        if dataset.is_plain():
+            dataset.prepare(source, checked=True)
+    except Exception:  # the Runner will say what is wrong
+        return
 
 
 def _where(reader: DataFile) -> str:

@@ -1,12 +1,15 @@
 import json
 
+import msgspec
 import pytest
 from support.tiny_jobs import CLASSES, coco_annotations, write_images
 
 from apa_mm.data.annotation_checks import check_annotations
 from apa_mm.data.annotations import (AnnotationError, Image,
                                      parse_annotations)
-from apa_mm.data.image_files import image_name, missing_files
+from apa_mm.data.image_files import (image_name, missing_files,
+                                     missing_problems)
+from apa_mm.data.segmentation import is_usable
 
 
 def report_of(annotation, *args, **kwargs):
@@ -28,13 +31,11 @@ def drop(annotation, section, key, count=1):
     return annotation
 
 
-def test_a_sound_file_has_counts_and_no_problem(tmp_path):
+def test_a_sound_file_has_counts_and_no_problem():
     annotation = coco_annotations(4)
-    write_images(tmp_path, [f'{i}.png' for i in range(4)], size=4)
     for layout in ('coco', 'lvis_v0.5', 'lvis_v1'):
         report = report_of(
             annotation,
-            str(tmp_path),
             layout=layout,
             classes=CLASSES,
             lvis_metric=True,
@@ -49,8 +50,7 @@ def test_a_sound_file_has_counts_and_no_problem(tmp_path):
             unused_categories=0,
             rare=1,
             common=1,
-            frequent=1,
-            missing_images=0)
+            frequent=1)
 
 
 def test_unused_categories_and_empty_images_are_counted_not_refused():
@@ -174,21 +174,21 @@ def test_every_category_is_a_class_for_lvis():
 
 
 def test_missing_images_are_counted_and_three_are_named(tmp_path):
-    annotation = coco_annotations(6)
     write_images(tmp_path, ['2.png'], size=4)
-    assert problems(annotation, image_folder=str(tmp_path)) == [
+    names = [f'{i}.png' for i in range(6)]
+    assert missing_problems(str(tmp_path), names) == (5, [
         f'5 of its 6 images are not in {tmp_path} (first: 0.png, 1.png, '
         '3.png, ...); complete the images or correct data_prefix'
-    ]
+    ])
+    assert missing_problems(str(tmp_path), ['2.png']) == (0, [])
 
 
 def test_a_missing_image_folder(tmp_path):
     folder = str(tmp_path / 'no')
-    assert problems(
-        coco_annotations(),
-        image_folder=folder) == [f'its image folder {folder} does not exist; '
-                                 'set data_root and data_prefix to where the '
-                                 'images are']
+    assert missing_problems(folder, ['0.png']) == (1, [
+        f'its image folder {folder} does not exist; set data_root and '
+        'data_prefix to where the images are'
+    ])
 
 
 def test_missing_files_looks_into_subfolders(tmp_path):
@@ -215,3 +215,34 @@ def test_image_names_are_those_that_mmdet_reads(layout, image, expected):
 def test_an_unknown_layout():
     with pytest.raises(ValueError, match="layout must be one of .*'voc'"):
         report_of(coco_annotations(), layout='voc')
+
+
+@pytest.mark.parametrize('raw', [
+    '[]', '[[]]', '[[1,2,3,4,5,6]]', '[[1, 2, 3, 4, 5, 6]]',
+    '[[1,2,3,4,5,6,7]]', '[[1,2,3,4]]', '[[1,2,3,4,5,-6.5]]',
+    '[[1,2,3,4,5,6],[1,2,3,4,5,6]]', '[[1,2,3,4,5,6],[1,2]]',
+    '[[1,2,3,4,5,[6]]]', '[[1,2,3,4,5,1e400]]', '[[1,2,3,4,5,1e2]]',
+    '[["1",2,3,4,5,6]]', '[[1,2,3,4,5,null]]', '{}', 'null', '[1,2,3,4,5,6]',
+    '[[[1,2,3,4,5,6]]]', '[{"1":2}]', '{"size":[4,4],"counts":[16]}'
+])
+def test_a_mask_is_usable_if_its_full_reading_says_so(raw):
+    """One plain polygon is judged without reading its numbers."""
+    polygons = json.loads(raw)
+    good = isinstance(polygons, dict) and len(polygons) == 2 or isinstance(
+        polygons, list) and polygons != [] and all(
+            isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(
+                isinstance(n, (int, float)) and abs(n) < 1e300 for n in p)
+            for p in polygons)
+    assert is_usable(msgspec.Raw(raw.encode()), (4, 4)) == good
+
+
+@pytest.mark.parametrize('negatives, federated', [
+    ([[1, 2, 3]] * 4, False), ([[1, 2, 3]] * 3 + [[]], True),
+    ([[1, 1, 1]] * 4, True), ([None] * 4, False)
+])
+def test_a_set_is_federated_if_an_image_leaves_a_class_open(
+        negatives, federated):
+    annotation = coco_annotations(4)
+    for image, ids in zip(annotation['images'], negatives, strict=True):
+        image['neg_category_ids'] = ids
+    assert report_of(annotation).federated == federated

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from apa_mm.data.array_cache import cached, file_state, put
+from apa_mm.data.array_cache import Source, cached, file_state, put
 
 SLOW_WRITER = """
 import sys, time
@@ -21,7 +21,7 @@ def write(file):
     time.sleep({seconds})
     return dict(a=place), None
 
-print(cached('p', 's', write)[0]['a'].tolist(), flush=True)
+print(cached('p', ['s'], write)[0]['a'].tolist(), flush=True)
 """
 
 
@@ -45,13 +45,13 @@ def write():
 
 
 def entry(folder):
-    path, = folder.glob('*/*.arrays')
+    path, = folder.glob('*/*/*.arrays')
     return path
 
 
 def test_arrays_return_as_they_were_and_are_made_once(folder, write):
     for _ in range(2):
-        arrays, rest = cached('p', 's', write)
+        arrays, rest = cached('p', ['s'], write)
         assert arrays['a'].tolist() == [0, 1, 2] and rest == [7]
         assert arrays['b'].tolist() == [1.5, 2.5] and not len(arrays['empty'])
         assert not arrays['a'].flags.writeable
@@ -60,57 +60,57 @@ def test_arrays_return_as_they_were_and_are_made_once(folder, write):
 
 
 def test_another_state_replaces_the_old_file(folder, write):
-    cached('p', 's', write)
+    cached('p', ['s'], write)
     old = entry(folder)
-    cached('p', 't', write)
+    cached('p', ['s', 2], write)
     assert write.calls == 2 and entry(folder) != old
 
 
 def test_another_purpose_leaves_it(folder, write):
-    cached('p', 's', write)
-    cached('q', 's', write)
-    cached('p', 's', write)
+    cached('p', ['s'], write)
+    cached('q', ['s'], write)
+    cached('p', ['s'], write)
     assert write.calls == 2
 
 
 @pytest.mark.parametrize('keep', [0, 4, -9])
 def test_a_cut_off_file_is_made_anew(folder, write, keep):
-    cached('p', 's', write)
+    cached('p', ['s'], write)
     path = entry(folder)
     path.write_bytes(path.read_bytes()[:keep])
-    assert cached('p', 's', write)[0]['a'].tolist() == [0, 1, 2]
+    assert cached('p', ['s'], write)[0]['a'].tolist() == [0, 1, 2]
     assert write.calls == 2
 
 
 def test_what_others_may_write_to_is_not_read(folder, write):
-    cached('p', 's', write)
+    cached('p', ['s'], write)
     entry(folder).chmod(0o666)
-    cached('p', 's', write)
+    cached('p', ['s'], write)
     assert write.calls == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root gives files away')
 def test_a_file_of_another_owner_is_not_read(folder, write):
-    cached('p', 's', write)
+    cached('p', ['s'], write)
     os.chown(entry(folder), 12345, -1)
-    cached('p', 's', write)
+    cached('p', ['s'], write)
     assert write.calls == 2 and entry(folder).stat().st_uid == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root gives files away')
 def test_a_folder_of_another_owner_is_an_error(folder, write):
-    cached('p', 's', write)
+    cached('p', ['s'], write)
     os.chown(folder, 12345, -1)
     with pytest.raises(PermissionError, match='owner 12345'):
-        cached('p', 's', write)
+        cached('p', ['s'], write)
 
 
 def test_a_symbolic_link_is_not_followed(folder, write, tmp_path):
-    cached('p', 's', write)
+    cached('p', ['s'], write)
     path = entry(folder)
     path.rename(tmp_path / 'elsewhere')
     path.symlink_to(tmp_path / 'elsewhere')
-    cached('p', 's', write)
+    cached('p', ['s'], write)
     assert write.calls == 2 and not path.is_symlink()
 
 
@@ -125,9 +125,9 @@ def test_a_killed_writer_leaves_nothing_that_is_read(folder, write):
     assert process.stdout.readline() == 'writing\n'
     process.kill()
     process.wait()
-    assert list(folder.glob('*/.*'))  # half a file, under another name
-    assert cached('p', 's', write)[0]['a'].tolist() == [0, 1, 2]
-    assert not list(folder.glob('*/.*'))
+    assert list(folder.glob('*/*/.*'))  # half a file, under another name
+    assert cached('p', ['s'], write)[0]['a'].tolist() == [0, 1, 2]
+    assert not list(folder.glob('*/*/.*'))
 
 
 def test_two_at_once_write_one_file(folder):
@@ -143,20 +143,76 @@ def test_a_failing_writer_leaves_nothing(folder):
         raise ValueError('no')
 
     with pytest.raises(ValueError, match='no'):
-        cached('p', 's', fail)
-    assert [p.name for p in folder.glob('*/*')] == ['lock']
+        cached('p', ['s'], fail)
+    assert [p.name for p in folder.glob('*/*/*')] == ['lock']
 
 
-def test_state_changes_with_content_at_the_same_time_and_size(tmp_path):
+def noted(monkeypatch, path, text):
+    """Write a file and have its digest believed at once."""
+    monkeypatch.setattr('apa_mm.data.array_cache.TICK', -10**12)
+    path.write_text(text)
+    return file_state(path)
+
+
+def test_state_changes_with_content_at_the_same_time_and_size(
+        tmp_path, monkeypatch):
     path = tmp_path / 'a.json'
-    path.write_text('one')
-    then = time.time_ns()
-    os.utime(path, ns=(then, then))
-    before = file_state(path)
-    assert file_state(path) == before
+    before = noted(monkeypatch, path, 'one')
+    then = path.stat().st_mtime_ns
+    time.sleep(0.02)  # a tick of Linux is 10 ms at most
     path.write_text('two')
     os.utime(path, ns=(then, then))
-    assert file_state(path) != before
+    assert path.stat().st_mtime_ns == then
+    assert file_state(path)[-1] != before[-1]
+
+
+def test_the_digest_of_a_fresh_file_is_not_believed(tmp_path, monkeypatch):
+    """Of a second write within the same tick no stamp tells."""
+    path = tmp_path / 'a.json'
+    path.write_text('one')
+    now = time.time_ns()
+    monkeypatch.setattr('apa_mm.data.array_cache._stamp',
+                        lambda path: [1, 2, 3, now, now])
+    before = file_state(path)
+    path.write_text('two')
+    assert file_state(path)[-1] != before[-1]
+
+
+def test_the_digest_is_noted_and_believed_if_nobody_else_could_write(
+        folder, tmp_path, monkeypatch):
+    before = noted(monkeypatch, tmp_path / 'a.json', 'one')
+    note, = folder.glob('*/state')
+    note.write_text(note.read_text().replace(before[-1], 'x'))
+    assert file_state(tmp_path / 'a.json')[-1] == 'x'
+    note.chmod(0o666)
+    assert file_state(tmp_path / 'a.json') == before
+
+
+def test_what_was_made_of_a_lost_file_goes(folder, tmp_path, monkeypatch,
+                                           write):
+    states = [noted(monkeypatch, tmp_path / name, name) for name in 'ab']
+    cached('p', states[0], write)
+    (tmp_path / 'a').unlink()
+    assert entry(folder)
+    cached('p', states[1], write)
+    assert entry(folder) and len(list(folder.iterdir())) == 1
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path):
+    def read(path):
+        path.write_text('two')
+
+    path = tmp_path / 'a.json'
+    path.write_text('one')
+    with pytest.raises(OSError, match='a.json changed while it was read'):
+        _ = Source(path, read).content
+
+
+def test_content_is_read_once(tmp_path):
+    path = tmp_path / 'a.json'
+    path.write_text('one')
+    source = Source(path, lambda path: [path.read_text()])
+    assert source.content is source.content == ['one']
 
 
 def test_state_changes_with_time(tmp_path):

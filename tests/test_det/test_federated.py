@@ -82,7 +82,7 @@ def test_the_cache_holds_what_mmdets_reader_makes(data, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr('apa_mm.det.datasets.read_annotations', None)
         assert infos(open_set(data)) == made  # mapped
-    monkeypatch.setattr(CachedAnnotations, '_is_plain', lambda self: False)
+    monkeypatch.setattr(CachedAnnotations, 'is_plain', lambda self: False)
     assert infos(open_set(data)) == made
     assert any(info['verified_labels'] for info in made)
 
@@ -92,7 +92,7 @@ def test_without_lists_everything_was_looked_for(data, tmp_path, plain,
                                                  monkeypatch):
     if not plain:
         pytest.importorskip('lvis')
-        monkeypatch.setattr(CachedAnnotations, '_is_plain', lambda _: False)
+        monkeypatch.setattr(CachedAnnotations, 'is_plain', lambda _: False)
     content = json.loads(
         (data / 'annotations/digits_lvis_train.json').read_text())
     for image in content['images']:

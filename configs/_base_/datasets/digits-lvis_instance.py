@@ -28,7 +28,7 @@ train_dataloader = dict(
         type='ClassBalancedDataset',
         oversample_thr=0.1,  # LVIS's 1e-3 for a hundredth of its images
         dataset=dict(
-            type='LVISV1Dataset',
+            type='apa_mm.LVISV1Dataset',
             data_root=data_root,
             metainfo=metainfo,
             ann_file='annotations/digits_lvis_train.json',
@@ -40,7 +40,7 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='LVISV1Dataset',
+        type='apa_mm.LVISV1Dataset',
         data_root=data_root,
         metainfo=metainfo,
         ann_file='annotations/digits_lvis_val.json',

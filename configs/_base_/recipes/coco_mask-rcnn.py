@@ -6,6 +6,11 @@ _base_ = [
 # Before weights are read: torch refuses mmengine's checkpoints otherwise.
 custom_imports = dict(imports=['apa_mm'], allow_failed_imports=False)
 default_hooks = _base_.safe_hooks
+# Annotations parsed once, then mapped by all ranks and later starts.
+dataset_type = 'apa_mm.CocoDataset'
+train_dataloader = dict(dataset=dict(type=dataset_type))
+val_dataloader = dict(dataset=dict(type=dataset_type))
+test_dataloader = val_dataloader
 val_evaluator = dict(type='apa_mm.CocoMetric')
 test_evaluator = val_evaluator
 # kappa and lambda carry no weight decay (Table 8).

@@ -15,6 +15,12 @@ model = dict(
         bbox_head=dict(type='apa_mm.LargeVocabBBoxHead'),
         mask_head=dict(type='apa_mm.ClasswiseFCNMaskHead')))
 
+# Annotations parsed once, then mapped by all ranks and later starts.
+dataset_type = 'apa_mm.LVISV1Dataset'
+train_dataloader = dict(dataset=dict(dataset=dict(type=dataset_type)))
+val_dataloader = dict(dataset=dict(type=dataset_type))
+test_dataloader = val_dataloader
+
 # mmdet's LVISMetric needs a package that fails on numpy >= 1.24.
 val_evaluator = dict(type='apa_mm.LVISMetric')
 test_evaluator = val_evaluator

@@ -27,6 +27,11 @@ model = dict(
             loss_bbox=dict(type='L1Loss', loss_weight=1.0))
         for std in (0.1, 0.05, 0.033)
     ]))
+# Annotations parsed once, then mapped by all ranks and later starts.
+dataset_type = 'apa_mm.V3DetDataset'
+train_dataloader = dict(dataset=dict(dataset=dict(type=dataset_type)))
+val_dataloader = dict(dataset=dict(type=dataset_type))
+test_dataloader = val_dataloader
 val_evaluator = dict(type='apa_mm.CocoMetric')
 test_evaluator = val_evaluator
 # kappa and lambda carry no weight decay (Table 8).

@@ -16,6 +16,11 @@ model = dict(
                 _delete_=True, type='apa_mm.WrappedCauchyLinear', scale=300.),
             loss_cls=dict(
                 _delete_=True, type='CrossEntropyLoss', loss_weight=1.0))))
+# Annotations parsed once, then mapped by all ranks and later starts.
+dataset_type = 'apa_mm.V3DetDataset'
+train_dataloader = dict(dataset=dict(dataset=dict(type=dataset_type)))
+val_dataloader = dict(dataset=dict(type=dataset_type))
+test_dataloader = val_dataloader
 val_evaluator = dict(type='apa_mm.CocoMetric')
 test_evaluator = val_evaluator
 # kappa and lambda carry no weight decay (Table 8): AdamW's 0.1 alone would
