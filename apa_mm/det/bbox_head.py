@@ -1,6 +1,7 @@
 """Box head that keeps its post-processing cheap with many classes."""
 from typing import Any, Optional
 
+import torch
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.structures.bbox import get_box_type
 from mmengine.structures import InstanceData
@@ -46,6 +47,14 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
                 'do not; use a softmax or SeesawLoss')
         self.score_calibration = MODELS.build(
             dict(score_calibration, num_classes=self.num_classes))
+
+    def predict_by_feat(self, *args: Any, **kwargs: Any) -> Any:
+        """Predict as the parent does; exporters replace what that calls."""
+        if self.score_calibration is not None and torch.jit.is_tracing():
+            raise ValueError(
+                'score_calibration would be missing in the exported detector; '
+                'set it to None and calibrate the scores behind the export')
+        return super().predict_by_feat(*args, **kwargs)
 
     def _predict_by_feat_single(
             self, roi: Tensor, cls_score: Tensor, bbox_pred: Optional[Tensor],

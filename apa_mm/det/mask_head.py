@@ -28,10 +28,18 @@ TEMPERATURE_NAMES = ('temperature', 'tempearture')
 class ClasswiseFeatures(Tensor):
     """Features (N, C, H, W) that give logits (k, H, W) for [rows, labels].
 
-    Mask Scoring R-CNN indexes them so; all else sees a plain tensor.
+    Mask Scoring R-CNN indexes them so, and mmdeploy their sigmoid, which
+    waits for the logits; all else sees a plain tensor.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl
+    activated = False
+
+    def sigmoid(self) -> Tensor:
+        """Return the same features, which then give probabilities."""
+        features = self.as_subclass(ClasswiseFeatures)
+        features.head, features.activated = self.head, True
+        return features
 
     def __getitem__(self, index: Any) -> Tensor:
         """Compute the logits of a pair of rows and labels alone."""
@@ -39,7 +47,9 @@ class ClasswiseFeatures(Tensor):
         if not isinstance(index, tuple) or len(index) != 2:
             return plain[index]
         rows, labels = index
-        return self.head.logits_of(plain[list(rows)], labels)[:, 0]
+        rows = list(rows) if isinstance(rows, range) else rows
+        logits = self.head.logits_of(plain[rows], labels)[:, 0]
+        return logits.sigmoid() if self.activated else logits
 
 
 def classwise_method(conv: nn.Module) -> Optional[Callable]:

@@ -6,6 +6,7 @@ import io
 
 import pytest
 import torch
+from mmdet.models import FCNMaskHead
 from mmengine.registry import MODELS, DefaultScope
 from support.tiny_detectors import build, tiny_cfg
 from torch import nn
@@ -119,3 +120,36 @@ def test_mask_head():
             num_convs=1, in_channels=4, conv_out_channels=4, num_classes=3)
     head.init_weights()
     check(head.eval(), torch.rand(2, 4, 4, 4))
+
+
+class Masks(nn.Module):
+    """What mmdeploy makes of a mask head's outputs."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, x, labels):
+        places = torch.arange(x.shape[0])
+        return self.head(x).sigmoid()[places, labels][:, None]
+
+
+def test_masks_as_mmdeploy_asks_for_them():
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        head = ClasswiseFCNMaskHead(
+            num_convs=1, in_channels=4, conv_out_channels=4, num_classes=3)
+    head.init_weights()
+    torch.nn.init.normal_(head.conv_logits.weight)
+    x, labels = torch.rand(2, 4, 4, 4), torch.tensor([2, 0])
+    check(Masks(head.eval()), x, labels)
+    with torch.no_grad():
+        want = FCNMaskHead.forward(head, x).sigmoid()[[0, 1], labels, None]
+        torch.testing.assert_close(Masks(head)(x, labels), want)
+
+
+def test_calibrated_scores_are_not_left_out_silently():
+    head = box_head(dict(type='Linear'))
+    head.score_calibration = nn.Identity()
+    with pytest.raises(ValueError, match='would be missing in the exported'):
+        torch.jit.trace(
+            lambda x: head.predict_by_feat(x, x, x, [{}]), torch.rand(2, 5))
