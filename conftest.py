@@ -1,4 +1,5 @@
 """Settings for every test: repeatable runs, few threads, no leftovers."""
+import gc
 import os
 import sys
 from pathlib import Path
@@ -79,12 +80,13 @@ def no_leftovers():
 
 @pytest.fixture(scope='session', autouse=True)
 def plain_configs():
-    """Let configs be written into logs and folders unformatted.
-
-    yapf takes seconds for a detector's, several times in each run.
-    """
+    """Let configs be read faster, and written unformatted."""
+    from support.configs import hasten
     with pytest.MonkeyPatch.context() as patch:
-        for owner in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
-            patch.setattr(f'{owner}.FormatCode', lambda text, **kwargs:
-                          (text, False), raising=False)
+        hasten(patch)
         yield
+
+
+def pytest_collection_finish():
+    """Do not look through the libraries in every garbage collection."""
+    gc.freeze()

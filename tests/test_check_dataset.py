@@ -1,11 +1,10 @@
 """The dataset check on miniatures of LVIS, COCO and V3Det."""
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from support import forked
 from support.detection_sets import MAKERS
 
 from apa_mm.data.annotation_checks import check_annotations
@@ -68,23 +67,17 @@ def test_class_count_mismatch():
 
 
 def test_tool_exit_codes(tmp_path):
-    command = [
-        sys.executable,
-        str(ROOT / 'tools/check_dataset.py'),
-        str(ROOT / CONFIGS['coco'])
-    ]
-    good = subprocess.run(command, capture_output=True, text=True)
+    command = [ROOT / 'tools/check_dataset.py', ROOT / CONFIGS['coco']]
+    good = forked.run(command)
     assert good.returncode == 0, good.stderr
     assert '0 problem(s)' in good.stdout
-    bad = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path)
+    bad = forked.run(command, cwd=tmp_path)
     assert bad.returncode == 1
     assert 'annotation file does not exist' in bad.stdout
 
 
 def test_a_missing_config_is_one_sentence():
-    command = [sys.executable, str(ROOT / 'tools/check_dataset.py'), 'no.py']
-    bad = subprocess.run(command, capture_output=True, text=True)
+    bad = forked.run([ROOT / 'tools/check_dataset.py', 'no.py'])
     assert bad.returncode == 2 and 'Traceback' not in bad.stderr
     assert 'config no.py cannot be read' in bad.stderr
 

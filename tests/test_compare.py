@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support import forked
 
 from apa_mm.engine import compare
 from apa_mm.engine.compare import plan_runs, run_all
@@ -234,11 +235,7 @@ def test_the_tool_with_two_workers(compared, tmp_path):
 
 
 def test_the_tool_ends_with_one_sentence(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / 'tools/compare.py'), 'none.py'],
-        capture_output=True,
-        text=True,
-        cwd=ROOT)
+    done = forked.run([ROOT / 'tools/compare.py', 'none.py'])
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith(
         'error: config none.py does not exist')

@@ -3,12 +3,12 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.demo_jobs import run_tool
 from support.tiny_jobs import (write_classification_config,
                                write_classification_data,
                                write_detection_config, write_detection_data)
@@ -25,15 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def run(script, *words, cwd, **env):
-    command = [sys.executable] if str(script).endswith('.py') else ['bash']
-    path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-    return subprocess.run(
-        [*command, str(script), *map(str, words)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=dict(
-            os.environ, PYTHONPATH=path, OMP_NUM_THREADS='1', **env))
+    return run_tool(script, *words, cwd=cwd, **env)
 
 
 def succeed(*args, **kwargs):

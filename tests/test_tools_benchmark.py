@@ -1,10 +1,9 @@
 """What the activation benchmark compares with, and how it counts bytes."""
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from support import forked
 
 from apa_mm.functional import aglu
 
@@ -56,8 +55,6 @@ def test_rows_of_the_activation_benchmark(act, monkeypatch):
 
 
 def test_other_parts_do_not_run_on_a_gpu():
-    result = subprocess.run(
-        [sys.executable, str(TOOLS / 'benchmark.py'), 'nms', '--device',
-         'cuda'], capture_output=True, text=True)
+    result = forked.run([TOOLS / 'benchmark.py', 'nms', '--device', 'cuda'])
     assert result.returncode == 2
     assert '--device cuda' in result.stderr

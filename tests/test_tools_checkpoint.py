@@ -7,7 +7,6 @@ import os
 import pickle
 import re
 import shlex
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -19,6 +18,7 @@ from mmengine.registry import DefaultScope
 
 from apa_mm.registry import MODELS
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
+from support import forked
 from support import checkpoint_layouts as layouts
 from support import checkpoint_networks as networks
 
@@ -321,9 +321,7 @@ visualizer = dict(type='DetLocalVisualizer', name='v')
                          '--to', 'mmdet', '--hash-suffix')
     assert code == 0, err
     name = re.search(r'wrote (shared-[0-9a-f]{8}\.pth)', out)[1]
-    result = subprocess.run([sys.executable, '-c', PUBLISHED, name],
-                            capture_output=True, text=True,
-                            env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    result = forked.run(['-c', PUBLISHED, name])
     assert result.returncode == 0, result.stderr[-2000:]
 
 
@@ -506,11 +504,8 @@ def test_places_to_write_to_are_checked_first(run):
 
 def test_the_exit_code_is_that_of_the_process(tmp_path):
     (tmp_path / 'src.pth').write_bytes(REFUSED['code in args']())
-    result = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / 'convert_checkpoint.py'),
-         'src.pth', 'dst.pth', '--to', 'mmpretrain'],
-        cwd=tmp_path, capture_output=True, text=True,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    result = forked.run([ROOT / 'tools' / 'convert_checkpoint.py', 'src.pth',
+                         'dst.pth', '--to', 'mmpretrain'], cwd=tmp_path)
     assert result.returncode == 2 and not result.stdout
     assert 'posix.system' in result.stderr
     assert os.listdir(tmp_path) == ['src.pth']

@@ -4,8 +4,9 @@ import functools
 from pathlib import Path
 from typing import Dict, Iterator, Tuple
 
+import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, utils
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 
@@ -33,6 +34,18 @@ HELPERS = {
     'sampled_sigmoid_init', 'seesaw', 'seresnet', 'trace',
     'train_list', 'width'
 }
+
+
+def hasten(patch: pytest.MonkeyPatch) -> None:
+    """Do not format configs, and read the libraries' lists of them once.
+
+    yapf takes seconds for a detector's, several times in each run, and
+    mmengine reads a hundred YAML files for every base like ``mmdet::...``.
+    """
+    for owner in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
+        patch.setattr(f'{owner}.FormatCode', lambda text, **kwargs:
+                      (text, False), raising=False)
+    patch.setattr('mmengine.config.utils.load', functools.cache(utils.load))
 
 
 @functools.lru_cache(maxsize=None)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support import forked
+
 ROOT = Path(__file__).parents[2]
 # Last: tools/test.py must not stand for a module of that name.
 sys.path.append(str(ROOT / 'tools'))
@@ -33,30 +35,12 @@ def write_data(folder: Path) -> Path:
 
 def run_tool(*words, cwd, **env):
     """Run a script of ``tools/`` as a user does; return the process."""
-    return subprocess.run(
-        command(*words),
-        cwd=cwd,
-        env=environment(**env),
-        capture_output=True,
-        text=True)
-
-
-def command(script, *words):
-    """Return the command line of a script of ``tools/``."""
-    start = sys.executable if str(script).endswith('.py') else 'bash'
-    return [start, str(ROOT / 'tools' / script), *map(str, words)]
-
-
-def environment(PYTHONPATH='', **env):  # noqa: N803
-    """Return the environment of such a command: this package, one thread."""
-    path = os.pathsep.join(
-        [str(ROOT), PYTHONPATH, os.environ.get('PYTHONPATH', '')])
-    return dict(
-        os.environ,
-        PYTHONPATH=path,
-        PYTHON=sys.executable,
-        OMP_NUM_THREADS='1',
-        **env)
+    words = [ROOT / 'tools' / words[0], *words[1:]]
+    env = dict(os.environ, **env)
+    if str(words[0]).endswith('.py'):
+        return forked.run(words, cwd=cwd, env=env)
+    return subprocess.run(['bash', *map(str, words)], cwd=cwd, env=env,
+                          capture_output=True, text=True)
 
 
 def words_of(options: dict) -> list:

@@ -5,6 +5,7 @@ from typing import Callable
 
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from support.forked import FORKS
 
 WORLD_SIZE = 2
 
@@ -28,4 +29,5 @@ def run_two(function: Callable, folder: Path) -> None:
 
     The function must be importable; an exception in it fails the caller.
     """
-    mp.spawn(_process, (str(folder), function), nprocs=WORLD_SIZE)
+    mp.start_processes(_process, (str(folder), function), nprocs=WORLD_SIZE,
+                       start_method=FORKS.get_start_method())

@@ -1,10 +1,9 @@
 """MMPretrain's own tools run our configs."""
-import subprocess
-import sys
 from pathlib import Path
 
 import mmpretrain
 import pytest
+from support import forked
 from support.configs import CLS, ROOT, parsed
 
 TOOLS = Path(mmpretrain.__file__).parent / '.mim/tools'
@@ -12,10 +11,7 @@ CONFIG = 'configs/cls/digits_lt/apa-seresnet20_aglu_digits-lt-ir50.py'
 
 
 def run(tool, *args):
-    result = subprocess.run(
-        [sys.executable, str(TOOLS / tool), str(ROOT / CONFIG), *args],
-        capture_output=True,
-        text=True)
+    result = forked.run([TOOLS / tool, ROOT / CONFIG, *args])
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout + result.stderr
 

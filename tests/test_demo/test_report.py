@@ -1,11 +1,11 @@
 """The demo's numbers: where they come from and how they are printed."""
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from support import forked
 
 from apa_mm import __version__
 from demo.report import (format_table, read_metrics, run_record,
@@ -93,11 +93,11 @@ def test_join_prints_and_writes_all_runs(tmp_path):
     for name, record in TWO_RUNS.items():
         (tmp_path / name).mkdir()
         write_json(record, str(tmp_path / name / 'metrics.json'))
-    done = subprocess.run([
-        sys.executable, 'tools/demo_report.py', 'join',
-        *(str(tmp_path / name) for name in TWO_RUNS), '--out',
-        str(tmp_path / 'metrics.json')
-    ], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = forked.run([
+        ROOT / 'tools/demo_report.py', 'join',
+        *(tmp_path / name for name in TWO_RUNS), '--out',
+        tmp_path / 'metrics.json'
+    ])
     assert done.stdout.strip() == format_table(TWO_RUNS).strip()
     assert json.loads((tmp_path / 'metrics.json').read_text()) == TWO_RUNS
 

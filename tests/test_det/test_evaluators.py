@@ -1,8 +1,5 @@
 """Our metrics under every evaluator that mmdet's run under."""
-import os
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +7,7 @@ from mmdet.evaluation import MultiDatasetsEvaluator
 from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
 from mmdet.evaluation.metrics import DumpDetResults
 from mmengine.evaluator import DumpResults, Evaluator
+from support import forked
 from support.eval_cases import Case, run
 
 from apa_mm.det.coco_metric import CocoMetric
@@ -166,16 +164,10 @@ def test_two_validation_sets_on_two_ranks(two_sets, tmp_path):
         MultiDatasetsEvaluator(metrics, ['a', 'b']), meta, samples)
     (tmp_path / 'job.pkl').write_bytes(pickle.dumps((paths, meta, samples)))
     ranks = [
-        subprocess.Popen(
-            [sys.executable, '-c', RANK_SCRIPT, str(rank), str(tmp_path)],
-            env=dict(
-                os.environ,
-                PYTHONPATH=os.pathsep.join(map(os.path.abspath, sys.path))),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE) for rank in (0, 1)
+        forked.Script(['-c', RANK_SCRIPT, rank, tmp_path]) for rank in (0, 1)
     ]
     for rank, process in enumerate(ranks):
-        _, errors = process.communicate(timeout=150)
-        assert process.returncode == 0, errors.decode()[-2000:]
+        done = process.wait(timeout=150)
+        assert done.returncode == 0, done.stderr[-2000:]
         got = pickle.loads((tmp_path / f'rank{rank}.pkl').read_bytes())
         assert got == want and len(got) == 24

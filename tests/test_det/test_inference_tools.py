@@ -1,13 +1,12 @@
 """mmdet's own inference and analysis tools on the demo's config."""
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import mmdet
 import pytest
-from support.demo_jobs import CONFIG, OPTIONS, environment, write_data
+from support import forked
+from support.demo_jobs import CONFIG, OPTIONS, write_data
 
 from apa_mm.engine import launch
 
@@ -67,7 +66,7 @@ assert len(model.dataset_meta['classes']) == 30
 @pytest.mark.parametrize('script', [_INFERENCER, _INFERENCE])
 def test_inference_without_importing_the_package(script, inside):
     text = script.format(config='child.py', image=str(image_of(inside)))
-    succeed([sys.executable, '-c', text], inside)
+    succeed(['-c', text], inside)
     if script is _INFERENCER:
         assert (inside / 'out/vis' / image_of(inside).name).is_file()
         file, = inside.glob('out/preds/*.json')
@@ -75,35 +74,28 @@ def test_inference_without_importing_the_package(script, inside):
 
 
 def succeed(words, cwd):
-    result = subprocess.run(
-        list(map(str, words)),
-        cwd=cwd,
-        env=environment(MPLBACKEND='Agg'),
-        capture_output=True,
-        text=True)
+    result = forked.run(words, cwd=cwd, env=dict(os.environ, MPLBACKEND='Agg'))
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr
     return result.stdout + result.stderr
 
 
 def test_flops(inside):
     text = succeed([
-        sys.executable, TOOLS / 'analysis_tools/get_flops.py', CONFIG,
-        '--num-images', 1
+        TOOLS / 'analysis_tools/get_flops.py', CONFIG, '--num-images', 1
     ], inside)
     assert 'Flops: ' in text and 'Params: ' in text
 
 
 def test_browsing_the_dataset(inside):
     succeed([
-        sys.executable, TOOLS / 'analysis_tools/browse_dataset.py', CONFIG,
+        TOOLS / 'analysis_tools/browse_dataset.py', CONFIG,
         '--output-dir', 'browsed', '--not-show', '--show-interval', 0
     ], inside)
     assert len(list(inside.glob('browsed/**/*.png'))) >= 20
 
 
 def test_printing_the_config(inside):
-    text = succeed(
-        [sys.executable, TOOLS / 'misc/print_config.py', CONFIG], inside)
+    text = succeed([TOOLS / 'misc/print_config.py', CONFIG], inside)
     assert "type='apa_mm.APAResNet'" in text
     assert "type='apa_mm.GOLLoss'" in text
 

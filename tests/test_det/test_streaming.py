@@ -1,14 +1,12 @@
 import json
-import os
 import pickle
-import subprocess
-import sys
 
 import hotcoco
 import numpy as np
 import pytest
 import torch
 from mmdet.evaluation.metrics import CocoMetric as MMDetCocoMetric
+from support import forked
 from support import eval_cases
 from support.eval_cases import (CUP, HIT, Case, assert_same, evaluate_one,
                                 lvis_numbers, one_image, run)
@@ -190,20 +188,12 @@ def test_two_processes_equal_one(tmp_path):
         metrics=metrics, meta=case.meta, samples=case.samples()[:11])
     (tmp_path / 'job.pkl').write_bytes(pickle.dumps(job))
     ranks = [
-        subprocess.Popen(
-            [sys.executable, '-c', RANK_SCRIPT,
-             str(rank), str(tmp_path)],
-            cwd=tmp_path,
-            env=dict(
-                PATH='/usr/bin:/bin',
-                OMP_NUM_THREADS='1',
-                PYTHONPATH=os.pathsep.join(map(os.path.abspath, sys.path))),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE) for rank in (0, 1)
+        forked.Script(['-c', RANK_SCRIPT, rank, tmp_path], cwd=tmp_path)
+        for rank in (0, 1)
     ]
     for rank in ranks:
-        _, errors = rank.communicate(timeout=150)
-        assert rank.returncode == 0, errors.decode()[-2000:]
+        done = rank.wait(timeout=150)
+        assert done.returncode == 0, done.stderr[-2000:]
     got = [json.loads((tmp_path / f'rank{r}.json').read_text())
            for r in (0, 1)]
     assert str(got[0]) == str(got[1])

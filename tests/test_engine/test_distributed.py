@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from support import forked
 from support.tiny_jobs import write_detection_config, write_detection_data
 from support.two_processes import run_two
 from torch import nn
@@ -93,12 +94,9 @@ def environment(**extra):
 def test_a_bare_launch_ends_on_every_rank(broken, tmp_path):
     port = free_port()
     processes = [
-        subprocess.Popen(
-            [sys.executable, TOOLS / 'train.py', broken, '--launcher',
-             'pytorch', '--work-dir', tmp_path / 'w'],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+        forked.Script(
+            [TOOLS / 'train.py', broken, '--launcher', 'pytorch',
+             '--work-dir', tmp_path / 'w'],
             env=environment(
                 RANK=str(rank),
                 LOCAL_RANK=str(rank),
@@ -106,13 +104,9 @@ def test_a_bare_launch_ends_on_every_rank(broken, tmp_path):
                 MASTER_ADDR='127.0.0.1',
                 MASTER_PORT=port)) for rank in range(2)
     ]
-    try:
-        errors = [process.communicate(timeout=120)[1]
-                  for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [1, 1]
+    done = [process.wait(timeout=120) for process in processes]
+    errors = [each.stderr for each in done]
+    assert [each.returncode for each in done] == [1, 1]
     assert 'ann.json (train CocoDataset): it is not JSON' in errors[0]
     assert 'error: stopped, since rank 0 found: ' in errors[1]
     assert not any('Traceback' in error for error in errors)

@@ -2,8 +2,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import nn
+from support import forked
 
 from apa_mm.engine.hooks import safe_checkpoint_hook
 from apa_mm.engine.resume import find_checkpoint, plan_resume
@@ -369,9 +368,7 @@ def test_a_kill_while_writing_loses_at_most_one_checkpoint(
         tests=str(here.parent),
         here=str(here),
         work_dir=str(tmp_path))
-    result = subprocess.run([sys.executable, '-c', code, moment, str(nth)],
-                            capture_output=True,
-                            text=True)
+    result = forked.run(['-c', code, moment, nth])
     assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
     found = find_checkpoint(str(tmp_path))
     assert Path(found).name in ('epoch_1.pth', 'epoch_2.pth')

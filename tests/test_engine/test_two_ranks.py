@@ -1,6 +1,6 @@
 """Two processes do what one does with the doubled batch."""
 import socket
-from pathlib import Path
+import sys
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def train(folder, processes):
     config = folder / f'child_{processes}.py'
     config.write_text(CHILD.format(base=CONFIG))
     words = [config]
-    env = dict(PYTHONPATH=str(Path(__file__).parents[1]))
+    env = dict(PYTHON=sys.executable)
     if processes == 1:
         script = 'train.py'
     else:

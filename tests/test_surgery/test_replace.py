@@ -1,13 +1,11 @@
 """Swapping activations of small blocks, one unit per call."""
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from support import forked
 
 from apa_mm.layers import AGLU
 from apa_mm.surgery import replace_activations
@@ -305,10 +303,8 @@ def test_whole_models_are_saved_and_loaded(tmp_path, monkeypatch):
     paths = [tmp_path / f'{name}.pth' for name in ('whole', 'x', 'expected')]
     torch.save(x, paths[1])
     torch.save(expected.detach(), paths[2])
-    path = [str(Path(__file__).parent), *sys.path]
-    subprocess.run([sys.executable, '-c', script, *map(str, paths)],
-                   check=True, env=dict(os.environ,
-                                        PYTHONPATH=os.pathsep.join(path)))
+    done = forked.run(['-c', script, *paths], cwd=Path(__file__).parent)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_unit_that_cannot_know_its_call_says_so():
