@@ -109,6 +109,7 @@ def test_unwrap_reaches_the_model_itself():
 
     inner = Plain()
     assert unwrap(Flip(module=inner)) is inner
+    assert unwrap(nn.DataParallel(Flip(module=inner))) is inner
     assert unwrap(inner) is inner
 
 
