@@ -447,7 +447,8 @@ def test_files_beyond_every_limit(tmp_path, monkeypatch, name, value, data,
 
 
 @pytest.mark.parametrize('header', [
-    b'{"a":' + b'[' * 99_999, b'{"__metadata__": 5}', b'{"__metadata__": "a"}'])
+    b'{"a":' + b'[' * 99_999, b'{"__metadata__": 5}',
+    b'{"__metadata__": "a"}'])
 def test_headers_that_are_no_json(tmp_path, header):
     with pytest.raises(CheckpointError, match='header is no JSON'):
         read_checkpoint(write(tmp_path, safetensors_bytes(header)))
