@@ -83,7 +83,5 @@ def install() -> None:
     if schemes.get('') is load_from_local:
         return
     for prefix, loader in schemes.items():
-        if prefix:
-            CheckpointLoader.register_scheme(
-                prefix, _guarded(loader), force=True)
+        CheckpointLoader.register_scheme(prefix, _guarded(loader), force=True)
     CheckpointLoader.register_scheme('', load_from_local, force=True)

@@ -191,6 +191,6 @@ def _check_header(header: bytes) -> Dict[str, str]:
         return dict(fields.get('__metadata__') or {})
     except CheckpointError:
         raise
-    except (ValueError, RecursionError, AttributeError, TypeError):
+    except (ValueError, RecursionError, TypeError):
         raise CheckpointError('it is damaged: its safetensors header is no '
                               'JSON') from None

@@ -56,6 +56,9 @@ def test_a_module_may_rename_and_resize_while_it_loads():
     assert model.state_dict().keys() == before.keys()
     assert torch.equal(model[0].new, before['0.new'])
     assert model[0].table.shape == (0, ) and '0.old' in state
+    # Nor does it where the whole model is such a module.
+    alone = {name[2:]: value for name, value in state.items()}
+    assert names(model[0], alone).missing == [] and 'old' in alone
 
 
 def test_a_hook_may_rename_too():
@@ -109,6 +112,7 @@ def test_unwrap_reaches_the_model_itself():
 
     inner = Plain()
     assert unwrap(Flip(module=inner)) is inner
+    assert unwrap(nn.DataParallel(Flip(module=inner))) is inner
     assert unwrap(inner) is inner
 
 
@@ -117,7 +121,7 @@ def test_what_must_not_stay_random():
                'head.0.weight', 'neck.0.weight',
                'roi_head.bbox_head.fc_cls.weight']
     missing = [
-        'backbone.layer1.0.bn1.bias',  # all of a backbone
+        'backbone.layer1.0.bn1.bias', 'backbone.bn1.bias',  # all of it
         'head.0.act.kappa', 'head.0.act.lambd',  # what is learned
         'neck.1.conv.weight', 'neck.1.conv.bias',  # a block
         # These may be new:
@@ -126,7 +130,7 @@ def test_what_must_not_stay_random():
     ]
     found = Comparison(matched, missing, ['fc.weight'], [
         'head.fc.weight', 'backbone.bn1.weight'])
-    assert find_gaps(found) == missing[:5] + ['backbone.bn1.weight']
+    assert find_gaps(found) == missing[:6] + ['backbone.bn1.weight']
     assert find_gaps(found, whole=True) == missing + found.reshaped
 
 

@@ -446,6 +446,21 @@ def test_files_beyond_every_limit(tmp_path, monkeypatch, name, value, data,
         read_checkpoint(write(tmp_path, data))
 
 
+@pytest.mark.parametrize('header', [
+    b'{"a":' + b'[' * 99_999, b'{"__metadata__": 5}',
+    b'{"__metadata__": "a"}'])
+def test_headers_that_are_no_json(tmp_path, header):
+    with pytest.raises(CheckpointError, match='header is no JSON'):
+        read_checkpoint(write(tmp_path, safetensors_bytes(header)))
+
+
+def test_a_header_without_notes_on_the_meta_device(tmp_path):
+    entry = dict(dtype='F32', shape=[1], data_offsets=[0, 4])
+    data = safetensors_bytes(dict(a=entry, __metadata__=None), bytes(4))
+    raw = read_checkpoint(write(tmp_path, data), 'meta')
+    assert raw.metadata == {} and raw.content['a'].is_meta
+
+
 def test_a_header_longer_than_its_file(tmp_path):
     data = struct.pack('<Q', 99) + b'{"a": 1}'
     with pytest.raises(CheckpointError, match='claims 99 bytes, but the file '
