@@ -1,5 +1,7 @@
 """The demo's numbers: where they come from and how they are printed."""
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -116,3 +118,46 @@ def test_help_of_the_demo_names_its_option():
     assert '--compare  also' in done.stdout
     assert '--report   the baseline' in done.stdout
     assert 'set -euo' not in done.stdout
+
+
+#: Stands for Python in demo.sh: notes the command and leaves what it would.
+STUB = '''#!/bin/bash
+[ "$1" = -c ] && exit 0
+echo "$*" >>commands.txt
+case $1 in
+tools/train.py) echo "$4/iter.pth" >"$4/last_checkpoint" ;;
+tools/demo_report.py)
+  [ "$2" = join ] && exec {python} {root}/"$@"
+  cp record.json "$8/metrics.json"
+  touch "$8/predictions.png" "$8/kappa_lambda.png" ;;
+esac
+'''
+
+
+def test_compare_trains_four_and_shows_both_val_sets(tmp_path):
+    (tmp_path / 'tools').mkdir()
+    for name in ('demo.sh', 'setup_env.sh'):
+        shutil.copy(ROOT / 'tools' / name, tmp_path / 'tools')
+    metrics = {f'{kind}_{name}': 0.25 for name in ('AP', 'APr', 'APc', 'APf')
+               for kind in ('lvis/bbox', 'lvis/segm', 'exhaustive/bbox')}
+    (tmp_path / 'record.json').write_text(json.dumps(
+        dict(metrics=metrics, seconds=dict(train=9.0))))
+    stub = tmp_path / 'python'
+    stub.write_text(STUB.format(python=sys.executable, root=ROOT))
+    stub.chmod(0o755)
+    done = subprocess.run(
+        ['bash', 'tools/demo.sh', '--compare'], cwd=tmp_path, text=True,
+        capture_output=True, env=dict(os.environ, APA_PYTHON=str(stub)))
+    assert done.returncode == 0, done.stderr
+    commands = (tmp_path / 'commands.txt').read_text().split('\n')
+    trained = [c.split()[1] for c in commands if c.startswith('tools/train')]
+    tested = [c.split()[1] for c in commands if c.startswith('tools/test.py')]
+    stem = 'configs/demo/mask-rcnn_{}_digits-lvis.py'
+    assert trained == tested == [stem.format(name) for name in (
+        'seresnet18_fpn', 'apa-seresnet18_fpn', 'apa-seresnet18_fpn_gol',
+        'apa-seresnet18_fpn_seesaw')]
+    assert all((ROOT / name).is_file() for name in trained)
+    rows = [line for line in done.stdout.splitlines() if '0.250' in line]
+    assert [row.split()[1] for row in rows] == [
+        'baseline', 'apa-softmax', 'apa-gol', 'apa-seesaw']
+    assert [row.count('0.250') for row in rows] == [12] * 4

@@ -81,6 +81,7 @@ def test_the_cache_holds_what_mmdets_reader_makes(data, monkeypatch):
     made = infos(open_set(data))
     with monkeypatch.context() as patch:
         patch.setattr('apa_mm.det.datasets.read_annotations', None)
+        patch.setattr('mmdet.datasets.LVISV1Dataset.load_data_list', None)
         assert infos(open_set(data)) == made  # mapped
     monkeypatch.setattr(CachedAnnotations, 'is_plain', lambda self: False)
     assert infos(open_set(data)) == made
