@@ -11,7 +11,7 @@ from support.eval_cases import (CUP, HIT, Case, assert_same, best_of_classes,
 from apa_mm.det import lvis_metric
 from apa_mm.det.detection_table import DetectionTable
 from apa_mm.det.lvis_metric import LVISMetric
-from apa_mm.det.mask_rle import boundary
+from apa_mm.det.mask_rle import boundary, boundary_ious
 
 AP_KEYS = {'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'APr', 'APc', 'APf'}
 
@@ -75,6 +75,19 @@ def test_boundary_is_what_a_square_does_not_cover(size):
             hotcoco.mask.decode(code), edge_pixels(mask, ratio))
     empty = hotcoco.mask.encode(np.zeros(size, dtype=bool))
     assert boundary(empty, .02) == empty
+
+
+def test_the_smaller_of_both_ious_counts():
+    """A ring as wide as the boundary has all of it, and half of the mask."""
+    full = np.zeros((100, 100), dtype=bool)
+    full[20:60, 20:60] = True
+    ring = full.copy()
+    ring[27:53, 27:53] = False
+    found, there = [hotcoco.mask.encode(ring)], [hotcoco.mask.encode(full)]
+    assert boundary(there[0], .05) == found[0]
+    want = ring.sum() / full.sum()
+    assert boundary_ious(found, there, .5, .05) == pytest.approx(want)
+    assert .5 < want < .6
 
 
 def test_cut_is_before_anything_is_left_out(tmp_path):
