@@ -1,4 +1,8 @@
 """What the activation benchmark compares with, and how it counts bytes."""
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +62,44 @@ def test_other_parts_do_not_run_on_a_gpu():
     result = forked.run([TOOLS / 'benchmark.py', 'nms', '--device', 'cuda'])
     assert result.returncode == 2
     assert '--device cuda' in result.stderr
+
+
+def benchmark(*args, **env):
+    return subprocess.run(
+        [sys.executable, str(TOOLS / 'benchmark.py'), *args],
+        capture_output=True, text=True, env={**os.environ, **env})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a card')
+def test_without_a_card_the_gpu_part_says_so():
+    result = benchmark('gpu')
+    assert result.returncode == 2 and not result.stdout
+    assert 'gpu: no CUDA device' in result.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a card')
+def test_the_gpu_part_runs_in_the_interpreter(tmp_path):
+    pytest.importorskip('triton', reason='no Triton: its kernels do not run')
+    pytest.importorskip('mmdet')
+    result = benchmark('gpu', '--quick', '--repeats', '1', '--json',
+                       str(tmp_path / 'a.json'), TRITON_INTERPRET='1')
+    assert not result.returncode, result.stderr
+    content = json.loads((tmp_path / 'a.json').read_text())
+    cases = ' '.join(row['case'] for row in content['results']['gpu'])
+    for text in ('2x256x3x2 vs reference', 'vs Mish', 'vs SiLU',
+                 'backward vs copy', 'bottleneck 2x256x3x2', 'GOL, 5 classes'):
+        assert text in cases
+
+
+def test_rows_of_the_detector_benchmark(monkeypatch):
+    pytest.importorskip('mmdet')
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from benchmarks import detector
+    sides = {who: dict(test=n, test_peak=n, train=n, train_peak=n)
+             for who, n in dict(ours=2, softmax=4, seesaw=6).items()}
+    monkeypatch.setattr(detector, 'spawn', lambda name, who, *args: sides[who])
+    rows = detector.run()
+    assert [(row['ratio'], row['unit']) for row in rows[:2]] == [
+        (2, 's'), (2, 's')]
+    assert rows[-1]['case'] == 'v3det, test image, peak, vs seesaw'
+    assert rows[-1]['ratio'] == 3 and len(rows) == 16

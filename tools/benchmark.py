@@ -37,9 +37,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--quick', action='store_true',
                         help='leave out the long cases')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu',
-                        help='where act and model run')
+                        help='where act and model run; gpu finds its own')
     parser.add_argument('--json', help='write all rows to this file')
     args = parser.parse_args()
+    on_gpu = torch.cuda.is_available() or 'TRITON_INTERPRET' in os.environ
+    if 'all' in args.parts:
+        args.parts = [name for name in parts() if name != 'gpu' or on_gpu]
+    if 'gpu' in args.parts and not on_gpu:
+        parser.error('gpu: no CUDA device')
     if args.device == 'cuda':
         if not torch.cuda.is_available():
             parser.error('--device cuda: torch finds no CUDA device here')
@@ -70,12 +75,13 @@ def main() -> None:
     machine = (f'{platform.machine()}, {os.cpu_count()} cores, '
                f'{torch.get_num_threads()} threads, torch {torch.__version__}'
                f', {time.strftime("%Y-%m-%d")}')
-    if args.device == 'cuda':
+    if args.device == 'cuda' or 'gpu' in args.parts and \
+            torch.cuda.is_available():
         machine = f'{torch.cuda.get_device_name()}, {machine}'
     print(f'machine: {machine}')
     where = dict(device='cuda') if args.device == 'cuda' else {}
     results = {}
-    for name in parts() if 'all' in args.parts else args.parts:
+    for name in args.parts:
         module = importlib.import_module(f'benchmarks.{name}')
         results[name] = module.run(
             repeats=args.repeats, quick=args.quick, **where)

@@ -149,26 +149,32 @@ def run(repeats: int = 5, quick: bool = False, device: str = 'cpu') -> list:
     """
     rows = []
     for size in QUICK_SIZES if quick else SIZES:
-        times = two_medians(size, max(repeats, 5), device)
-        copy = times.pop('copy')
-        shape = 'x'.join(map(str, size))
-        numel = torch.Size(size).numel()
-        ours = times['ours']
-        growth = f'ours {sum(ours) / numel * 1e9:.2f} ns per element'
-        for name, theirs in times.items():
-            if name != 'ours':
-                note = (f'forward {ours[0] / theirs[0]:.2f}, backward '
-                        f'{ours[1] / theirs[1]:.2f}; {growth}')
-                rows.append(_row(f'{shape} vs {name}', sum(ours) * 1e3,
-                                 sum(theirs) * 1e3, 'ms', note))
-        for i, way in enumerate(('forward', 'backward')):
-            speed = numel * TRAFFIC[i] / ours[i] / 1e9
-            rows.append(_row(f'{shape} {way} vs copy', speed,
-                             numel * TRAFFIC[0] / copy[0] / 1e9, 'GB/s'))
-            rows.append(_row(f'{shape} {way} vs SiLU', speed,
-                             numel * TRAFFIC[i] / times['SiLU'][i] / 1e9,
-                             'GB/s'))
+        rows += rows_of(size, max(repeats, 5), device)
     return rows + _memory_rows()
+
+
+def rows_of(size: Tuple[int, ...], repeats: int, device: str) -> list:
+    """Return the rows of time and bandwidth for one size."""
+    rows, times = [], two_medians(size, repeats, device)
+    copy = times.pop('copy')
+    shape = 'x'.join(map(str, size))
+    numel = torch.Size(size).numel()
+    ours = times['ours']
+    growth = f'ours {sum(ours) / numel * 1e9:.2f} ns per element'
+    for name, theirs in times.items():
+        if name != 'ours':
+            note = (f'forward {ours[0] / theirs[0]:.2f}, backward '
+                    f'{ours[1] / theirs[1]:.2f}; {growth}')
+            rows.append(_row(f'{shape} vs {name}', sum(ours) * 1e3,
+                             sum(theirs) * 1e3, 'ms', note))
+    for i, way in enumerate(('forward', 'backward')):
+        speed = numel * TRAFFIC[i] / ours[i] / 1e9
+        rows.append(_row(f'{shape} {way} vs copy', speed,
+                         numel * TRAFFIC[0] / copy[0] / 1e9, 'GB/s'))
+        rows.append(_row(f'{shape} {way} vs SiLU', speed,
+                         numel * TRAFFIC[i] / times['SiLU'][i] / 1e9,
+                         'GB/s'))
+    return rows
 
 
 def _memory_rows() -> list:

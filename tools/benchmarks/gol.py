@@ -31,13 +31,15 @@ def plain_formula(scores: Tensor, target: Tensor, labels: Tensor,
     loss = target * e - (1 - target) * torch.log(1 - torch.exp(-e))
     background = labels == num_classes
     is_rare = rare[labels[~background]]
-    drop = torch.rand(num_rois, num_classes) > is_rare.float().mean()
+    draws = torch.rand(scores.shape, device=scores.device)
+    drop = draws > is_rare.float().mean()
     drop[~background] = True
     weight = 1 - (1 - target) * rare.float() * drop.float()
     return (weight * loss).sum() / num_rois
 
 
-def make_steps(num_classes: int) -> Dict[str, Callable]:
+def make_steps(num_classes: int,
+               device: str = 'cpu') -> Dict[str, Callable]:
     """Return a forward pass for each side, and their common scores."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(NUM_ROIS, num_classes, generator=generator) - 2
@@ -47,6 +49,8 @@ def make_steps(num_classes: int) -> Dict[str, Callable]:
         num_classes, (foreground, ), generator=generator)
     rare = torch.rand(num_classes, generator=generator) < RARE_SHARE
     target = F.one_hot(labels, num_classes + 1)[:, :num_classes].float()
+    scores, labels, rare, target = (
+        x.to(device) for x in (scores, labels, rare, target))
     scores.requires_grad_()
     return dict(
         scores=scores,

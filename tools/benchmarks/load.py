@@ -1,4 +1,4 @@
-"""Start of training on LVIS: its annotations, repeat factors, class counts.
+"""Start of training on LVIS: checks, annotations, repeat factors, counts.
 
 The set is made up, with as many images, objects and bytes as LVIS v1's
 training file. Each figure comes from a fresh process, which is this file run
@@ -17,9 +17,11 @@ from typing import List
 import numpy as np
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
+from mmengine.config import Config
 from mmengine.dataset import ClassBalancedDataset
 
 from apa_mm.data.class_frequency import class_frequency
+from apa_mm.preflight.data_checks import inspect_data
 
 TITLE = "LVIS v1's training set: annotations, repeat factors, class counts"
 IMAGES, OBJECTS, CLASSES = 100_170, 1_271_618, 1203
@@ -55,6 +57,10 @@ def write_set(path: Path, images: int, objects: int) -> None:
             dict(id=n + 1, name=name, frequency='f')
             for n, name in enumerate(NAMES)
         ])
+    folder = path.with_name('train2017')
+    folder.mkdir()
+    for n in range(1, images + 1):
+        (folder / f'{n:012}.jpg').touch()  # the checks look for them
     with open(path, 'w') as file:
         file.write(json.dumps(lists)[:-1] + ',"annotations":[')
         for n, (image, kind, x, y, w, h, shape) in enumerate(drawn, 1):
@@ -82,10 +88,18 @@ def work(who: str, path: str) -> dict:
     register_all_modules()
     config = dict(
         type=KINDS[who], ann_file=path, metainfo=dict(classes=NAMES),
-        data_prefix=dict(img=''), pipeline=[],
+        data_prefix=dict(img=os.path.dirname(path)),
         filter_cfg=dict(filter_empty_gt=True, min_size=32))
     before = memory()
     wall, cpu = time.perf_counter(), time.process_time()
+    if who == 'ours':  # mmdet checks nothing
+        mask = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
+        problems = inspect_data(Config(dict(
+            default_scope='mmdet', train_dataloader=dict(
+                dataset=dict(config, pipeline=[mask]))))).problems
+        if problems:
+            raise RuntimeError(problems)
+    config['pipeline'] = []
     kept = ClassBalancedDataset(DATASETS.build(config), 1e-3)
     counts = class_frequency(kept).counts
     found = dict(wall=time.perf_counter() - wall,
