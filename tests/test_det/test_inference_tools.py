@@ -7,6 +7,7 @@ import mmdet
 import pytest
 from support import forked
 from support.demo_jobs import CONFIG, OPTIONS, write_data
+from support.optional import NOT_THERE, offer
 
 from apa_mm.engine import launch
 
@@ -114,3 +115,34 @@ def test_plain_and_augmented_testing(inside):
     assert set(plain) == set(augmented)
     assert 'lvis/segm_APr' in plain
     assert all(-1 <= value <= 1 for value in augmented.values())
+
+
+@pytest.mark.skipif(not offer('sahi', 'sahi*'), reason=f'sahi is {NOT_THERE}')
+def test_sliced_inference_finds_what_inference_finds(inside):
+    from mmdet.apis import inference_detector, init_detector
+    from sahi import AutoDetectionModel
+    from sahi.predict import get_sliced_prediction
+    # It looks for a pipeline in the training set, wrapped ones have none, and
+    # drops empty masks, which a barely trained detector has.
+    (inside / 'sliced.py').write_text("""_base_ = 'child.py'
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='LVISV1Dataset', pipeline=_base_.train_pipeline))
+model = dict(test_cfg=dict(rcnn=dict(mask_thr_binary=0.)))
+""")
+    image = str(image_of(inside))
+    detector = AutoDetectionModel.from_pretrained(
+        model_type='mmdet', model_path='run/iter_2.pth',
+        config_path='sliced.py', confidence_threshold=0., device='cpu')
+    found = get_sliced_prediction(
+        image, detector, slice_height=128, slice_width=128,
+        postprocess_match_threshold=1.1, perform_standard_pred=False,
+        verbose=0).object_prediction_list
+    model = init_detector('sliced.py', 'run/iter_2.pth', device='cpu',
+                          palette='random')
+    want = inference_detector(model, image).pred_instances
+    assert len(found) > 0
+    got = sorted((each.category.id, each.score.value) for each in found)
+    want = sorted(zip(want.labels.tolist(), want.scores.tolist(), strict=True))
+    assert [label for label, _ in got] == [label for label, _ in want]
+    assert [score for _, score in got] == pytest.approx(
+        [score for _, score in want])
