@@ -6,7 +6,8 @@ from typing import Dict, Iterator, Tuple
 
 import pytest
 import torch
-from mmengine.config import Config, utils
+from mmengine import fileio
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 
@@ -44,7 +45,8 @@ def hasten(patch: pytest.MonkeyPatch) -> None:
     for owner in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
         patch.setattr(f'{owner}.FormatCode', lambda text, **kwargs:
                       (text, False), raising=False)
-    patch.setattr('mmengine.config.utils.load', functools.cache(utils.load))
+    patch.setattr('mmengine.config.utils.load', functools.cache(fileio.load),
+                  raising=False)
 
 
 @functools.lru_cache(maxsize=None)
