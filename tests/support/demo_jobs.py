@@ -8,7 +8,8 @@ from support import forked
 
 ROOT = Path(__file__).parents[2]
 # Last: tools/test.py must not stand for a module of that name.
-sys.path.append(str(ROOT / 'tools'))
+TOOLS = ROOT / 'tools'
+sys.path.append(str(TOOLS))
 from demo import DigitsLVISSettings, make_digits_lvis  # noqa: E402
 
 CONFIG = str(
@@ -35,7 +36,7 @@ def write_data(folder: Path) -> Path:
 
 def run_tool(*words, cwd, **env):
     """Run a script of ``tools/`` as a user does; return the process."""
-    words = [ROOT / 'tools' / words[0], *words[1:]]
+    words = [TOOLS / words[0], *words[1:]]
     env = dict(os.environ, **env)
     if str(words[0]).endswith('.py'):
         return forked.run(words, cwd=cwd, env=env)

@@ -1,5 +1,6 @@
 """Running a function in two gloo processes."""
 import os
+import socket
 from pathlib import Path
 from typing import Callable
 
@@ -8,6 +9,13 @@ import torch.multiprocessing as mp
 from support.forked import FORKS
 
 WORLD_SIZE = 2
+
+
+def free_port() -> str:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
 
 
 def _process(rank: int, folder: str, function: Callable) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.configs import box_heads, narrow
 from support.detection_sets import MAKERS, SIDE
 from mmengine.config import Config
 from mmengine.registry import HOOKS
@@ -26,9 +27,6 @@ CONFIGS = sorted(
     for p in (ROOT / 'configs/det').rglob('*.py')
     if not p.name.endswith(COVERED) or 'faster' in p.name)
 SCALE = (SIDE, SIDE)
-#: Channels of the pyramid. mmdet's box heads draw and drop a classifier of 49
-#: times as many inputs before they draw their own.
-WIDTH = 16
 #: Kinds that have been resumed.
 RESUMED = set()
 
@@ -52,19 +50,9 @@ def resize_options(dataset, prefix):
             yield f'{prefix}.pipeline.{i}.scales', [SCALE]
 
 
-def heads(cfg):
-    """Yield the box heads and their keys below ``model``."""
-    found = cfg.model.roi_head.bbox_head
-    if isinstance(found, dict):
-        yield 'roi_head.bbox_head', found
-    else:
-        for i, head in enumerate(found):
-            yield f'roi_head.bbox_head.{i}', head
-
-
 def kind(cfg):
     """Return what could make one recipe resume and another not."""
-    _, head = next(heads(cfg))
+    _, head = next(box_heads(cfg))
     return (cfg.model.type, head.loss_cls.type, cfg.train_cfg.type,
             cfg.optim_wrapper.get('constructor'),
             tuple(hook.type for hook in cfg.custom_hooks))
@@ -91,21 +79,9 @@ def options(cfg):
     for name in ('', ) if isinstance(stages, dict) else map(
             '.{}'.format, range(len(stages))):
         result[f'model.train_cfg.rcnn{name}.sampler.num'] = 32
-    for key, _ in heads(cfg):
-        result[f'model.{key}.fc_out_channels'] = 64
-        result[f'model.{key}.in_channels'] = WIDTH
+    result.update(narrow(cfg))
     # The deeper ones have more of the same blocks.
     result['model.backbone.depth'] = 50
-    result['model.backbone.base_channels'] = 16
-    result['model.neck.in_channels'] = [64, 128, 256, 512]
-    result['model.neck.out_channels'] = WIDTH
-    result['model.rpn_head.in_channels'] = WIDTH
-    result['model.rpn_head.feat_channels'] = WIDTH
-    result['model.roi_head.bbox_roi_extractor.out_channels'] = WIDTH
-    if 'mask_head' in cfg.model.roi_head:
-        result['model.roi_head.mask_roi_extractor.out_channels'] = WIDTH
-        result['model.roi_head.mask_head.in_channels'] = WIDTH
-        result['model.roi_head.mask_head.conv_out_channels'] = WIDTH
     result['model.test_cfg.rcnn.max_per_img'] = 20
     # The test takes the same.
     assert cfg.val_dataloader == cfg.test_dataloader

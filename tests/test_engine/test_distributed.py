@@ -1,6 +1,5 @@
 """A check that fails on one rank ends all of them."""
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 import torch.distributed as dist
 from support import forked
 from support.tiny_jobs import write_detection_config, write_detection_data
-from support.two_processes import run_two
+from support.two_processes import free_port, run_two
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,12 +18,6 @@ from apa_mm.preflight.job import InputError
 from apa_mm.utils.imports import HAS_MMDET
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 def _answers(rank, folder):

@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from support.configs import narrow, parsed
 from support.demo_jobs import CONFIG, OPTIONS, write_data
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -62,6 +63,7 @@ def train(folder, tmp_path, monkeypatch):
             cfg_options={
                 **{k: v for k, v in OPTIONS.items()
                    if not k.startswith('custom_hooks')},
+                **narrow(parsed(CONFIG)),
                 'custom_hooks': hooks,
                 **dict(options)
             },
@@ -120,7 +122,7 @@ def test_clipping_bounds_the_step_of_all_parameters_together(train):
     steps = {n: (after[n] - before[n]).double() for n in before}
     norm = torch.stack([s.square().sum() for s in steps.values()]).sum()
     # The clipped norm is at most 1e-3; rounding of weights near 1 is 6e-8
-    # each, times the root of twelve million of them.
+    # each, times the root of their number.
     assert 0 < norm.sqrt() < 1.3e-3
     assert both_moved(before, after)
 

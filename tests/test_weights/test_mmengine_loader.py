@@ -12,12 +12,12 @@ from mmengine.runner import CheckpointLoader
 
 from apa_mm.utils.imports import HAS_MMDET
 from apa_mm.weights import mmengine_loader
-from support import entrances
+from support import entrances, forked
 
 JOB = """
 import sys
 import torch
-{preamble}
+import apa_mm
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
@@ -76,16 +76,8 @@ print('done', runner.iter, len(losses),
 """
 
 
-def run_job(iterations, folder, preamble='import apa_mm'):
-    return subprocess.run([
-        sys.executable, '-c',
-        JOB.format(preamble=preamble),
-        str(iterations),
-        str(folder)
-    ],
-                          capture_output=True,
-                          text=True,
-                          env=dict(os.environ, OMP_NUM_THREADS='1'))
+def run_job(iterations, folder):
+    return forked.run(['-c', JOB, iterations, folder])
 
 
 @pytest.fixture(scope='module')
@@ -267,10 +259,7 @@ GROUPS = [['convert', 'inspect', 'pretrained', 'load_from', 'resume', 'test'],
 
 @pytest.mark.parametrize('group', GROUPS, ids=lambda g: g[0])
 def test_every_attack_fails_at_every_entrance(tmp_path, group):
-    result = subprocess.run(
-        [sys.executable, entrances.__file__, str(tmp_path), *group],
-        capture_output=True,
-        text=True)
+    result = forked.run([entrances.__file__, tmp_path, *group])
     rows = [line.split(' | ') for line in result.stdout.splitlines()
             if line.count(' | ') == 2]
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
