@@ -59,6 +59,8 @@ def assert_same(got, want, **kwargs):
 @modules
 def test_copies_are_whole_and_the_input_stays(name):
     module, x = MODULES[name]().eval(), torch.randn(SHAPE)
+    for parameter in module.parameters():
+        torch.nn.init.uniform_(parameter, .5, 1.5)
     before = x.clone()
     want = results(module, x)
     assert torch.equal(x, before)
@@ -132,6 +134,7 @@ def test_modes_and_dtypes(name):
 @pytest.mark.parametrize('name', list(ACTIVATIONS))
 def test_factories(name):
     made = ACTIVATIONS[name](device='meta', dtype=torch.float64)
+    assert all(p.is_meta for p in made.parameters())
     if name != 'Gumbel':
         made.to_empty(device='cpu').reset_parameters()
     plain = ACTIVATIONS[name]()
