@@ -41,6 +41,13 @@ def test_bytes_are_counted_exactly(act):
     kept = {name: act.saved_bytes(f, x) for name, f in kinds.items()}
     assert kept['ours'] == kept['eager form'] == kept['SiLU'] == 4
     assert kept['reference'] == 8
+    assert kept['torch.library'] == 4
+    results = []
+    for name in ('ours', 'torch.library'):
+        leaf = x.clone().requires_grad_()
+        out = kinds[name](leaf)
+        results.append((out, *torch.autograd.grad(out.square().sum(), leaf)))
+    torch.testing.assert_close(*results)
     # The result and the gradient of the input, and little else.
     assert 8 <= act.peak_bytes(kinds['SiLU'], x) < 8.1
     assert act.peak_bytes(kinds['reference'], x) > 15
@@ -50,7 +57,7 @@ def test_rows_of_the_activation_benchmark(act, monkeypatch):
     monkeypatch.setattr(act, 'SIZES', ((10, 10), ))
     rows = act.run(repeats=1)
     cases = [row['case'] for row in rows]
-    for name in ('reference', 'Mish', 'GELU', 'SiLU', 'ReLU'):
+    for name in ('torch.library', 'reference', 'Mish', 'GELU', 'SiLU', 'ReLU'):
         assert f'10x10 vs {name}' in cases
         assert f'kept for backward vs {name}' in cases
     assert '10x10 backward vs copy' in cases

@@ -125,6 +125,7 @@ class APAResNet(TrainedBackbone):
     #: depth -> (block class, blocks per stage)
     architectures: dict = ARCHITECTURES
     make_shortcut: Callable = staticmethod(build_shortcut)
+    called_once = ('act1', )  # for replace_activations, as in the blocks
 
     def __init__(self,
                  depth: int,
@@ -311,10 +312,9 @@ class APAResNet(TrainedBackbone):
 
     def _stem(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
-        norm, act = self.norm1, self.act1
-        if can_fuse(self.fuse, x, (norm, act)):
-            return fused_norm_act(norm, act, x)
-        return act(norm(x))
+        if can_fuse(self.fuse, x, (self.norm1, self.act1)):
+            return fused_norm_act(self.norm1, self.act1, x)
+        return self.act1(self.norm1(x))
 
 
 def _only(**values: Any) -> Any:

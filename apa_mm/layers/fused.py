@@ -43,7 +43,7 @@ def can_fuse(wanted: Optional[bool], x: Tensor,
         varies along another axis, or if it or all modules (a profiler's
         global hooks) carry a hook, which would not run.
     """
-    if wanted is False or x.dim() != 4 or not is_plain(x):
+    if wanted is False or not is_plain(x) or x.dim() != 4:  # fx: no dim
         return False
     if wanted is None and not (x.dtype == torch.float32 and x.is_contiguous()
                                and choose_backend(x) == 'native'):

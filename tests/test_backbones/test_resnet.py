@@ -43,20 +43,6 @@ def test_counts_of_the_authors_networks(depth, kwargs, keys, parameters, units,
     assert (count(model, AGLU), count(model, APA)) == (units, gates)
 
 
-@pytest.mark.parametrize('depth', [18, 34, 50])
-def test_plain_relu_network_equals_mmdets_resnet(depth):
-    plain = APAResNet(
-        depth, act_cfg=dict(type='ReLU'), attention_cfg=None).eval()
-    stock = DetResNet(depth)
-    stock.eval()
-    for parameter in stock.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    plain.load_state_dict(stock.state_dict())
-    x = torch.randn(2, 3, 64, 64)
-    for got, want in zip(plain(x), stock(x), strict=True):
-        torch.testing.assert_close(got, want)
-
-
 def eta(x, module):
     return (module.lambd * torch.exp(-module.kappa * x) + 1)**(
         -1 / module.lambd)

@@ -144,14 +144,6 @@ def test_channel_mismatch_says_how_to_mend():
         AGLU(num_parameters=5)(X)
 
 
-@pytest.mark.parametrize('cls', ADAPTIVE + [TemperedSigmoid, TemperedGumbel])
-def test_device_and_dtype_are_taken_as_by_torchs_modules(cls):
-    module = cls(3, device='meta', dtype=torch.float64)
-    assert all(p.is_meta and p.dtype == torch.float64 and p.shape == (3, )
-               for p in module.parameters())
-    Gumbel(device='meta', dtype=torch.float64)
-
-
 @pytest.mark.parametrize('inplace', [False, True])
 def test_timm_may_give_inplace_by_position(inplace):
     for cls in ADAPTIVE + [Gumbel, TemperedSigmoid, TemperedGumbel]:

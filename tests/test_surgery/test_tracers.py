@@ -9,6 +9,7 @@ from torch import nn
 from torch.ao.quantization import get_default_qconfig_mapping
 from torch.ao.quantization.quantize_fx import prepare_fx
 
+from apa_mm.backbones import APAResNet
 from apa_mm.surgery import replace_activations
 
 from test_surgery.test_replace import (VALUES, Bare, Handed, SharedBlock, Two,
@@ -143,3 +144,22 @@ def test_units_traced_without_their_block_say_so():
     block = swapped(SharedBlock())
     with pytest.raises(RuntimeError, match='cannot tell which of 3 units'):
         trace(nn.Sequential(block.relu))
+
+
+@pytest.mark.parametrize('unit, units_in', [('apa_mm.AGLU', 17), ('ReLU', 25)])
+def test_our_network_is_traced_as_its_parents_are(unit, units_in):
+    """With ReLU its units are put in first; those of the stem included."""
+    model = APAResNet(18, act_cfg=dict(type=unit), base_channels=16)
+    if unit == 'ReLU':  # 17 sites, and one in each attention
+        replace_activations(model, init='random')
+    assert len(units(model)) == units_in
+    model = model.double().eval()
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    want = model(x)
+    quantised = prepare_fx(
+        copy.deepcopy(model), get_default_qconfig_mapping(), (x, ))
+    traced = trace(model)
+    for found in (traced, quantised):
+        for a, b in zip(found(x), want, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
+    assert set(traced.state_dict()) == set(model.state_dict())

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apa_mm.functional import aglu
+from apa_mm.kernels import native
+from apa_mm.kernels.formulas import UNIT
 
 TITLE = 'AGLU, forward and backward (theirs: the row\'s other activation)'
 DEVICES = ('cpu', 'cuda')
@@ -37,6 +39,35 @@ class ReferenceAGLU(torch.autograd.Function):
         grad_kappa = (grad * x * x * slope).sum().reshape(1)
         grad_lambd = (-grad * x / lambd * slope).sum().reshape(1)
         return grad_x, grad_kappa, grad_lambd
+
+
+@torch.library.custom_op('apa_mm_benchmark::aglu', mutates_args=())
+def library_aglu(x: Tensor, kappa: Tensor, lambd: Tensor) -> Tensor:
+    """Return AGLU by our C++ kernel, called as an operator of torch."""
+    return native.forward(x, kappa, lambd, native.find_layout(x, None), UNIT)
+
+
+@torch.library.custom_op('apa_mm_benchmark::grads', mutates_args=())
+def library_grads(x: Tensor, grad: Tensor, kappa: Tensor,
+                  lambd: Tensor) -> Tuple[Tensor, Tensor]:
+    """Return the gradient of x, and those of kappa and lambda."""
+    grad_x, sums = native.backward(x, grad, kappa, lambd,
+                                   native.find_layout(x, None), UNIT, False)
+    return grad_x, sums[0, :2].to(x.dtype, copy=True)
+
+
+def _library_backward(ctx, grad: Tensor) -> tuple:
+    grad_x, sums = library_grads(ctx.saved_tensors[0], grad,
+                                 *ctx.saved_tensors[1:])
+    return grad_x, sums[:1], sums[1:]
+
+
+library_aglu.register_fake(lambda x, kappa, lambd: torch.empty_like(x))
+library_grads.register_fake(
+    lambda x, grad, kappa, lambd: (torch.empty_like(x), x.new_empty(2)))
+library_aglu.register_autograd(
+    _library_backward,
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
 
 
 def saved_bytes(function: Callable, x: Tensor) -> float:
@@ -98,8 +129,12 @@ def activations(device: str = 'cpu') -> Dict[str, Callable]:
     """Return ours and the others, each a function of x."""
     kappa = torch.tensor([1.1], device=device, requires_grad=True)
     lambd = torch.tensor([0.5], device=device, requires_grad=True)
+    library = {} if device != 'cpu' or native.library() is None else {
+        'torch.library': lambda x: library_aglu(x, kappa, lambd)
+    }
     return {
         'ours': lambda x: aglu(x, kappa=kappa, lambd=lambd),
+        **library,
         'eager form': lambda x: aglu(
             x, kappa=kappa, lambd=lambd, backend='eager'),
         'reference': lambda x: ReferenceAGLU.apply(x, kappa, lambd),
