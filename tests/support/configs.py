@@ -16,6 +16,7 @@ CONFIGS = sorted(
 CLS = [c for c in CONFIGS if c.startswith('configs/cls/')]
 DIGITS = [c for c in CLS if 'digits' in c]
 RECIPES = [c for c in CLS if c not in DIGITS]
+LM = [c for c in CONFIGS if c.startswith('configs/lm/')]
 DET = [c for c in CONFIGS if c.startswith(('configs/det/', 'configs/demo/'))]
 #: Top-level variables of configs that nothing reads.
 HELPERS = {
@@ -30,7 +31,9 @@ HELPERS = {
     'gol_init', 'image_scale', 'image_size', 'imbalance_factor', 'init_cfg',
     'loss_cls', 'released_backbone', 'released_classifier',
     'released_optim_wrapper', 'released_unit', 'seesaw', 'seresnet', 'trace',
-    'train_list', 'width'
+    'train_list', 'width',
+    # Of configs/lm.
+    'accumulation', 'interval', 'micro_batch', 'warmup'
 }
 
 
@@ -50,7 +53,7 @@ def load(name: str) -> Config:
 def build_on_meta(cfg: Config) -> BaseModel:
     """Build the model of a config with tensors that hold no numbers."""
     # Swin's drop path rates are numbers in a tensor, and GOL reads its counts.
-    real = 'Swin' in cfg.model.backbone.type or 'GOLLoss' in str(cfg.model)
+    real = any(name in str(cfg.model) for name in ('Swin', 'GOLLoss'))
     device = 'cpu' if real else 'meta'
     with torch.device(device):
         return MODELS.build(cfg.model)
