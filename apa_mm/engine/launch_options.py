@@ -15,7 +15,6 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
 
 from apa_mm.preflight.job import InputError
-from apa_mm.registry import SCOPE
 
 from .work_dir import check_writable
 
@@ -179,7 +178,7 @@ def set_amp(cfg: Config, requested: bool) -> None:
     for name in ('loss_scale', 'dtype', 'use_fsdp'):
         wrapper.pop(name, None)
     wrapper.type = 'apa_mm.engine.CPUAmpOptimWrapper'
-    if cfg.get('default_scope') not in ('mmpretrain', SCOPE):
+    if cfg.get('default_scope') not in ('mmpretrain', 'mmengine'):
         # mmcv's operators, which come behind, know no bfloat16 on the CPU.
         wrapper.setdefault('modules', ['backbone', 'neck'])
     print_log(

@@ -78,7 +78,7 @@ class TokenShards(_Sequences):
         if not self.ends or not self.ends[-1]:
             raise InputError(
                 f'{shards} matches {len(self.paths)} files with no window of '
-                f'{length} + 1 tokens; write shards by tools/prepare_tokens.py')
+                f'{length} + 1 tokens; write them by tools/prepare_tokens.py')
         self.size = min(self.ends[-1], max_windows or self.ends[-1])
 
     def __len__(self) -> int:
@@ -90,7 +90,9 @@ class TokenShards(_Sequences):
         shard = bisect_right(self.ends, index)
         start = (index - (self.ends[shard - 1] if shard else 0)) * self.length
         window = open_shard(self.paths[shard])[start:start + self.length + 1]
-        return dict(tokens=torch.from_numpy(window.astype(np.int64)))
+        # The keys of HellaSwag's: a batch of both has those of its first.
+        return dict(tokens=torch.from_numpy(window.astype(np.int64)),
+                    first=1, item=-1, ending=-1, label=-1)
 
 
 @DATASETS.register_module()

@@ -35,8 +35,7 @@ class GPT2(BaseModel):
         self.gpt2 = library.GPT2LMHeadModel(library.GPT2Config(**config))
 
     def forward(self, tokens: List[Tensor], first: Optional[List[int]] = None,
-                mode: str = 'tensor',
-                **others: list) -> Union[Tensor, dict, List[dict]]:
+                mode: str = 'tensor', **others: list) -> Union[Tensor, dict, List[dict]]:
         """Score every token by those before it.
 
         Args:
@@ -63,7 +62,8 @@ class GPT2(BaseModel):
         starts = first or [1] * len(tokens)
         place = torch.arange(1, batch.shape[1])
         counted = torch.stack([(place >= start) & (place < len(row))
-                               for start, row in zip(starts, tokens)])
+                               for start, row in
+                               zip(starts, tokens, strict=True)])
         sums = (nll * counted.to(nll)).sum(1)
         if mode == 'loss':
             return dict(loss=sums.sum() / counted.sum().item())
@@ -71,5 +71,5 @@ class GPT2(BaseModel):
             dict(nll=total, count=count,
                  **{name: values[i] for name, values in others.items()})
             for i, (total, count) in enumerate(
-                zip(sums.tolist(), counted.sum(1).tolist()))
+                zip(sums.tolist(), counted.sum(1).tolist(), strict=True))
         ]

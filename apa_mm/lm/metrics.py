@@ -29,7 +29,7 @@ class TokenLoss(_SequenceMetric):
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Return 'loss'; NaN without tokens."""
-        own = [sample for sample in results if 'label' not in sample]
+        own = [sample for sample in results if sample['label'] < 0]
         count = sum(sample['count'] for sample in own)
         total = sum(sample['nll'] for sample in own)
         return dict(loss=total / count if count else float('nan'))
@@ -49,7 +49,7 @@ class HellaSwagAccuracy(_SequenceMetric):
         """Return 'acc_norm' and 'acc'; NaN without items."""
         items = defaultdict(dict)
         for sample in results:
-            if 'label' in sample:
+            if sample['label'] >= 0:
                 items[sample['item']][sample['ending']] = sample
         right = dict(acc_norm=0, acc=0)
         for endings in items.values():

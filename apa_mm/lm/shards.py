@@ -31,19 +31,19 @@ def read_texts(folder: str) -> Iterator[str]:
     if not paths:
         raise InputError(f'{folder} holds no .txt and no .jsonl files')
     for path in paths:
-        number = 0
+        number = None
         try:
             if path.suffix == '.txt':
                 yield path.read_text(encoding='utf-8')
                 continue
             with open(path, encoding='utf-8') as file:
-                for number, line in enumerate(file, 1):
+                for number, line in enumerate(file, 1):  # noqa: B007
                     text = json.loads(line)['text']
                     if not isinstance(text, str):
                         raise TypeError('its text is no text')
                     yield text
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f'{path}, line {number or "?"}: cannot be read '
+            raise InputError(f'{path}, line {number}: cannot be read '
                              f'({error!r}); UTF-8, and in .jsonl one object '
                              'with "text" per line, is expected') from error
 

@@ -2,7 +2,7 @@
 # 524,288 tokens. torchrun sets WORLD_SIZE; where another launcher does not,
 # set it. A micro batch of 64 windows takes a GPU of 80 GB.
 _base_ = '../runtime/safe_hooks.py'
-default_scope = 'apa_mm'
+default_scope = 'mmengine'
 micro_batch = int('{{$MICRO_BATCH:64}}')
 accumulation = 524288 // (micro_batch * 1024 * int('{{$WORLD_SIZE:1}}'))
 max_iters = 19073 * accumulation
@@ -50,7 +50,8 @@ param_scheduler = [
          begin=warmup, end=max_iters)
 ]
 default_hooks = dict(
-    logger=dict(interval=10 * accumulation), **_base_.safe_hooks)
+    logger=dict(type='LoggerHook', interval=10 * accumulation),
+    **_base_.safe_hooks)
 default_hooks['checkpoint'].update(
     by_epoch=False, interval=20 * interval, max_keep_ckpts=3)
 log_processor = dict(by_epoch=False)
