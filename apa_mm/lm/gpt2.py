@@ -35,7 +35,8 @@ class GPT2(BaseModel):
         self.gpt2 = library.GPT2LMHeadModel(library.GPT2Config(**config))
 
     def forward(self, tokens: List[Tensor], first: Optional[List[int]] = None,
-                mode: str = 'tensor', **others: list) -> Union[Tensor, dict, List[dict]]:
+                mode: str = 'tensor',
+                **others: list) -> Union[Tensor, dict, List[dict]]:
         """Score every token by those before it.
 
         Args:
@@ -59,11 +60,10 @@ class GPT2(BaseModel):
         # (N, V, L - 1) against (N, L - 1)
         nll = F.cross_entropy(logits.float().transpose(1, 2), batch[:, 1:],
                               reduction='none')
-        starts = first or [1] * len(tokens)
         place = torch.arange(1, batch.shape[1])
-        counted = torch.stack([(place >= start) & (place < len(row))
-                               for start, row in
-                               zip(starts, tokens, strict=True)])
+        counted = torch.stack([
+            (place >= start) & (place < len(row)) for start, row in zip(
+                first or [1] * len(tokens), tokens, strict=True)])
         sums = (nll * counted.to(nll)).sum(1)
         if mode == 'loss':
             return dict(loss=sums.sum() / counted.sum().item())
