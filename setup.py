@@ -5,10 +5,11 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-EXTRAS = ('det', 'cls', 'official', 'onedl', 'analysis', 'tests')
+EXTRAS = ('det', 'cls', 'official', 'onedl', 'lm', 'analysis', 'tests')
 #: What users of the wheel start; the demo and the set-up need the checkout.
 TOOLS = ('train.py', 'test.py', 'dist_*.sh', 'slurm_*.sh', 'analyze.py',
-         'check_dataset.py', 'compare.py', '*_checkpoint.py')
+         'check_dataset.py', 'compare.py', '*_checkpoint.py',
+         'prepare_tokens.py')
 
 
 def read_version() -> str:

@@ -44,7 +44,7 @@ MODELS = Registry(
     scope=SCOPE,
     locations=[
         'apa_mm.layers', 'apa_mm.surgery', 'apa_mm.backbones',
-        'apa_mm.losses', 'apa_mm.det', 'apa_mm.cls'
+        'apa_mm.losses', 'apa_mm.det', 'apa_mm.cls', 'apa_mm.lm'
     ])
 HOOKS = Registry(
     'hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['apa_mm.engine'])
@@ -57,12 +57,14 @@ METRICS = Registry(
     'metric',
     parent=MMENGINE_METRICS,
     scope=SCOPE,
-    locations=['apa_mm.evaluation', 'apa_mm.det', 'apa_mm.cls'])
+    locations=[
+        'apa_mm.evaluation', 'apa_mm.det', 'apa_mm.cls', 'apa_mm.lm'
+    ])
 DATASETS = Registry(
     'dataset',
     parent=MMENGINE_DATASETS,
     scope=SCOPE,
-    locations=['apa_mm.det', 'apa_mm.cls'])
+    locations=['apa_mm.det', 'apa_mm.cls', 'apa_mm.lm'])
 DATA_SAMPLERS = Registry(
     'data sampler',
     parent=MMENGINE_DATA_SAMPLERS,

@@ -12,7 +12,7 @@ ROOT = Path(apa_mm.__file__).parent
 #: Rooms that share a row do not name each other.
 ROOMS = ('version', 'utils', 'registry', 'kernels', 'functional', 'layers',
          'surgery', 'weights', 'backbones', 'losses', 'evaluation', 'data',
-         'preflight', 'engine', 'det cls', 'checkpoint', 'analysis')
+         'preflight', 'engine', 'det cls lm', 'checkpoint', 'analysis')
 ROW = {room: row for row, rooms in enumerate(ROOMS) for room in rooms.split()}
 #: The aim is 17,000. A commit that raises this says what for.
 MOST_LINES = 22_200

@@ -70,6 +70,9 @@ def test_readme_and_metafile_show_the_figure(row):
 
 @pytest.mark.parametrize('stem', sorted({row['config'] for row in ROWS}))
 def test_the_rows_model_builds(stem):
+    if stem.startswith('lm/'):
+        pytest.importorskip(
+            'transformers', reason='not here: tests/test_lm builds GPT-2')
     assert any(p.requires_grad
                for p in build_on_meta(load(path(stem))).parameters())
 

@@ -179,7 +179,7 @@ def set_amp(cfg: Config, requested: bool) -> None:
     for name in ('loss_scale', 'dtype', 'use_fsdp'):
         wrapper.pop(name, None)
     wrapper.type = 'apa_mm.engine.CPUAmpOptimWrapper'
-    if not is_classification(cfg):
+    if cfg.get('default_scope') not in ('mmpretrain', 'mmengine'):
         # mmcv's operators, which come behind, know no bfloat16 on the CPU.
         wrapper.setdefault('modules', ['backbone', 'neck'])
     print_log(

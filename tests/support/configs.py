@@ -18,6 +18,7 @@ CONFIGS = sorted(
 CLS = [c for c in CONFIGS if c.startswith('configs/cls/')]
 DIGITS = [c for c in CLS if 'digits' in c]
 RECIPES = [c for c in CLS if c not in DIGITS]
+LM = [c for c in CONFIGS if c.startswith('configs/lm/')]
 DET = [c for c in CONFIGS if c.startswith(('configs/det/', 'configs/demo/'))]
 #: Top-level variables of configs that nothing reads.
 HELPERS = {
@@ -33,7 +34,9 @@ HELPERS = {
     'loss_cls', 'released_backbone', 'released_classifier',
     'released_optim_wrapper', 'released_unit', 'sampled_sigmoid',
     'sampled_sigmoid_init', 'seesaw', 'seresnet', 'trace',
-    'train_list', 'width'
+    'train_list', 'width',
+    # Of configs/lm.
+    'accumulation', 'interval', 'micro_batch', 'warmup'
 }
 
 
@@ -102,7 +105,7 @@ def narrow(cfg: Config, width: int = 16) -> Dict[str, object]:
 def build_on_meta(cfg: Config) -> BaseModel:
     """Build the model of a config with tensors that hold no numbers."""
     # Swin's drop path rates are numbers in a tensor, and GOL reads its counts.
-    real = 'Swin' in cfg.model.backbone.type or 'GOLLoss' in str(cfg.model)
+    real = any(name in str(cfg.model) for name in ('Swin', 'GOLLoss'))
     device = 'cpu' if real else 'meta'
     with torch.device(device):
         return MODELS.build(cfg.model)
