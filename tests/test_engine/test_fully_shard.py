@@ -49,11 +49,6 @@ def check_gradients(rank, folder):
         units += name.endswith('kappa')
     assert not wanted
     assert units > sum(isinstance(m, AGLU) for m in whole.modules())
-    torch.optim.SGD(sharded.parameters(), lr=0.1).step()
-    before = network().state_dict()
-    assert all(not torch.equal(p.full_tensor(), before[name])
-               for name, p in sharded.named_parameters()
-               if name.endswith('conv1.weight'))
 
 
 def test_gradients_of_a_sharded_network(tmp_path):
