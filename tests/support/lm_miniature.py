@@ -12,7 +12,8 @@ import socket
 import sys
 from pathlib import Path
 
-sys.modules['mmdet'] = sys.modules['mmpretrain'] = None
+if __name__ in ('__main__', '__mp_main__'):
+    sys.modules['mmdet'] = sys.modules['mmpretrain'] = None
 
 import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402

@@ -488,7 +488,7 @@ def test_what_the_machine_refuses_is_one_sentence(tmp_path, monkeypatch,
     (torch.device('meta'), 'meta'), (lambda data, place: None, 'cpu'),
     (lambda data, place: torch.UntypedStorage(1, device=dict(cpu='meta')[
         place]), 'meta'),
-], ids=str)
+], ids=['none', 'map', 'name', 'device', 'left', 'moved'])
 def test_tensors_go_where_they_are_wanted(tmp_path, where, device, legacy):
     path = write(tmp_path, torch_bytes(dict(a=torch.ones(3)), legacy))
     if not legacy:
