@@ -1,4 +1,4 @@
-"""Iterations of the demo under OpenMP's ways of waiting, alone and beside load.
+"""The demo's iteration under OpenMP's ways of waiting, alone and beside load.
 
 Threads that wait for others spin unless told otherwise. Beside busy processes
 they take the cores from the threads they wait for. Each run is a fresh process
