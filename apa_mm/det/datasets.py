@@ -108,7 +108,8 @@ class CachedAnnotations:
         return arrays['images'], arrays['labels'][learned], places[learned]
 
     def _is_mapped(self) -> bool:
-        return getattr(self, '_index', {}).get('address') is self.data_address
+        address = getattr(self, '_index', {}).get('address')
+        return address is not None and address is self.data_address
 
     def is_plain(self) -> bool:
         """Return whether the parent would read what the cache holds."""

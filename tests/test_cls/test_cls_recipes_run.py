@@ -10,6 +10,7 @@ and ViT-B at the width of ViT-S:
 ``kind`` is also resumed.
 """
 import fnmatch
+import os
 import shutil
 from pathlib import Path
 
@@ -48,11 +49,12 @@ CONFIGS = sorted(
 SIDE = 64
 #: Kinds that have been resumed.
 RESUMED = set()
-#: Number of classes and the image of the lists' train and test splits: tens
-#: of thousands of files take longer to remove than a recipe to run.
+#: Number of classes and path patterns of the lists' train and test splits, one
+#: image each where no recipe reads the folders: tens of thousands of files take
+#: longer to remove than a recipe to run.
 LISTS = {
     'imagenet/ImageNet_LT_{}.txt':
-    (1000, 'train/n01440764/1.JPEG', 'val/n01440764/1.JPEG'),
+    (1000, 'train/n{c:08d}/{i}.JPEG', 'val/n{c:08d}/{i}.JPEG'),
     'inat18/iNaturalist18_{}.txt': (8142, 'train_val2018/Aves/2761/1.jpg',
                                     'train_val2018/Aves/2761/2.jpg'),
     'places365/Places_LT_{}.txt': (365, 'train/airfield/1.jpg',
@@ -107,12 +109,18 @@ class ClsProbe(TrainingProbe):
             ClsProbe.weights.append((each[1] / each[0]).item())
 
 
-def write_image(path):
+def write_images(folder, names):
+    """Write one picture under many names."""
     noise = torch.randint(
         0, 256, (SIDE, SIDE, 3), dtype=torch.uint8,
         generator=torch.Generator().manual_seed(0))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noise.numpy()).save(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / 'source.png'
+    Image.fromarray(noise.numpy()).save(source)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, path)
 
 
 def write_checkpoint(path, name):
@@ -131,12 +139,11 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp('recipes')
     for name, (num_classes, train, test) in LISTS.items():
         folder = root / 'data' / Path(name).parent
-        for image in (train, test):
-            write_image(folder / image)
         # Two images of the even classes, one of the odd ones: the ranks
         # differ from the labels.
         train = image_list(num_classes, [1, 2], train)
         test = image_list(num_classes, [1], test)
+        write_images(folder, {image for image, _ in train + test})
         last = 'val' if 'inat' in name else 'test'
         write_list(folder / Path(name.format('train')).name, train)
         write_list(folder / Path(name.format(last)).name, test)
