@@ -49,8 +49,8 @@ CONFIGS = sorted(
 SIDE = 64
 #: Kinds that have been resumed.
 RESUMED = set()
-#: Number of classes and path patterns of the lists' train and test splits, one
-#: image each where no recipe reads the folders: tens of thousands of files take
+#: Number of classes and path patterns of the lists' train and test splits; one
+#: image each where no recipe reads the folders, since tens of thousands take
 #: longer to remove than a recipe to run.
 LISTS = {
     'imagenet/ImageNet_LT_{}.txt':
