@@ -64,13 +64,21 @@ def inputs(model, image):
 
 @pytest.fixture(scope='module')
 def graph(config, model, image, tmp_path_factory):
-    from export_detector import export
+    """Export by the command line, which has another threshold's word."""
+    import export_detector
     folder = tmp_path_factory.mktemp('mmdeploy')
     torch.save(dict(meta={}, state_dict=model.state_dict()),
                folder / 'fresh.pth')
-    export(copy.deepcopy(config), str(folder / 'fresh.pth'), image,
-           str(folder / 'out.onnx'))
-    return str(folder / 'out.onnx')
+    strict = copy.deepcopy(config)
+    strict.model.test_cfg.rcnn.score_thr = 1.
+    strict.dump(folder / 'strict.py')
+    paths = [str(folder / name) for name in ('strict.py', 'fresh.pth')]
+    out = str(folder / 'out.onnx')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('sys.argv', [
+            'export_detector.py', *paths, image, out, '--score-thr', '0.5'])
+        export_detector.main()
+    return out
 
 
 def run(graph, x):
