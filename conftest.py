@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+# When first imported it caches its grammar, in a file that another process
+# may read half written: import it before the workers start.
+import yapf.yapflib.yapf_api  # noqa: F401
 from hypothesis import settings
 from mmengine.utils import ManagerMixin
 
