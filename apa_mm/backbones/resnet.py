@@ -5,7 +5,8 @@ import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from torch import Tensor, nn
 
-from apa_mm.layers import build_site_activation, can_fuse, fused_norm_act
+from apa_mm.layers import (build_site_activation, can_fuse, fused_norm_act,
+                           may_overwrite)
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 
@@ -313,7 +314,8 @@ class APAResNet(TrainedBackbone):
     def _stem(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
         if can_fuse(self.fuse, x, (self.norm1, self.act1)):
-            return fused_norm_act(self.norm1, self.act1, x)
+            return fused_norm_act(self.norm1, self.act1, x,
+                                  may_overwrite(self.conv1))
         return self.act1(self.norm1(x))
 
 

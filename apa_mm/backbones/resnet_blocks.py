@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from apa_mm.layers import (ChannelAttention, build_site_activation, can_fuse,
-                           fused_block_end, fused_norm_act)
+                           fused_block_end, fused_norm_act, may_overwrite)
 from apa_mm.registry import MODELS
 
 __all__ = ['BasicBlock', 'Bottleneck']
@@ -183,8 +183,14 @@ class _ResidualBlock(BaseModule):
     def _site(self, index: int, x: Tensor, fused: bool) -> Tensor:
         """Run norm, unit and plugins behind ``conv<index>``."""
         norm, act = getattr(self, f'norm{index}'), getattr(self, f'act{index}')
-        x = fused_norm_act(norm, act, x) if fused else act(norm(x))
+        if fused:
+            x = fused_norm_act(norm, act, x, self._may_overwrite(index))
+        else:
+            x = act(norm(x))
         return self._run_plugins(index, x)
+
+    def _may_overwrite(self, index: int) -> bool:
+        return may_overwrite(getattr(self, f'conv{index}'))
 
     def _run_plugins(self, index: int, x: Tensor) -> Tensor:
         for name in self._plugins.get(index, ()):
@@ -199,7 +205,8 @@ class _ResidualBlock(BaseModule):
         elif self.downsample is not None:
             identity = self.downsample(identity)
         return fused_block_end(self.last_norm, self.attention, self.last_act,
-                               x, identity, norm)
+                               x, identity, norm,
+                               self._may_overwrite(self.num_convs))
 
     def _end(self, x: Tensor, identity: Tensor) -> Tensor:
         out = self._run_plugins(self.num_convs, self.last_norm(x))

@@ -20,7 +20,7 @@ from .formulas import UNIT
 
 __all__ = [
     'Affine', 'batch_norm_aglu', 'batch_statistics',
-    'inference_residual_aglu', 'residual_aglu', 'usable'
+    'inference_norm_aglu', 'inference_residual_aglu', 'residual_aglu', 'usable'
 ]
 
 REMEDY = "set fuse=False on the backbone or block, or backend='eager'"
@@ -194,15 +194,29 @@ def residual_aglu(h: Tensor,
                                lambda_grad == 'paper', *kept)
 
 
+def inference_norm_aglu(x: Affine, *, kappa: Tensor, lambd: Tensor,
+                        inplace: bool) -> Tensor:
+    """Return ``aglu(x)`` in one pass, without gradients.
+
+    Arguments as in :func:`batch_norm_aglu`. ``inplace`` allows the result to
+    take the memory of ``x.source``: a third less is moved.
+    """
+    if usable(x.source, parameters=(kappa, lambd)):
+        return _batch_norm_forward(x, kappa, lambd, inplace)
+    return activate(x.compute(), kappa, lambd, UNIT)
+
+
 def inference_residual_aglu(main: Affine, gate: Tensor, short: Shortcut, *,
-                            kappa: Tensor, lambd: Tensor) -> Tensor:
+                            kappa: Tensor, lambd: Tensor,
+                            inplace: bool) -> Tensor:
     """Return ``aglu(main * gate + short)`` in one pass, without gradients.
 
     Arguments as in :func:`residual_aglu`; a shortcut that ends with a norm is
-    given as a map of that norm's input.
+    given as a map of that norm's input. ``inplace`` allows the result to take
+    the memory of ``main.source``.
     """
     if usable(main.source, _source(short), parameters=(kappa, lambd)):
-        return _block_end_forward(main, short, gate, kappa, lambd)
+        return _block_end_forward(main, short, gate, kappa, lambd, inplace)
     z = main.compute() * gate[:, :, None, None] + _value(short)
     return activate(z, kappa, lambd, UNIT)
 
@@ -232,14 +246,13 @@ def batch_statistics(x: Tensor, running_mean: Tensor, running_var: Tensor,
     return mean, invstd
 
 
-def _batch_norm_forward(affine: Affine, kappa: Tensor,
-                        lambd: Tensor) -> Tensor:
+def _batch_norm_forward(affine: Affine, kappa: Tensor, lambd: Tensor,
+                        inplace: bool = False) -> Tensor:
     """Return ``aglu(scale * x + shift)``."""
-    return native.forward(affine.source,
-                          native.flat(kappa), native.flat(lambd),
-                          _layout(affine.source), UNIT,
-                          (native.flat(affine.scale),
-                           native.flat(affine.shift)))
+    return native.forward(
+        affine.source, native.flat(kappa), native.flat(lambd),
+        _layout(affine.source), UNIT,
+        (native.flat(affine.scale), native.flat(affine.shift)), inplace)
 
 
 def _batch_norm_backward(affine: Affine, grad: Tensor, weight: Tensor,
@@ -263,9 +276,10 @@ def _batch_norm_backward(affine: Affine, grad: Tensor, weight: Tensor,
 
 
 def _block_end_forward(main: Affine, short: Shortcut, gate: Tensor,
-                       kappa: Tensor, lambd: Tensor) -> Tensor:
+                       kappa: Tensor, lambd: Tensor,
+                       inplace: bool = False) -> Tensor:
     """Return ``aglu(gate * h + identity)``."""
-    y = torch.empty_like(main.source)
+    y = main.source if inplace else torch.empty_like(main.source)
     native.library().block_end_forward(
         *map(native.pointer, (main.source, _source(short), y)),
         *_folded(main, short, gate), *_sizes(main.source, kappa, lambd),

@@ -61,14 +61,15 @@ def _is_dense(x: Tensor) -> bool:
 
 
 def forward(x: Tensor, kappa: Tensor, lambd: Tensor, layout: Layout, kind: int,
-            affine: Optional[Tuple[Tensor, Tensor]] = None) -> Tensor:
+            affine: Optional[Tuple[Tensor, Tensor]] = None,
+            inplace: bool = False) -> Tensor:
     """Return the activation of ``z = scale * x + shift``.
 
     ``layout`` is that of ``x``; kappa and lambda have one value or one per
     channel. ``affine`` is scale and shift per channel, None for 1 and 0. All
     but ``x`` are float32 and contiguous, see :func:`flat`.
     """
-    y = torch.empty_like(x)
+    y = x if inplace else torch.empty_like(x)
     library().apa_forward(
         pointer(x), pointer(y), *_problem(x, kappa, lambd, layout, affine),
         int(kind), int(layout.channels_last), threads(x))

@@ -2,7 +2,8 @@
 from .activation import (AGLU, APA, Gumbel, TemperedGumbel, TemperedSigmoid,
                          build_site_activation)
 from .attention import CBAM, ChannelAttention, SpatialAttention
-from .fused import can_fuse, fused_block_end, fused_norm_act
+from .fused import (can_fuse, fused_block_end, fused_norm_act,
+                    may_overwrite)
 from .predictor import CosineClassifier, CosineConv2d, CosineLinear
 from .score_calibration import ScoreCalibration
 from .wrapped_cauchy import WrappedCauchyLinear
@@ -12,5 +13,5 @@ __all__ = [
     'CosineConv2d', 'CosineLinear', 'Gumbel', 'ScoreCalibration',
     'SpatialAttention', 'TemperedGumbel', 'TemperedSigmoid',
     'WrappedCauchyLinear', 'build_site_activation', 'can_fuse',
-    'fused_block_end', 'fused_norm_act'
+    'fused_block_end', 'fused_norm_act', 'may_overwrite'
 ]

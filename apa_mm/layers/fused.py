@@ -11,13 +11,13 @@ from torch.nn.modules import module as torch_module
 
 from apa_mm.kernels.activation import choose_backend, is_plain
 from apa_mm.kernels.fused import (Affine, batch_norm_aglu, batch_statistics,
-                                  inference_residual_aglu, residual_aglu,
-                                  usable)
+                                  inference_norm_aglu, inference_residual_aglu,
+                                  residual_aglu, usable)
 
 from .activation import AGLU
 from .attention import ChannelAttention
 
-__all__ = ['can_fuse', 'fused_block_end', 'fused_norm_act']
+__all__ = ['can_fuse', 'fused_block_end', 'fused_norm_act', 'may_overwrite']
 
 HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
          '_backward_pre_hooks')
@@ -33,7 +33,8 @@ def can_fuse(wanted: Optional[bool], x: Tensor,
             float32 on the CPU, with the compiled form.
         x (Tensor): Input of the first module.
         modules (Iterable[nn.Module | None]): The modules whose calls would be
-            replaced: BatchNorm2d, AGLU, ChannelAttention or a Sequential
+            replaced: BatchNorm2d (without gradients also the Identity that
+            ``fuse_conv_bn`` leaves), AGLU, ChannelAttention or a Sequential
             around them; None is left out.
 
     Returns:
@@ -52,11 +53,23 @@ def can_fuse(wanted: Optional[bool], x: Tensor,
                    ) and all(_is_fusable(m) for m in modules if m is not None)
 
 
-def _is_fusable(module: nn.Module) -> bool:
+def may_overwrite(conv: nn.Module) -> bool:
+    """Return whether what ``conv`` returned is read once: no grad, no hook."""
+    return (not torch.is_grad_enabled() and type(conv) is nn.Conv2d
+            and not _has_hook(conv))
+
+
+def _has_hook(module: nn.Module) -> bool:
     settings = module.__dict__
-    if any(settings[name] for name in HOOKS):
+    return any(settings[name] for name in HOOKS)
+
+
+def _is_fusable(module: nn.Module) -> bool:
+    if _has_hook(module):
         return False
     kind = type(module)
+    if kind is nn.Identity:
+        return not torch.is_grad_enabled()
     if kind is nn.BatchNorm2d:
         return module.affine and module.track_running_stats
     if kind is AGLU:
@@ -100,17 +113,24 @@ def _statistics(norm: nn.BatchNorm2d, x: Tensor) -> Tuple[Tensor, Tensor]:
     return mean, torch.rsqrt(var + norm.eps)
 
 
-def fused_norm_act(norm: nn.BatchNorm2d, act: AGLU, x: Tensor) -> Tensor:
+def fused_norm_act(norm: nn.Module,
+                   act: AGLU,
+                   x: Tensor,
+                   inplace: bool = False) -> Tensor:
     """Return ``act(norm(x))`` and keep only ``x`` for the backward pass.
 
     Args:
-        norm (nn.BatchNorm2d): In either mode.
+        norm (nn.BatchNorm2d | nn.Identity): In either mode.
         act (AGLU): The unit behind it.
         x (Tensor): (N, C, H, W).
+        inplace (bool): Whether ``x`` may be overwritten.
 
     Returns:
         Tensor: (N, C, H, W).
     """
+    if not torch.is_grad_enabled() and not _uses_batch(norm):
+        return inference_norm_aglu(
+            _fixed_recipe(norm, x), inplace=inplace, **act.values(x))
     mean, invstd = _statistics(norm, x)
     return batch_norm_aglu(
         x,
@@ -123,30 +143,32 @@ def fused_norm_act(norm: nn.BatchNorm2d, act: AGLU, x: Tensor) -> Tensor:
         **act.values(x))
 
 
-def fused_block_end(norm: nn.BatchNorm2d,
+def fused_block_end(norm: nn.Module,
                     attention: Optional[ChannelAttention],
                     act: AGLU,
                     x: Tensor,
                     identity: Tensor,
-                    shortcut_norm: Optional[nn.BatchNorm2d] = None) -> Tensor:
+                    shortcut_norm: Optional[nn.BatchNorm2d] = None,
+                    inplace: bool = False) -> Tensor:
     """Return ``act(attention(norm(x)) + shortcut)``, keeping only inputs.
 
     Args:
-        norm (nn.BatchNorm2d): Last norm of the block.
+        norm (nn.BatchNorm2d | nn.Identity): Last norm of the block.
         attention (ChannelAttention, optional): Attention before the addition.
         act (AGLU): Unit after the addition.
         x (Tensor): (N, C, H, W), input of ``norm``.
         identity (Tensor): (N, C, H, W), the shortcut, or the input of its
             norm.
         shortcut_norm (nn.BatchNorm2d, optional): Last module of the shortcut.
+        inplace (bool): Whether ``x`` may be overwritten.
 
     Returns:
         Tensor: (N, C, H, W).
     """
-    trained = norm.training or getattr(shortcut_norm, 'training', False)
-    if not trained and not torch.is_grad_enabled():
+    if not (torch.is_grad_enabled() or _uses_batch(norm)
+            or _uses_batch(shortcut_norm)):
         return _inference_block_end(norm, attention, act, x, identity,
-                                    shortcut_norm)
+                                    shortcut_norm, inplace)
     h, recipe = _norm_with_recipe(norm, x)
     short = None
     if shortcut_norm is not None:
@@ -162,10 +184,11 @@ def fused_block_end(norm: nn.BatchNorm2d,
         **act.values(h))
 
 
-def _inference_block_end(norm: nn.BatchNorm2d,
+def _inference_block_end(norm: nn.Module,
                          attention: Optional[ChannelAttention], act: AGLU,
                          x: Tensor, identity: Tensor,
-                         shortcut_norm: Optional[nn.BatchNorm2d]) -> Tensor:
+                         shortcut_norm: Optional[nn.BatchNorm2d],
+                         inplace: bool) -> Tensor:
     """Return what the block ends with, in one pass over its inputs.
 
     With fixed statistics the mean of ``norm(x)`` is that of ``x``, scaled and
@@ -178,10 +201,17 @@ def _inference_block_end(norm: nn.BatchNorm2d,
     if attention is not None:
         pooled = x.mean(dim=(2, 3)) * main.scale + main.shift
         gate = attention.gate(attention.excite(pooled.to(x.dtype)))
-    return inference_residual_aglu(main, gate, short, **act.values(x))
+    return inference_residual_aglu(
+        main, gate, short, inplace=inplace, **act.values(x))
 
 
-def _fixed_recipe(norm: nn.BatchNorm2d, x: Tensor) -> Affine:
+def _uses_batch(norm: Optional[nn.Module]) -> bool:
+    return type(norm) is nn.BatchNorm2d and norm.training
+
+
+def _fixed_recipe(norm: nn.Module, x: Tensor) -> Affine:
+    if type(norm) is nn.Identity:  # folded into the convolution
+        return Affine(x, x.new_ones(x.shape[1]), x.new_zeros(x.shape[1]))
     return Affine.of(x, norm.weight, norm.bias, *_fixed_statistics(norm))
 
 

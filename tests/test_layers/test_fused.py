@@ -3,12 +3,13 @@ import copy
 
 import pytest
 import torch
+from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
 from apa_mm.backbones import APAResNet
 from apa_mm.kernels import fused, native
 from apa_mm.layers import (AGLU, ChannelAttention, can_fuse, fused_block_end,
-                           fused_norm_act)
+                           fused_norm_act, may_overwrite)
 
 needs_compiler = pytest.mark.skipif(
     native.library() is None, reason='no C++ compiler on this machine')
@@ -223,6 +224,74 @@ def test_every_hook_runs(kind, train):
     called.clear()
     model(x)
     assert not called
+
+
+@pytest.mark.parametrize('folded', [False, True])
+def test_inference_agrees_folded_or_not(folded, monkeypatch):
+    """Also after mmcv's fuse_conv_bn, which leaves Identity for a norm."""
+    model = APAResNet(18, fuse=True).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        separate = APAResNet(18, fuse=False).eval()
+        separate.load_state_dict(model.state_dict())
+        want = separate(x)
+        if folded:
+            fuse_conv_bn(model)
+        for module in model.modules():
+            if isinstance(module, AGLU):  # is not called
+                monkeypatch.setattr(module, 'forward', None)
+        got = model(x)
+    for a, b in zip(got, want, strict=True):
+        scale = b.abs().max()
+        torch.testing.assert_close(a / scale, b / scale, rtol=1e-5, atol=1e-5)
+
+
+def test_a_folded_network_trains_with_separate_layers():
+    model = fuse_conv_bn(APAResNet(18, fuse=True).eval()).train()
+    x = torch.rand(2, 3, 32, 32)
+    model(x)[-1].sum().backward()
+    assert model.layer1[0].act1.kappa.grad.abs() > 0
+    with torch.no_grad():  # Identity in training mode has no statistics
+        assert model(x)[-1].isfinite().all()
+
+
+@needs_compiler
+def test_inference_takes_the_memory_of_the_convolution():
+    norm, act = nn.BatchNorm2d(4).eval(), AGLU()
+    x = torch.randn(2, 4, 5, 5)
+    with torch.no_grad():
+        for run in (fused_norm_act,
+                    lambda norm, act, x, inplace: fused_block_end(
+                        norm, None, act, x, torch.ones_like(x),
+                        inplace=inplace)):
+            before = x.clone()
+            kept = run(norm, act, x, inplace=False)
+            assert torch.equal(x, before)
+            out = run(norm, act, x, inplace=True)
+            assert out.data_ptr() == x.data_ptr() and torch.equal(out, kept)
+
+
+def test_what_others_may_read_is_not_overwritten():
+    conv = nn.Conv2d(3, 3, 1)
+    assert not may_overwrite(conv)  # the backward pass reads it
+    model, seen = APAResNet(50, fuse=True).eval(), {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(
+                lambda m, args, out, name=name: seen.update(
+                    {name: (out, out.clone(), args[0], args[0].clone())}))
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert may_overwrite(conv)
+        assert not may_overwrite(nn.Identity())  # its output is its input
+        model(x)
+    assert len(seen) == 53
+    for tensor, copy_, given, given_copy in seen.values():
+        assert torch.equal(tensor, copy_) and torch.equal(given, given_copy)
 
 
 def test_a_hook_on_the_projection_runs():

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Callable, Dict
 
 import torch
+from mmcv.cnn import fuse_conv_bn
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
@@ -94,6 +95,11 @@ def detector_step(model: nn.Module, data: dict) -> None:
     model.parse_losses(model(**ready, mode='loss'))[0].backward()
 
 
+def fold(model: nn.Module) -> nn.Module:
+    """Return a copy with the norms in the convolutions, as mmdet's tools."""
+    return fuse_conv_bn(copy.deepcopy(model).eval())
+
+
 @torch.no_grad()
 def eval_forward(model: nn.Module, x: Tensor) -> None:
     """Run an inference pass."""
@@ -117,9 +123,12 @@ def run(repeats: int = 5, quick: bool = False, device: str = 'cpu') -> list:
     for depth in (18, ) if quick else (18, 50, 101):
         models = {n: m.to(device) for n, m in networks(depth).items()}
         case = f'R{depth} {{}}, batch {BATCH}, {SIDE} px'
-        for name, step in (('training step', train_step),
-                           ('inference', eval_forward)):
-            seconds = _seconds(models, step, x, repeats, device)
+        folded = {n: fold(m) for n, m in models.items()}
+        for name, step, nets in (('training step', train_step, models),
+                                 ('inference', eval_forward, models),
+                                 ('inference, norms folded', eval_forward,
+                                  folded)):
+            seconds = _seconds(nets, step, x, repeats, device)
             rows.append(_row(case.format(name), seconds, 's'))
         sizes = {n: activation_bytes(m, x) / 2**20 for n, m in models.items()}
         rows.append(_row(case.format('kept for backward'), sizes, 'MiB'))

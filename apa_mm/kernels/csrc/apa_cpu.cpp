@@ -28,10 +28,10 @@ struct Problem {
   std::vector<Parameters> table() const {  // one entry per channel
     std::vector<Parameters> entries(channels);
     for (int64_t c = 0; c < channels; ++c) {
-      const float l = lambda[c * parameter_stride];
-      entries[c] = {kappa[c * parameter_stride], std::log(l), 1.f / l,
-                    scale ? scale[c] : 1.f,      shift ? shift[c] : 0.f,
-                    center ? center[c] : 0.f};
+      entries[c] = Parameters::of(
+          kappa[c * parameter_stride], lambda[c * parameter_stride],
+          scale ? scale[c] : 1.f, shift ? shift[c] : 0.f,
+          center ? center[c] : 0.f);
     }
     return entries;
   }
@@ -136,12 +136,14 @@ void backward_rows(const Problem& problem, const T* x, const T* grad,
 
 // Parameters of the channels as one array per kind, which vectorises.
 struct ChannelTable {
-  std::vector<float> kappa, log_lambda, inverse_lambda, scale, shift, center;
+  std::vector<float> kappa, slope, offset, inverse_lambda, scale, shift,
+      center;
 
   explicit ChannelTable(const Problem& problem) {
     for (const Parameters& p : problem.table()) {
       kappa.push_back(p.kappa);
-      log_lambda.push_back(p.log_lambda);
+      slope.push_back(p.slope);
+      offset.push_back(p.offset);
       inverse_lambda.push_back(p.inverse_lambda);
       scale.push_back(p.scale);
       shift.push_back(p.shift);
@@ -150,8 +152,8 @@ struct ChannelTable {
   }
 
   Parameters at(int64_t c) const {
-    return {kappa[c], log_lambda[c], inverse_lambda[c],
-            scale[c], shift[c],      center[c]};
+    return {kappa[c], slope[c], offset[c], inverse_lambda[c],
+            scale[c], shift[c], center[c]};
   }
 };
 

@@ -1,12 +1,11 @@
 // The activations of one element, forward and backward, and element types.
 //
-// With t = log(lambda) - kappa * z, v = exp(-|t|) and s = v / (2 + v):
-//   log(1 + v)            = 2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...)
-//   softplus(t)           = max(t, 0) + log(1 + v)
-//   eta                   = exp(-softplus(t) / lambda)
-//   softplus(t) - sigmoid(t), which the gradient for lambda holds, cancels
-//   for small v; for t < 0 it is 2 s^2 (1 / (1 + s) + s/3 + s^3/5 + ...),
-//   where nothing does.
+// In base 2, since the powers of 2 are what a float holds. With
+// t = log2(lambda * exp(-kappa * z)), v = 2^-|t| and log(1 + v) = v - v^2 h(v):
+//   softplus(t) = max(t, 0) + log2(1 + v)
+//   eta         = 2^(-softplus(t) / lambda)
+//   log(1 + v) - v / (1 + v), which the gradient for lambda holds, cancels for
+//   small v; it is v^2 (1 / (1 + v) - h(v)), where nothing does.
 // The Gumbel gate is the limit of lambda to 0, exp(-exp(-kappa * z)).
 #pragma once
 
@@ -44,42 +43,60 @@ inline To cast_bits(From from) {
   return to;
 }
 
-// exp(x) for x <= 0 (and a little above: up to 88), to about one unit in the
-// last place; below -87.3, where float32 ends, it stays at 1e-38.
-inline float exp_negative(float x) {
-  x = x < -87.3f ? -87.3f : x;
-  const float shifted = x * 1.44269504f + 12582912.f;  // rounds to an integer
-  const float n = shifted - 12582912.f;
-  const float f = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-  float p = 1.f / 5040;
-  p = p * f + 1.f / 720;
-  p = p * f + 1.f / 120;
-  p = p * f + 1.f / 24;
-  p = p * f + 1.f / 6;
-  p = p * f + 0.5f;
+constexpr float kLog2E = 1.44269504f, kLog2ERest = 1.92596303e-8f;
+constexpr float kLn2 = 0.693147181f;
+constexpr float kRounding = 12582912.f;  // added to a float, rounds it
+
+// 2^(rounded + f) for f in [-1/2, 1/2], to about one unit in the last place;
+// shifted is rounded + kRounding. The polynomial is minimax, with 2^0 = 1.
+inline float power_of_two(float f, float shifted) {
+  float p = 1.5353362e-4f;
+  p = p * f + 1.3398874e-3f;
+  p = p * f + 9.6184374e-3f;
+  p = p * f + 5.5503325e-2f;
+  p = p * f + 0.24022648f;
+  p = p * f + 0.69314720f;
   p = p * f + 1.f;
-  p = p * f + 1.f;
-  const uint32_t power =
-      (cast_bits<uint32_t>(shifted) << 23) + 0x3f800000u;
-  return p * cast_bits<float>(power);
+  return cast_bits<float>(cast_bits<uint32_t>(p) +
+                          (cast_bits<uint32_t>(shifted) << 23));
 }
 
-// The same, but 0 where float32 ends.
+// 2^x for x <= 0 (and a little above: up to 126); below -126, where normal
+// float32 end, it stays there.
+inline float exp2_negative(float x) {
+  x = x < -126.f ? -126.f : x;
+  const float shifted = x + kRounding;
+  return power_of_two(x - (shifted - kRounding), shifted);
+}
+
+// The same, but 0 where normal float32 end.
+inline float exp2_flushed(float x) {
+  return x < -126.f ? 0.f : exp2_negative(x);
+}
+
+// exp(x) likewise: for x <= 87, and not below exp(-87.3).
+inline float exp_negative(float x) {
+  x = x < -87.3f ? -87.3f : x;
+  const float shifted = x * kLog2E + kRounding;
+  const float n = shifted - kRounding;
+  return power_of_two((x * kLog2E - n) + x * kLog2ERest, shifted);
+}
+
 inline float exp_flushed(float x) {
   return x < -87.3f ? 0.f : exp_negative(x);
 }
 
-// sum_{k >= 1} s^(2k - 1) / (2k + 1) for s in [0, 1/3].
-inline float atanh_tail(float s) {
-  const float q = s * s;
-  float p = 1.f / 15;
-  p = p * q + 1.f / 13;
-  p = p * q + 1.f / 11;
-  p = p * q + 1.f / 9;
-  p = p * q + 1.f / 7;
-  p = p * q + 1.f / 5;
-  p = p * q + 1.f / 3;
-  return p * s;
+// h(v) = (v - log(1 + v)) / v^2 on [0, 1], minimax to 7e-8.
+inline float log1p_tail(float v) {
+  float p = 4.3573998e-3f;
+  p = p * v - 2.4780334e-2f;
+  p = p * v + 6.6020293e-2f;
+  p = p * v - 0.11497769f;
+  p = p * v + 0.15816558f;
+  p = p * v - 0.19845899f;
+  p = p * v + 0.24985449f;
+  p = p * v - 0.33332787f;
+  return p * v + 0.49999997f;
 }
 
 // Stands for infinity, which times 0 is NaN; the gradient of kappa squares it.
@@ -89,7 +106,15 @@ inline float finite(float z) {
 }
 
 struct Parameters {
-  float kappa, log_lambda, inverse_lambda, scale, shift, center;
+  float kappa, slope, offset, inverse_lambda, scale, shift, center;
+
+  // t = slope * z + offset.
+  static Parameters of(float kappa, float lambda, float scale = 1.f,
+                       float shift = 0.f, float center = 0.f) {
+    return {kappa,        -kappa * kLog2E, std::log2(lambda),
+            1.f / lambda, scale,           shift,
+            center};
+  }
 };
 
 struct Gradient {
@@ -109,14 +134,13 @@ template <Kind kKind>
 inline float forward_at(float z, const Parameters& p) {
   if constexpr (kKind == kGumbel)
     return exp_flushed(-exp_negative(gumbel_exponent(z, p)));
-  const float t = p.log_lambda - p.kappa * finite(z);
-  const float v = exp_negative(-std::fabs(t));
-  const float s = v / (2.f + v);
-  const float softplus =
-      (t > 0.f ? t : 0.f) + 2.f * (s + s * s * atanh_tail(s));
-  const float exponent = -softplus * p.inverse_lambda;
-  const float eta = exp_negative(exponent);
-  return exponent < -87.3f ? 0.f : kKind == kUnit ? z * eta : eta;
+  const float t = p.slope * finite(z) + p.offset;
+  const float v = exp2_negative(-std::fabs(t));
+  const float log1p = v - v * v * log1p_tail(v);
+  const float exponent =
+      -((t > 0.f ? t : 0.f) + kLog2E * log1p) * p.inverse_lambda;
+  const float eta = exp2_negative(exponent);
+  return exponent < -126.f ? 0.f : kKind == kUnit ? z * eta : eta;
 }
 
 template <Kind kKind, bool kPaper>
@@ -127,17 +151,15 @@ ALWAYS_INLINE Gradient backward_at(float z, float grad, const Parameters& p) {
     return Gradient{slope * p.kappa, slope * z, 0.f};
   }
   z = finite(z);
-  const float t = p.log_lambda - p.kappa * z;
-  const float v = exp_negative(-std::fabs(t));
-  const float r = 1.f / ((2.f + v) * (1.f + v));
-  const float s = v * (1.f + v) * r;
-  const float inverse = (2.f + v) * r;  // 1 / (1 + v)
-  const float tail = atanh_tail(s);
-  const float log1p = 2.f * (s + s * s * tail);
+  const float t = p.slope * z + p.offset;
+  const float v = exp2_negative(-std::fabs(t));
+  const float inverse = 1.f / (1.f + v);
+  const float tail = log1p_tail(v);
   const bool positive = t > 0.f;
+  const float softplus =
+      (positive ? t : 0.f) + kLog2E * (v - v * v * tail);
   const float sigmoid = positive ? inverse : v * inverse;
-  const float eta = exp_flushed(
-      -((positive ? t : 0.f) + log1p) * p.inverse_lambda);
+  const float eta = exp2_flushed(-softplus * p.inverse_lambda);
   const float g = eta * sigmoid * p.inverse_lambda;
   const float outer = kKind == kUnit ? grad * z : grad;
   Gradient out;
@@ -146,11 +168,10 @@ ALWAYS_INLINE Gradient backward_at(float z, float grad, const Parameters& p) {
   if (kPaper) {
     out.lambda = -outer * g * p.inverse_lambda;
   } else {
-    const float scaled = s * p.inverse_lambda;
-    const float low =
-        2.f * scaled * scaled * (0.5f * (2.f + v) * inverse + tail);
+    const float scaled = v * p.inverse_lambda;
+    const float low = scaled * scaled * (inverse - tail);
     const float high =
-        (t + log1p - inverse) * p.inverse_lambda * p.inverse_lambda;
+        (kLn2 * softplus - inverse) * p.inverse_lambda * p.inverse_lambda;
     out.lambda = outer * eta * (positive ? high : low);
   }
   return out;

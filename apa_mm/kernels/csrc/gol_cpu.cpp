@@ -25,6 +25,19 @@ inline float complement_series(float e) {
   return 1.f - p * e;
 }
 
+// sum_{k >= 1} s^(2k - 1) / (2k + 1) for s in [0, 1/3].
+inline float atanh_tail(float s) {
+  const float q = s * s;
+  float p = 1.f / 15;
+  p = p * q + 1.f / 13;
+  p = p * q + 1.f / 11;
+  p = p * q + 1.f / 9;
+  p = p * q + 1.f / 7;
+  p = p * q + 1.f / 5;
+  p = p * q + 1.f / 3;
+  return p * s;
+}
+
 // -log(d) with q = 1 - d, both in [0, 1] and exact where they are small.
 inline float negative_log(float d, float q) {
   const uint32_t bits = cast_bits<uint32_t>(d);
@@ -45,7 +58,7 @@ struct Negative {
 
 inline Negative negative(float x, float low, float high) {
   const float score = x < low ? low : x > high ? high : x;
-  // exp_negative takes up to 88, and scores end at -80.
+  // exp_negative takes up to 87, and scores end at -80.
   const float e = exp_negative(-score);
   const float q = exp_flushed(-e);
   const float d = e < 0.5f ? e * complement_series(e) : 1.f - q;

@@ -12,10 +12,6 @@ using namespace apa_mm;
 
 namespace {
 
-Parameters shared(float kappa, float lambda) {
-  return {kappa, std::log(lambda), 1.f / lambda, 1.f, 0.f, 0.f};
-}
-
 NOINLINE void end_forward(const float* in, const float* other, float* out,
                           int64_t count, float a, float b, float c,
                           Parameters p) {
@@ -75,7 +71,7 @@ extern "C" void block_end_forward(
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t channel = row % channels;
     const Parameters p =
-        shared(kappa[channel * stride], lambda[channel * stride]);
+        Parameters::of(kappa[channel * stride], lambda[channel * stride]);
     const Row r = folded.at(row, channel);
     const float *in = x + row * inner, *other = d + row * inner;
     float* out = y + row * inner;
@@ -106,7 +102,7 @@ extern "C" void block_end_backward(
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t channel = row % channels;
     const Parameters p =
-        shared(kappa[channel * stride], lambda[channel * stride]);
+        Parameters::of(kappa[channel * stride], lambda[channel * stride]);
     const Row r = folded.at(row, channel);
     const float *in = x + row * inner, *other = d + row * inner;
     const float* gin = grad + row * inner;
