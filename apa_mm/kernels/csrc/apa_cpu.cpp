@@ -37,36 +37,19 @@ struct Problem {
   }
 };
 
-// Parameters by value: what a reference points to might be stored to, and the
-// loop would not become vector code.
 template <typename T, Kind kKind>
-NOINLINE void forward_part(const T* in, T* out, int64_t count, Parameters p) {
+void forward_all_rows(const Problem& problem, const T* x, T* y, int threads) {
+  const auto fill = [&](int64_t row, int64_t begin, int64_t count, float* z) {
+    const int64_t c = row % problem.channels;
+    const float a = problem.scale ? problem.scale[c] : 1.f;
+    const float b = problem.shift ? problem.shift[c] : 0.f;
+    const T* in = x + row * problem.inner + begin;
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i)
-    store(out + i, forward_one<kKind>(load(in[i]), p));
-}
-
-template <typename T, Kind kKind>
-void forward_rows(const Problem& problem, const T* x, T* y, int threads) {
-  const int64_t inner = problem.inner;
-  const int64_t units = (inner + kChunk - 1) / kChunk;
-  const std::vector<Parameters> table = problem.table();
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t unit = 0; unit < problem.rows * units; ++unit) {
-    const int64_t row = unit / units, begin = unit % units * kChunk;
-    const int64_t count = std::min(inner - begin, kChunk);
-    const Parameters p = table[row % problem.channels];
-    const T* in = x + row * inner + begin;
-    T* out = y + row * inner + begin;
-    const int64_t whole = count / kWidth * kWidth;
-    forward_part<T, kKind>(in, out, whole, p);
-    if (whole < count) {
-      T padded[kWidth] = {}, result[kWidth];
-      copy_some(in + whole, padded, count - whole);
-      forward_part<T, kKind>(padded, result, kWidth, p);
-      copy_some(result, out + whole, count - whole);
-    }
-  }
+    for (int64_t i = 0; i < count; ++i) z[i] = a * load(in[i]) + b;
+  };
+  forward_rows<kKind>(y, problem.rows, problem.inner, problem.channels,
+                      problem.kappa, problem.lambda, problem.parameter_stride,
+                      threads, fill);
 }
 
 double add_up(const float* values, int64_t count, int64_t stride) {
@@ -166,8 +149,10 @@ void forward_channels(const Problem& problem, const T* x, T* y, int threads) {
     const T* in = x + row * channels;
     T* out = y + row * channels;
 #pragma omp simd
-    for (int64_t c = 0; c < channels; ++c)
-      store(out + c, forward_one<kKind>(load(in[c]), table.at(c)));
+    for (int64_t c = 0; c < channels; ++c) {
+      const Parameters p = table.at(c);
+      store(out + c, forward_at<kKind>(p.scale * load(in[c]) + p.shift, p));
+    }
   }
 }
 
@@ -243,8 +228,8 @@ extern "C" void apa_forward(const void* x, void* y, int dtype, int64_t rows,
   dispatch(dtype, kind, [&](auto element, auto constant) {
     using T = decltype(element);
     constexpr Kind kKind = decltype(constant)::value;
-    const auto walk =
-        channels_last ? forward_channels<T, kKind> : forward_rows<T, kKind>;
+    const auto walk = channels_last ? forward_channels<T, kKind>
+                                    : forward_all_rows<T, kKind>;
     walk(problem, static_cast<const T*>(x), static_cast<T*>(y), threads);
   });
 }

@@ -177,11 +177,6 @@ ALWAYS_INLINE Gradient backward_at(float z, float grad, const Parameters& p) {
   return out;
 }
 
-template <Kind kKind>
-inline float forward_one(float x, const Parameters& p) {
-  return forward_at<kKind>(p.scale * x + p.shift, p);
-}
-
 template <Kind kKind, bool kPaper>
 ALWAYS_INLINE Gradient backward_one(float x, float grad, const Parameters& p) {
   return backward_at<kKind, kPaper>(p.scale * x + p.shift, grad, p);
@@ -203,6 +198,56 @@ inline void store(BFloat16* to, float x) {
   const uint32_t bits = cast_bits<uint32_t>(x);
   const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   to->bits = static_cast<uint16_t>(x != x ? 0x7fc0u : rounded);
+}
+
+// Parameters by value: what a reference points to might be stored to, and the
+// loop would not become vector code.
+template <Kind kKind, typename T>
+NOINLINE void apply_whole(const float* z, T* out, int64_t count,
+                          Parameters p) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) store(out + i, forward_at<kKind>(z[i], p));
+}
+
+// z is readable up to a multiple of kWidth.
+template <Kind kKind, typename T>
+void apply(const float* z, T* out, int64_t count, const Parameters& p) {
+  const int64_t whole = count / kWidth * kWidth;
+  apply_whole<kKind>(z, out, whole, p);
+  if (whole < count) {
+    T result[kWidth];
+    apply_whole<kKind>(z + whole, result, kWidth, p);
+    copy_some(result, out + whole, count - whole);
+  }
+}
+
+// The activation of rows whose arguments are computed first: fill(row, begin, count, z) writes
+// those of a part of a row. Where all rows share kappa and lambda (stride 0),
+// many short rows are one piece of work.
+template <Kind kKind, typename T, typename Fill>
+void forward_rows(T* y, int64_t rows, int64_t inner, int64_t channels,
+                  const float* kappa, const float* lambda, int64_t stride,
+                  int threads, Fill fill) {
+  const int64_t total = rows * inner;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t begin = 0; begin < total; begin += kChunk) {
+    const int64_t end = std::min(begin + kChunk, total);
+    float z[kChunk + kWidth];
+    std::fill_n(z + (end - begin), kWidth, 0.f);
+    for (int64_t row = begin / inner; row * inner < end; ++row) {
+      const int64_t from = std::max(begin, row * inner);
+      const int64_t count = std::min(end, (row + 1) * inner) - from;
+      float* part = z + (from - begin);
+      fill(row, from - row * inner, count, part);
+      const int64_t c = row % channels;
+      if (stride)
+        apply<kKind>(part, y + from, count,
+                     Parameters::of(kappa[c], lambda[c]));
+    }
+    if (!stride)
+      apply<kKind>(z, y + begin, end - begin,
+                   Parameters::of(*kappa, *lambda));
+  }
 }
 
 // grads (2, channels or 1): the sums of columns 0 and 1 of ``sums`` (rows,

@@ -12,14 +12,6 @@ using namespace apa_mm;
 
 namespace {
 
-NOINLINE void end_forward(const float* in, const float* other, float* out,
-                          int64_t count, float a, float b, float c,
-                          Parameters p) {
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i)
-    out[i] = forward_at<kUnit>(a * in[i] + b * other[i] + c, p);
-}
-
 // What does not change along a row.
 struct Row {
   float a, b, c, gate;
@@ -67,24 +59,16 @@ extern "C" void block_end_forward(
     const float* short_shift, int64_t rows, int64_t inner, int64_t channels,
     const float* kappa, const float* lambda, int64_t stride, int threads) {
   const Folded folded{scale, shift, gate, short_scale, short_shift};
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t row = 0; row < rows; ++row) {
-    const int64_t channel = row % channels;
-    const Parameters p =
-        Parameters::of(kappa[channel * stride], lambda[channel * stride]);
-    const Row r = folded.at(row, channel);
-    const float *in = x + row * inner, *other = d + row * inner;
-    float* out = y + row * inner;
-    const int64_t whole = inner / kWidth * kWidth, left = inner - whole;
-    end_forward(in, other, out, whole, r.a, r.b, r.c, p);
-    if (left) {
-      float one[kWidth] = {}, two[kWidth] = {}, result[kWidth];
-      copy_some(in + whole, one, left);
-      copy_some(other + whole, two, left);
-      end_forward(one, two, result, kWidth, r.a, r.b, r.c, p);
-      copy_some(result, out + whole, left);
-    }
-  }
+  const auto fill = [=](int64_t row, int64_t begin, int64_t count, float* z) {
+    const Row r = folded.at(row, row % channels);
+    const float* in = x + row * inner + begin;
+    const float* other = d + row * inner + begin;
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i)
+      z[i] = r.a * in[i] + r.b * other[i] + r.c;
+  };
+  forward_rows<kUnit>(y, rows, inner, channels, kappa, lambda, stride, threads,
+                      fill);
 }
 
 // grad_z: gradient for the shortcut's output; grad_h = gate * grad_z: for the
