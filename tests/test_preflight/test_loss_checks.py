@@ -100,6 +100,10 @@ def test_heads_are_judged_by_their_type(kind, asks):
     cfg.model.roi_head.bbox_head.type = kind
     problems = loss_problems(cfg, training=True)
     assert len(problems) == (not asks)
+    # A base of another library leaves its scope in the parts.
+    cfg.default_scope = 'mmpretrain'
+    cfg.model.roi_head.bbox_head._scope_ = 'mmdet'
+    assert loss_problems(cfg, training=True) == problems
 
 
 @pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
