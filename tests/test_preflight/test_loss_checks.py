@@ -3,7 +3,7 @@ from mmengine.config import Config
 from support.configs import ROOT
 
 from apa_mm.losses import GOLLoss
-from apa_mm.preflight.loss_checks import check_losses
+from apa_mm.preflight.loss_checks import check_losses, drop_threshold
 from apa_mm.utils.imports import HAS_MMDET
 
 GOL = dict(type='apa_mm.GOLLoss', num_classes=3)
@@ -192,3 +192,13 @@ def test_recipes_with_lists_have_them(path):
     cfg.model.roi_head.type = 'StandardRoIHead'
     problem, = loss_problems(cfg, training=True)
     assert 'with unverified_only, and nothing tells it' in problem
+
+
+def test_the_threshold_below_which_negatives_are_dropped():
+    assert drop_threshold(detector()) == 0.0011
+    assert drop_threshold(detector(dict(GOL, rare_threshold=0.1))) == 0.1
+    assert drop_threshold(detector(dict(GOL, unverified_only=True))) == 0
+    assert drop_threshold(detector(SAMPLED)) == drop_threshold(Config()) == 0
+    cfg = detector(heads=2)
+    cfg.model.roi_head.bbox_head[0].loss_cls = dict(GOL, rare_threshold=0)
+    assert drop_threshold(cfg) == 0.0011
