@@ -124,3 +124,61 @@ def test_the_tools_readme_names_every_tool():
     for path in (ROOT / 'tools').glob('*.*'):
         if path.suffix in ('.py', '.sh'):
             assert f'{path.name}`' in text, path.name
+
+
+def which_loss():
+    """Return the section and the cells of its table, a list per row."""
+    section = text_of('configs/det/README.md').split(
+        '## Which loss when\n')[1].split('\n## ')[0]
+    rows = [row.strip('| ').split(' | ')
+            for row in re.search(r'(\|.*\n)+', section)[0].splitlines()[2:]]
+    return section, rows
+
+
+def test_losses_and_options_of_which_loss_when_exist():
+    section, rows = which_loss()
+    named = re.findall(r'`([^`\n]+)`', section)
+    kinds = {name: registry.MODELS.get(name) or MODELS.get(f'mmdet.{name}')
+             for text in named
+             for name in re.findall(r'\w+(?:Loss|Head)\b', text)}
+    assert {'GOLLoss', 'SampledSigmoidLoss', 'LargeVocabBBoxHead',
+            'SeesawLoss'} == set(kinds) and all(kinds.values())
+    takes = {kind: inspect.signature(kind.__init__).parameters
+             for kind in kinds.values()}
+    options = [name for text in named
+               for name in re.findall(r'\b([a-z]\w*)(?:=|$)', text)]
+    assert len(options) == 3
+    for name in options:
+        assert any(name in taken for taken in takes.values()), name
+    gol, sampled = (takes[kinds[name]] for name in (
+        'GOLLoss', 'SampledSigmoidLoss'))
+    uses = ' '.join(row[2] for row in rows)
+    assert f'default {gol["rare_threshold"].default}' in uses
+    assert f'{sampled["num_sampled"].default} classes a step' in uses
+
+
+def test_every_line_of_which_loss_when_cites_a_measured_figure():
+    _, rows = which_loss()
+    assert len(rows) == 8 and {len(row) for row in rows} == {4}
+    ours, lvis = text_of('tools/README.md'), text_of(
+        'configs/det/lvis/README.md')
+    for *_, backed in rows:
+        theirs = re.findall(r"(?:Table \d|'s model zoo|'s paper).*AP \d\d\.\d",
+                            backed)
+        figures = re.findall(r'\d\.\d{3}', backed)
+        assert theirs or figures, backed
+        if 'three seeds' in backed:
+            assert len(figures) == 6
+            for figure in figures:
+                assert f'| {figure} ± ' in ours, figure
+        if 'Table 5' in backed:
+            assert re.search(r'apa-seresnet50_fpn_gol_sample1e-3-ms-2x_lvis-v1'
+                             r'` \| 29\.1 \| 21\.6 \|.* Table 5 ', lvis)
+            assert 'mask AP 29.1, APr 21.6' in backed
+
+
+def test_the_warning_of_dropped_negatives_cites_that_page():
+    code = text_of('apa_mm/preflight/data_checks.py')
+    high, low = re.search(r"'(0\.\d+) to (0\.\d+); set rare_th", code).groups()
+    row, = (row for row in which_loss()[1] if 'not GOL as it is' in row[2])
+    assert f'APr {low} with 0.1;' in row[3] and f', {high} with 0' in row[3]

@@ -31,6 +31,7 @@ class FederatedLVISDataset(LVISV1Dataset):
 
     #: For the cache, and for the checks before training.
     reads_as_parent = True
+    gives_verified = True
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -76,6 +77,8 @@ def _verified(shown: Iterable[int], absent: Optional[List[int]],
 
 class _HandsListsOn:
     """Mixin of the heads below."""
+
+    gives_verified = True
 
     def loss(self, x: tuple, rpn_results_list: list,
              batch_data_samples: List) -> dict:

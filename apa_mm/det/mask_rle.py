@@ -53,8 +53,7 @@ def mask_size(masks: Any) -> Optional[Tuple[int, int]]:
     """Return (H, W) of the masks, None if there are none."""
     if not len(masks):
         return None
-    height, width = masks[0]['size'] if _is_encoded(
-        masks) else masks.shape[1:]
+    height, width = masks[0]['size'] if _is_encoded(masks) else masks.shape[1:]
     return int(height), int(width)
 
 

@@ -1,6 +1,6 @@
 """Training images per class, as part of a module's state."""
 import logging
-from typing import Any, Dict, Sequence, Union
+from typing import Any, Dict, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -23,6 +23,8 @@ class ClassCounts:
     one_label_per_image: bool = True
     #: Whether a class without training images is an error.
     every_class_needs_images: bool = True
+    #: Attributes that ``print(module)`` shows.
+    shown: Tuple[str, ...] = ()
 
     def init_class_counts(self, num_classes: int) -> None:
         """Register the buffers for ``num_classes``; call it in ``__init__``.
@@ -151,6 +153,10 @@ class ClassCounts:
                 "'apa_mm.ClassFrequencyHook') to custom_hooks",
                 logger='current')
         return self.class_counts
+
+    def extra_repr(self) -> str:
+        """Return the settings for ``print(module)``."""
+        return ', '.join(f'{n}={getattr(self, n)!r}' for n in self.shown)
 
     def _name(self) -> str:
         return type(self).__name__

@@ -32,6 +32,7 @@ class ScoreCalibration(ClassCounts, nn.Module):
 
     one_label_per_image = False
     predicts_with_class_counts = True
+    shown = ('num_classes', 'method', 'gamma')
 
     def __init__(self, num_classes: int, method: str = 'norcal',
                  gamma: float = 1.0) -> None:
@@ -51,8 +52,3 @@ class ScoreCalibration(ClassCounts, nn.Module):
         """Return the calibrated scores, as many."""
         return calibrate_scores(scores, self.require_class_counts(),
                                 self.method, self.gamma)
-
-    def extra_repr(self) -> str:
-        """Return the settings for ``print(module)``."""
-        return (f'num_classes={self.num_classes}, method={self.method!r}, '
-                f'gamma={self.gamma}')

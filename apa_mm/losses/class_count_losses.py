@@ -37,6 +37,8 @@ class ClassCountLoss(ClassCounts, nn.Module):
         ValueError: For an argument out of its range.
     """
 
+    shown = ('num_classes', 'label_smoothing', 'reduction', 'loss_weight')
+
     def __init__(self, num_classes: int, label_smoothing: float = 0.0,
                  reduction: str = 'mean', loss_weight: float = 1.0) -> None:
         super().__init__()
@@ -97,13 +99,6 @@ class ClassCountLoss(ClassCounts, nn.Module):
                                reduction='none',
                                label_smoothing=self.label_smoothing)
 
-    def extra_repr(self) -> str:
-        """Return the settings for ``print(module)``."""
-        return (f'num_classes={self.num_classes}, '
-                f'label_smoothing={self.label_smoothing}, '
-                f'reduction={self.reduction!r}, '
-                f'loss_weight={self.loss_weight}')
-
 
 @MODELS.register_module()
 class LogitAdjustedLoss(ClassCountLoss):
@@ -127,6 +122,8 @@ class LogitAdjustedLoss(ClassCountLoss):
         tensor(1.3863)
     """
 
+    shown = (*ClassCountLoss.shown, 'tau')
+
     def __init__(
             self, num_classes: int, tau: float = 1.0, **kwargs: Any) -> None:
         super().__init__(num_classes, **kwargs)
@@ -135,10 +132,6 @@ class LogitAdjustedLoss(ClassCountLoss):
     def _sample_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         prior = log_prior(self.require_class_counts().to(logits.dtype))
         return self._cross_entropy(logits + self.tau * prior, target)
-
-    def extra_repr(self) -> str:
-        """Return the settings for ``print(module)``."""
-        return f'{super().extra_repr()}, tau={self.tau}'
 
 
 @MODELS.register_module()
@@ -193,6 +186,8 @@ class DeferredReweightedLoss(ClassCountLoss):
         tensor(1.3133)
     """
 
+    shown = (*ClassCountLoss.shown, 'weighting', 'beta', 'normalize')
+
     def __init__(self, num_classes: int, weighting: str = 'effective',
                  beta: float = 0.9999, normalize: bool = True,
                  **kwargs: Any) -> None:
@@ -231,8 +226,3 @@ class DeferredReweightedLoss(ClassCountLoss):
             omega = target @ weights if soft else weights[target]  # (N,)
             loss = loss / omega.mean()
         return loss
-
-    def extra_repr(self) -> str:
-        """Return the settings for ``print(module)``."""
-        return (f'{super().extra_repr()}, weighting={self.weighting!r}, '
-                f'beta={self.beta}, normalize={self.normalize}')

@@ -70,6 +70,9 @@ class GOLLoss(ClassCounts, nn.Module):
 
     one_label_per_image = False
     scores_sum_to_one = False
+    shown = ('num_classes', 'rare_threshold', 'activation', 'clamp',
+             'unverified_only', 'ignore_index', 'avg_non_ignore', 'reduction',
+             'loss_weight')
 
     def __init__(self, num_classes: int,
                  rare_threshold: float = RARE_THRESHOLD,
@@ -225,17 +228,6 @@ class GOLLoss(ClassCounts, nn.Module):
         correct = (cls_score.detach().argmax(1) == labels) & foreground
         percent = 100 * correct.sum() / foreground.sum().clamp(min=1)
         return dict(acc_classes=percent)
-
-    def extra_repr(self) -> str:
-        """Return the settings for ``print(module)``."""
-        return (f'num_classes={self.num_classes}, '
-                f'rare_threshold={self.rare_threshold}, '
-                f'activation={self.activation!r}, clamp={self.clamp}, '
-                f'unverified_only={self.unverified_only}, '
-                f'ignore_index={self.ignore_index}, '
-                f'avg_non_ignore={self.avg_non_ignore}, '
-                f'reduction={self.reduction!r}, '
-                f'loss_weight={self.loss_weight}')
 
     def _check_columns(self, cls_score: Tensor) -> None:
         if cls_score.size(-1) != self.num_classes:

@@ -41,6 +41,8 @@ class SampledSigmoidLoss(GOLLoss):
         ValueError: For an argument out of its range.
     """
 
+    shown = (*GOLLoss.shown, 'num_sampled', 'power')
+
     def __init__(self, num_classes: int, num_sampled: int = 50,
                  power: float = 0.5, **kwargs: Any) -> None:
         if num_sampled < 1 or not 0 <= power < math.inf:
@@ -75,8 +77,3 @@ class SampledSigmoidLoss(GOLLoss):
         least = keys.topk(min(self.num_sampled, len(keys))).values[-1]
         sampled = (keys >= least) & (keys > 0)
         return self._dropping(cls_score, labels, ~sampled, ratio=0.)
-
-    def extra_repr(self) -> str:
-        """Return the settings for ``print(module)``."""
-        return (f'{super().extra_repr()}, num_sampled={self.num_sampled}, '
-                f'power={self.power}')

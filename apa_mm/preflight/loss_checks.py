@@ -3,13 +3,14 @@
 What a class needs, the class says: a loss that defines ``get_cls_channels``
 wants a head that asks for it, one whose ``needs_class_counts(cfg)`` is true
 wants the training images per class, and a hook with ``gives_class_counts``
-hands them out.
+hands them out. One with ``set_verified`` may want the lists of LVIS's files,
+which RoI heads and data sets with ``gives_verified`` bring.
 """
 from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS, Registry
 from mmengine.registry import MODELS as ALL_MODELS
-from mmengine.registry import Registry
 
 from apa_mm.data.dataset_files import configured_class
 from apa_mm.preflight.findings import Findings
@@ -47,6 +48,13 @@ def check_losses(cfg: Config, splits: Sequence[str]) -> Findings:
                 "dict(type='apa_mm.ClassFrequencyHook') to custom_hooks, or "
                 'give --skip-checks if code of yours calls '
                 'set_class_frequency')
+        if 'train' in splits and node.get('unverified_only') and hasattr(
+                kind, 'set_verified') and not _lists_come(cfg):
+            problems.append(
+                f'{name} with unverified_only, and nothing tells it what was '
+                "looked for on an image; set model.roi_head.type='apa_mm."
+                "FederatedRoIHead' (or FederatedCascadeRoIHead) and train on "
+                'nothing but apa_mm.FederatedLVISDataset')
     return Findings(problems, [])
 
 
@@ -92,6 +100,18 @@ def _counts_come_from(cfg: Config) -> bool:
         getattr(_own_class(HOOKS, hook.get('type')), 'gives_class_counts',
                 False) for hook in cfg.get('custom_hooks') or []
         if isinstance(hook, dict))
+
+
+def _lists_come(cfg: Config) -> bool:
+    """Return whether RoI head and training sets bring an image's lists."""
+    gives = [[getattr(configured_class(registry, node.get('type'),
+                                       cfg.get('default_scope')),
+                      'gives_verified', False)
+              for _, node, _ in _nodes(cfg.get(key), '', {})
+              if 'pipeline' in node or 'ann_file' in node or key == 'model']
+             for registry, key in ((ALL_MODELS, 'model'),
+                                   (DATASETS, 'train_dataloader'))]
+    return any(gives[0]) and all(gives[1])
 
 
 def _nodes(node: Any, place: str,

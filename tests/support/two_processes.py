@@ -1,6 +1,7 @@
 """Running a function in two gloo processes."""
 import os
 import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Callable
 
@@ -24,6 +25,8 @@ def _process(rank: int, folder: str, function: Callable) -> None:
     dist.init_process_group(
         'gloo',
         init_method=f'file://{folder}/store',
+        # A rank that waits for a call the other does not make is red soon.
+        timeout=timedelta(minutes=3),
         rank=rank,
         world_size=WORLD_SIZE)
     try:

@@ -2,6 +2,7 @@
 import dataclasses
 import doctest
 import json
+import runpy
 import shutil
 from collections import Counter, defaultdict
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 from sklearn.datasets import load_digits
+from support.configs import ROOT
 
 from demo import (CLASSES, DigitsLVISSettings, canvas, digits_lvis,
                   draw_splits, make_digits_lvis, report)
@@ -195,7 +197,7 @@ def labels_of(data):
 def test_half_of_the_images_of_a_class_are_not_labelled(full, federated):
     there, labelled = (images_per_category(data['train'])
                        for data in (full, federated))
-    assert labelled == {key: number - min(number // 2, number - 1)
+    assert labelled == {key: number - number // 2
                         for key, number in there.items()}
     assert labels_of(full['val']) == labels_of(federated['val'])
     # The boxes that are left are those of the same objects.
@@ -394,6 +396,23 @@ def test_unreadable_settings_file_counts_as_unfinished(tmp_path, finished):
 def test_bad_settings(changes, message):
     with pytest.raises(ValueError, match=message):
         DigitsLVISSettings(**changes)
+
+
+@pytest.mark.parametrize('words, changes', [
+    ([], {}),
+    (['--exhaustive'], dict(exhaustive=True)),
+    (['--unlabelled', '0.25', '--train-negatives', '7', '--seed', '3'],
+     dict(unlabelled=0.25, train_negatives=7, seed=3)),
+])
+def test_options_of_the_tool_are_the_settings(words, changes, monkeypatch):
+    made = []
+    monkeypatch.setattr('demo.make_digits_lvis', lambda *args: made.append(
+        args))
+    monkeypatch.setattr('sys.argv', ['tool', '--out', 'here', *words])
+    runpy.run_path(str(ROOT / 'tools/make_digits_lvis.py'),
+                   run_name='__main__')
+    assert made == [('here', DigitsLVISSettings(**changes))]
+    assert made[0][1].unlabelled == changes.get('unlabelled', 0.5)
 
 
 def test_digits_that_do_not_fit(tmp_path):

@@ -14,7 +14,7 @@ from apa_mm.utils.imports import HAS_MMDET
 if not HAS_MMDET:
     pytest.skip('mmdet is missing', allow_module_level=True)
 
-from apa_mm.det.datasets import CachedAnnotations
+from apa_mm.det.datasets import CachedAnnotations, LVISV1Dataset
 from apa_mm.det.federated import FederatedLVISDataset
 from apa_mm.registry import MODELS
 from mmdet.datasets.transforms import PackDetInputs
@@ -78,7 +78,14 @@ def test_samples_tell_what_was_looked_for(data):
 
 def test_the_cache_holds_what_mmdets_reader_makes(data, monkeypatch):
     pytest.importorskip('lvis')
+    parent = LVISV1Dataset(  # has a file of its own in the cache
+        ann_file=str(data / 'annotations/digits_lvis_train.json'),
+        data_root=str(data), data_prefix=dict(img=''), metainfo=NAMES,
+        pipeline=[])
     made = infos(open_set(data))
+    assert infos(parent) == [
+        {k: v for k, v in info.items() if k != 'verified_labels'}
+        for info in made]
     with monkeypatch.context() as patch:
         patch.setattr('apa_mm.det.datasets.read_annotations', None)
         patch.setattr('mmdet.datasets.LVISV1Dataset.load_data_list', None)
@@ -105,7 +112,9 @@ def test_without_lists_everything_was_looked_for(data, tmp_path, plain,
     monkeypatch.setattr('apa_mm.det.federated.print_log',
                         lambda *args: said.append(args))
     for _ in range(2):  # at each start
-        found = infos(open_set(tmp_path))
+        dataset = open_set(tmp_path)
+        dataset.full_init()  # as whoever counts the images
+        found = infos(dataset)
         assert {tuple(i['verified_labels']) for i in found} == {
             tuple(range(30))}
     open_set(data)

@@ -38,6 +38,18 @@ def test_a_checkpoint_carries_them():
     clone.set_class_frequency([5, 3, 2], 10)  # the same set again
 
 
+def test_a_test_run_does_not_say_that_it_trains(caplog):
+    module = Module()
+    module.load_state_dict(dict(class_counts=torch.tensor([5, 3, 2])))
+    logger = MMLogger.get_instance('class-counts-of-a-test')
+    logger.addHandler(caplog.handler)
+    module.eval().require_class_counts()
+    assert not caplog.records
+    module.train().require_class_counts()
+    logger.removeHandler(caplog.handler)
+    assert 'Module trains with the class counts of the ch' in caplog.text
+
+
 def test_an_unset_checkpoint_leaves_them_unset():
     target = Module()
     target.load_state_dict(Module().state_dict())

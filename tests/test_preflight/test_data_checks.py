@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
 
 #: Losses that drop nothing there, or by no threshold.
 LOSSES = dict(
-    verified=dict(type='apa_mm.GOLLoss', unverified_only=True),
+    verified=dict(type='apa_mm.GOLLoss', unverified_only=True,
+                  rare_threshold=1.),
     sampled=dict(type='apa_mm.SampledSigmoidLoss'))
 
 
@@ -37,8 +38,9 @@ def put(job, name, content=None, **change):
 
 
 @pytest.mark.parametrize('threshold, negatives, affected', [
-    (1., None, 3), (0.3, None, 2), (0, None, 0), (1., 'every', 3),
-    (1., 'none', 0), ('verified', None, 0), ('sampled', None, 0)
+    (1., None, 3), (0.3, None, 2), (0.25, None, 0), (0, None, 0),
+    (1., 'every', 3), (1., 'none', 0), ('verified', None, 0),
+    ('sampled', None, 0)
 ])
 def test_gol_on_a_set_that_is_labelled_whole(
         job, threshold, negatives, affected):
@@ -52,8 +54,9 @@ def test_gol_on_a_set_that_is_labelled_whole(
             image['neg_category_ids'] = [
                 c['id'] for c in content['categories']
                 if c['id'] not in shown]
-    job.train_dataloader.dataset.dataset.ann_file = put(
-        job, 'own.json', content)
+    # Only what is trained on counts.
+    job.val_dataloader.dataset.ann_file = put(job, 'own.json', content)
+    job.train_dataloader.dataset.dataset.ann_file = 'own.json'
     job.model.roi_head = dict(bbox_head=dict(
         type='Shared2FCBBoxHead', num_classes=len(CLASSES), loss_cls=dict(
             num_classes=len(CLASSES), **LOSSES.get(threshold, dict(

@@ -1,8 +1,9 @@
 import pytest
 from mmengine.config import Config
+from support.configs import ROOT
 
 from apa_mm.losses import GOLLoss
-from apa_mm.preflight.loss_checks import check_losses
+from apa_mm.preflight.loss_checks import check_losses, drop_threshold
 from apa_mm.utils.imports import HAS_MMDET
 
 GOL = dict(type='apa_mm.GOLLoss', num_classes=3)
@@ -99,6 +100,10 @@ def test_heads_are_judged_by_their_type(kind, asks):
     cfg.model.roi_head.bbox_head.type = kind
     problems = loss_problems(cfg, training=True)
     assert len(problems) == (not asks)
+    # A base of another library leaves its scope in the parts.
+    cfg.default_scope = 'mmpretrain'
+    cfg.model.roi_head.bbox_head._scope_ = 'mmdet'
+    assert loss_problems(cfg, training=True) == problems
 
 
 @pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
@@ -115,3 +120,85 @@ def test_the_judgement_is_what_the_heads_do(kind, fails):
     head = MODELS.build(dict(type=kind, loss_cls=GOL, **sizes))
     asked = head.loss_cls.get_cls_channels(3)
     assert (head.fc_cls.out_features != asked) == fails
+
+
+def federated(dataset='apa_mm.FederatedLVISDataset',
+              roi_head='apa_mm.FederatedRoIHead', loss=GOL, **wrapper):
+    """Return a config of a loss that asks for LVIS's lists."""
+    # Lists are of the training set alone.
+    val = dict(dataset=dict(type='LVISV1Dataset', ann_file='b.json'))
+    members = [dict(type=kind, ann_file='a.json', pipeline=[])
+               for kind in ('apa_mm.FederatedLVISDataset', dataset)]
+    data = dict(type='ConcatDataset', datasets=members)
+    if wrapper:
+        data = dict(wrapper, dataset=data)
+    cfg = detector(
+        dict(loss, unverified_only=True), custom_hooks=[HOOK],
+        default_scope='mmdet', train_dataloader=dict(dataset=data),
+        val_dataloader=val)
+    cfg.model.roi_head.type = roi_head
+    return cfg
+
+
+@pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
+@pytest.mark.parametrize('loss', [GOL, SAMPLED])
+@pytest.mark.parametrize('parts, found', [
+    (dict(), False),
+    (dict(roi_head='apa_mm.FederatedCascadeRoIHead'), False),
+    (dict(type='ClassBalancedDataset', oversample_thr=1e-3), False),
+    (dict(dataset='apa_mm.LVISV1Dataset'), True),
+    (dict(dataset='mmdet.CocoDataset'), True),
+    (dict(roi_head='StandardRoIHead'), True),
+    # Its own pipeline packs no lists.
+    (dict(type='MultiImageMixDataset', pipeline=[]), True),
+])
+def test_lists_of_verified_classes_come_or_are_missed(loss, parts, found):
+    cfg = federated(loss=loss, **parts)
+    assert loss_problems(cfg, training=False) == []
+    problems = loss_problems(cfg, training=True)
+    assert len(problems) == found
+    if found:
+        assert problems[0] == (
+            f'model.roi_head.bbox_head.loss_cls is {loss["type"]} with '
+            'unverified_only, and nothing tells it what was looked for on an '
+            "image; set model.roi_head.type='apa_mm.FederatedRoIHead' (or "
+            'FederatedCascadeRoIHead) and train on nothing but '
+            'apa_mm.FederatedLVISDataset')
+
+
+@pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
+def test_children_of_the_federated_types_bring_the_lists():
+    from apa_mm.det.federated import FederatedLVISDataset, FederatedRoIHead
+
+    class Head(FederatedRoIHead):
+        pass
+
+    class Data(FederatedLVISDataset):
+        pass
+
+    cfg = federated(Data, Head)
+    assert loss_problems(cfg, training=True) == []
+    del cfg.model.roi_head.bbox_head.loss_cls['unverified_only']
+    cfg.model.roi_head.type = 'StandardRoIHead'
+    assert loss_problems(cfg, training=True) == []
+
+
+@pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')
+@pytest.mark.parametrize('path', sorted(
+    (ROOT / 'configs').rglob('*gol-verified*.py')), ids=lambda p: p.stem)
+def test_recipes_with_lists_have_them(path):
+    cfg = Config.fromfile(path)
+    assert loss_problems(cfg, training=True) == []
+    cfg.model.roi_head.type = 'StandardRoIHead'
+    problem, = loss_problems(cfg, training=True)
+    assert 'with unverified_only, and nothing tells it' in problem
+
+
+def test_the_threshold_below_which_negatives_are_dropped():
+    assert drop_threshold(detector()) == 0.0011
+    assert drop_threshold(detector(dict(GOL, rare_threshold=0.1))) == 0.1
+    assert drop_threshold(detector(dict(GOL, unverified_only=True))) == 0
+    assert drop_threshold(detector(SAMPLED)) == drop_threshold(Config()) == 0
+    cfg = detector(heads=2)
+    cfg.model.roi_head.bbox_head[0].loss_cls = dict(GOL, rare_threshold=0)
+    assert drop_threshold(cfg) == 0.0011

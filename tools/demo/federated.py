@@ -44,7 +44,7 @@ def hide_labels(data: dict, share: float, rng: np.random.Generator) -> None:
     for image_id, category_id in sorted(objects):
         by_class[category_id].append(image_id)
     for category_id, shown in sorted(by_class.items()):
-        number = min(int(share * len(shown)), len(shown) - 1)
+        number = int(share * len(shown))  # fewer than all
         hidden = set(rng.choice(shown, number, replace=False).tolist())
         for image_id in shown:
             found = objects[image_id, category_id]
