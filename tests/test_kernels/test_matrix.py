@@ -144,7 +144,7 @@ def meta(module, x):
 
 
 def autocast(module, x):
-    with torch.autocast('cpu', dtype=torch.bfloat16):
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
         return module(x)
 
 
@@ -211,24 +211,27 @@ def test_every_item_of_the_table_is_held():
     assert sorted(held) == sorted([*TRACERS, 'onnx'])
 
 
-def holds(name, tracer, run):
+def holds(name, tracer, run, device='cpu'):
     """Compare ``run(module, x)`` with what README.md says of it."""
     item, = (item for item, cases in ITEMS.items() if tracer in cases)
-    x = torch.randn(SHAPE) * 2
+    module, x = MODULES[name][0]().to(device), torch.randn(SHAPE) * 2
     if told(name, item) == 'no':
         with pytest.raises(REFUSALS[tracer]):
-            run(MODULES[name][0](), x)
+            run(module, x.to(device))
         return
     assert told(name, item) == 'yes'
     torch.testing.assert_close(
-        run(MODULES[name][0](), x).detach().double(), want(name, x),
+        run(module, x.to(device)).detach().cpu().double(), want(name, x),
         rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('device', ['cpu', pytest.param(
+    'cuda', marks=pytest.mark.skipif(
+        not torch.cuda.is_available(), reason='no GPU on this machine'))])
 @pytest.mark.parametrize('tracer', list(TRACERS))
 @pytest.mark.parametrize('name', list(MODULES))
-def test_values(name, tracer):
-    holds(name, tracer, TRACERS[tracer])
+def test_values(name, tracer, device):
+    holds(name, tracer, TRACERS[tracer], device)
 
 
 @pytest.mark.parametrize('training', [False, True])

@@ -166,6 +166,11 @@ def test_our_network_is_traced_as_its_parents_are(unit, units_in):
         for a, b in zip(found(x), want, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
     assert set(traced.state_dict()) == set(model.state_dict())
+    found = feature_extraction.create_feature_extractor(
+        model, {'layer2': 'low', 'layer4': 'high'})(x)
+    for name, i in (('low', 1), ('high', 3)):
+        torch.testing.assert_close(
+            found[name], want[i], rtol=1e-8, atol=1e-12)
 
 
 def test_our_network_is_trained_as_if_quantised():
