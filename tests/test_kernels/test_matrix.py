@@ -20,7 +20,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from apa_mm.backbones.resnet_blocks import BasicBlock
 from apa_mm.functional import aglu, gol_loss, gumbel
 from apa_mm.kernels import native
-from apa_mm.layers import AGLU, APA, Gumbel, TemperedGumbel
+from apa_mm.layers import (AGLU, APA, Gumbel, TemperedGumbel,
+                           fused_block_end, fused_norm_act)
 
 KAPPA, LAMBD, FLOOR = 1.2, 0.3, 1e-4
 SHAPE = (2, 3, 4, 5)
@@ -429,6 +430,16 @@ def test_second_derivatives_through_fused_layers(route, training, monkeypatch):
     close(second(route, block, x), want)
     scale = want.abs().max()
     close(apart.double() / scale, want / scale, atol=1e-3)
+
+
+@pytest.mark.parametrize('end', [False, True])
+def test_each_fused_layer_refuses_for_itself(end):
+    norm, unit = nn.BatchNorm2d(3), AGLU()
+    x = torch.randn(SHAPE, requires_grad=True)
+    out = fused_block_end(norm, None, unit, x, x) if end else fused_norm_act(
+        norm, unit, x)
+    with pytest.raises(RuntimeError, match='set fuse=False'):
+        torch.autograd.grad(out.sum(), x, create_graph=True)
 
 
 def test_below_the_floor_torch_func_sees_the_identity():
