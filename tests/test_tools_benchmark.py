@@ -10,7 +10,10 @@ import torch
 from support import forked
 
 from apa_mm.functional import aglu
+from apa_mm.kernels import native
 
+compiler = pytest.mark.skipif(
+    native.library() is None, reason='no C++ compiler on this machine')
 TOOLS = Path(__file__).parents[1] / 'tools'
 
 
@@ -63,6 +66,36 @@ def test_rows_of_the_activation_benchmark(act, monkeypatch):
     assert '10x10 backward vs copy' in cases
     for row in rows:
         assert row['ratio'] == pytest.approx(row['ours'] / row['theirs'])
+
+
+@compiler
+def test_forward_mode_through_the_operator_is_zero(act):
+    """Why it is not used: torch.library has no rule for it, and no error."""
+    x, one = torch.randn(2, 5)
+    pair = torch.tensor([1.1]), torch.tensor([0.5])
+    slopes = [torch.func.jvp(f, (x, ), (one, ))[1] for f in (
+        lambda x: act.library_aglu(x, *pair),
+        lambda x: aglu(x, kappa=pair[0], lambd=pair[1]))]
+    assert not slopes[0].any() and slopes[1].all()
+
+
+@compiler
+@pytest.mark.slow
+def test_what_is_fused_is_counted(act, monkeypatch):
+    from benchmarks import compiled
+    monkeypatch.setattr(compiled, 'QUICK_SIZE', (100, 64))
+    rows = {(row['case'], row['unit']): row
+            for row in compiled.run(repeats=1, quick=True)}
+    size = 'bytes per element'
+    for way in ('forward, without gradients', 'forward'):
+        for name, kernels, moved in (('torch.library', 3, 24), ('SiLU', 1, 8)):
+            row = rows[f'{way}, vs {name}', 'kernels']
+            assert (row['ours'], row['theirs']) == (1, kernels)
+            row = rows[f'{way}, vs {name}', size]
+            assert (row['ours'], row['theirs']) == pytest.approx(
+                (8, moved), abs=0.1)
+    assert rows['backward, vs SiLU', size]['theirs'] == pytest.approx(12)
+    assert rows['backward, vs ours in eager mode', 'ms']['ours'] > 0
 
 
 def test_other_parts_do_not_run_on_a_gpu():

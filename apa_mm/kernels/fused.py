@@ -23,7 +23,7 @@ __all__ = [
     'inference_norm_aglu', 'inference_residual_aglu', 'residual_aglu', 'usable'
 ]
 
-REMEDY = "set fuse=False on the backbone or block, or backend='eager'"
+REMEDY = "set fuse=False on the backbone or block, or APA_MM_BACKEND='eager'"
 
 
 class Affine(NamedTuple):

@@ -70,6 +70,20 @@ def test_gradients_of_a_compiled_network(kwargs):
         torch.testing.assert_close(buffer, dict(twin.named_buffers())[name])
 
 
+def test_one_graph_for_every_size():
+    model = network(18, torch.float64, num_stages=2, out_indices=(1, )).train()
+    twin, graphs = copy.deepcopy(model), []
+    torch._dynamo.reset()
+    run = torch.compile(
+        model, dynamic=True, fullgraph=True,
+        backend=lambda graph, _: graphs.append(1) or graph.forward)
+    # Sizes that are equal in the first call are taken for the same.
+    for shape in ((2, 3, SIDE, 2 * SIDE), (3, 3, 2 * SIDE, SIDE)):
+        x = torch.rand(shape, dtype=torch.float64)
+        torch.testing.assert_close(run(x)[0], twin(x)[0])
+    assert len(graphs) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     native.library() is None, reason='no C++ compiler on this machine')
@@ -122,11 +136,13 @@ def test_onnx_runs_elsewhere(dynamo, opset, tmp_path):
                 torch.from_numpy(a), b, rtol=1e-5, atol=1e-5)
 
 
-def test_torchscript_traces_the_eval_form():
+def test_torchscript_traces_the_eval_form(tmp_path):
     model = network(18).eval()
     x = torch.rand(1, 3, SIDE, SIDE)
     with torch.no_grad():
         traced = torch.jit.trace(model, x, strict=False)
+        traced.save(tmp_path / 'traced.pt')
         y = torch.rand(2, 3, SIDE, SIDE)
-        for a, b in zip(traced(y), model(y), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        for each in (traced, torch.jit.load(tmp_path / 'traced.pt')):
+            for a, b in zip(each(y), model(y), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

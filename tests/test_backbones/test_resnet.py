@@ -4,7 +4,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.models import ResNet as DetResNet
+from mmengine.optim import build_optim_wrapper
 from mmpretrain.models import ResNet as ClsResNet
+from mmpretrain.registry import MODELS
 
 from apa_mm.backbones import APAResNet
 from apa_mm.layers import AGLU, APA, ChannelAttention
@@ -206,6 +208,27 @@ def test_layer_depth_is_that_of_mmpretrain(depth):
     if depth == 50:
         assert ours.get_layer_depth('conv1.weight') == (0, 8)
         assert ours.get_layer_depth('layer3.5.act1.kappa') == (5, 8)
+
+
+def test_layerwise_decay_reaches_the_stem_by_seven_steps():
+    with torch.device('meta'):
+        model = MODELS.build(dict(
+            type='ImageClassifier',
+            backbone=dict(type='apa_mm.APAResNet', depth=50,
+                          out_indices=(3, )),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=2, in_channels=2048)))
+    optimizer = build_optim_wrapper(model, dict(
+        type='OptimWrapper',
+        constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor',
+        optimizer=dict(type='SGD', lr=1., weight_decay=0.),
+        paramwise_cfg=dict(layer_decay_rate=0.75))).optimizer
+    rates = {group['param_name']: group['lr']
+             for group in optimizer.param_groups}
+    for name, steps in {'backbone.conv1.weight': 7, 'backbone.act1.kappa': 7,
+                        'backbone.layer4.2.act3.lambd': 1,
+                        'head.fc.weight': 0}.items():
+        assert rates[name] == pytest.approx(0.75**steps), name
 
 
 # --- pretrained weights ---

@@ -82,6 +82,15 @@ def test_float_labels_of_an_image_without_proposals(tmp_path):
         metric.process(None, [sample])
         assert list(metric.evaluate(1).values())[0] == 0
     _, sample = one_image(tmp_path, [CUP], [(0, .5, HIT)])
+    sample['pred_instances']['labels'] = torch.zeros(1)
+    for kind in (CocoMetric, LVISMetric):
+        out = tmp_path / kind.__name__
+        metric = kind(path, outfile_prefix=str(out))
+        metric.dataset_meta = dict(classes=('cup', 'pan'))
+        metric.process(None, [sample])
+        assert list(metric.evaluate(1).values())[0] > .9
+        found, = json.loads(out.with_suffix('.bbox.json').read_text())
+        assert found['category_id'] == 3
     sample['pred_instances']['labels'] = torch.tensor([.5])
     with pytest.raises(ValueError, match='image id 1 have 0.5'):
         metric.process(None, [sample])

@@ -38,6 +38,20 @@ def test_kernels_in_the_interpreter(report, check):
     assert f'{check} passed' in report.stdout.splitlines(), report.stderr
 
 
+@pytest.mark.slow
+def test_every_tracer_sees_past_the_kernels():
+    """The matrix of modules and tracers, where eager mode is Triton's."""
+    result = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
+         str(HERE / 'test_matrix.py'), '-k',
+         'test_values and cpu and (AGLU or APA) and not below and not printed'
+         ],
+        capture_output=True, text=True,
+        env=dict(os.environ, TRITON_INTERPRET='1', APA_MM_BACKEND='triton'))
+    assert not result.returncode, result.stdout[-3000:]
+    assert '57 passed' in result.stdout
+
+
 @pytest.mark.parametrize('dtype', ['fp32', 'bf16'])
 @pytest.mark.parametrize('way', ['FLAT', 'ROWS', 'COLUMNS'])
 def test_kernels_compile_for_a_gpu_that_is_not_there(dtype, way, tmp_path,

@@ -1,9 +1,11 @@
 """Every module under every tracer and every way to a derivative."""
 import copy
+import functools
 import io
 import math
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +17,11 @@ from torch.func import (functional_call, hessian, jacfwd, jacrev, jvp, vjp,
                         vmap)
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from apa_mm.backbones.resnet_blocks import BasicBlock
 from apa_mm.functional import aglu, gol_loss, gumbel
-from apa_mm.layers import AGLU, APA, Gumbel, TemperedGumbel
+from apa_mm.kernels import native
+from apa_mm.layers import (AGLU, APA, Gumbel, TemperedGumbel,
+                           fused_block_end, fused_norm_act)
 
 KAPPA, LAMBD, FLOOR = 1.2, 0.3, 1e-4
 SHAPE = (2, 3, 4, 5)
@@ -24,9 +29,12 @@ SHAPE = (2, 3, 4, 5)
 
 class GOL(nn.Module):
 
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('labels', torch.arange(SHAPE[0]))
+
     def forward(self, x):
-        labels = torch.arange(len(x), device=x.device)
-        return gol_loss(x.flatten(1), labels)
+        return gol_loss(x.flatten(1), self.labels)
 
 
 def gol_value(row, label):
@@ -63,6 +71,25 @@ def want(name, x):
                             dtype=torch.float64)
     values = map(MODULES[name][1], x.double().flatten().tolist())
     return torch.tensor(list(values), dtype=torch.float64).reshape(x.shape)
+
+
+# --- what README.md says ----------------------------------------------------
+def read_table():
+    """Return the two cells, the modules' and GOL's, of every item."""
+    text = (Path(__file__).parents[2] / 'README.md').read_text()
+    rows = text.split('| | AGLU, APA, Gumbel | GOL |\n', 1)[1]
+    rows = re.match(r'(\|.*\n)+', rows)[0].splitlines()[1:]
+    cells = [[cell.strip() for cell in row.strip('|').split(' | ')]
+             for row in rows]
+    return {item: said for items, *said in cells for item in items.split(', ')}
+
+
+TABLE = read_table()
+
+
+def told(name, item):
+    """Return what README.md says of a module."""
+    return TABLE[item][name == 'GOL']
 
 
 # --- tracers ----------------------------------------------------------------
@@ -118,7 +145,7 @@ def meta(module, x):
 
 
 def autocast(module, x):
-    with torch.autocast('cpu', dtype=torch.bfloat16):
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
         return module(x)
 
 
@@ -145,44 +172,88 @@ TRACERS = {
         m, tracing_mode='symbolic', _allow_non_fake_inputs=True)(x)(x),
     'fake': fake,
     'meta': meta,
-    'vmap': lambda m, x: vmap(m, 1, 1)(x[:, None])[:, 0],
+    'vmap': lambda m, x: vmap(m, 1, 1)(torch.stack([x + 1, x], 1))[:, 1],
     'autocast': autocast,
     'deepcopy': lambda m, x: copy.deepcopy(m)(x),
     'pickle': lambda m, x: pickle.loads(pickle.dumps(m))(x),
     'torch.save': saved,
 }
-#: A loss is not traced by fx, and its rows belong together.
-LEFT_OUT = {('GOL', 'fx'), ('GOL', 'vmap')}
+#: Item of README.md's table: tracers that hold it.
+ITEMS = {
+    'eager': ['eager'],
+    '`no_grad`': ['no_grad'],
+    '`inference_mode`': ['inference_mode'],
+    'autocast': ['autocast'],
+    'meta': ['meta'],
+    'FakeTensor': ['fake'],
+    '`torch.compile` static and dynamic': ['compile', 'compile dynamic'],
+    '`torch.export`': [
+        'export', 'export without dynamo', 'export in no_grad'],
+    '`jit.trace` and save': ['trace and save'],
+    '`make_fx`': ['make_fx', 'make_fx symbolic'],
+    '`vmap`': ['vmap'],
+    'deepcopy': ['deepcopy'],
+    'pickle': ['pickle'],
+    '`torch.save`': ['torch.save'],
+    '`fx.symbolic_trace` (of `APAResNet` too)': ['fx'],
+    'ONNX (`dynamo=False`) with standard operators only': ['onnx'],
+}
+#: What other tests here hold, each named by its item.
+DERIVATIVES = ('`jvp`', '`vjp`', '`jacrev`', 'hessian')
+WITHOUT_SECOND = (
+    "hessian through fused layers or below lambda's floor")
+REFUSALS = {'fx': torch.fx.proxy.TraceError,
+            'onnx': torch.onnx.errors.UnsupportedOperatorError}
 
 
+def test_every_item_of_the_table_is_held():
+    assert set(TABLE) == {*ITEMS, *DERIVATIVES, WITHOUT_SECOND}
+    held = [case for cases in ITEMS.values() for case in cases]
+    assert sorted(held) == sorted([*TRACERS, 'onnx'])
+
+
+def holds(name, tracer, run, device='cpu'):
+    """Compare ``run(module, x)`` with what README.md says of it."""
+    item, = (item for item, cases in ITEMS.items() if tracer in cases)
+    module, x = MODULES[name][0]().to(device), torch.randn(SHAPE) * 2
+    if told(name, item) == 'no':
+        with pytest.raises(REFUSALS[tracer]):
+            run(module, x.to(device))
+        return
+    assert told(name, item) == 'yes'
+    torch.testing.assert_close(
+        run(module, x.to(device)).detach().cpu().double(), want(name, x),
+        rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('device', ['cpu', pytest.param(
+    'cuda', marks=pytest.mark.skipif(
+        not torch.cuda.is_available(), reason='no GPU on this machine'))])
 @pytest.mark.parametrize('tracer', list(TRACERS))
 @pytest.mark.parametrize('name', list(MODULES))
-def test_values(name, tracer):
-    if (name, tracer) in LEFT_OUT:
-        return
-    x = torch.randn(SHAPE) * 2
-    out = TRACERS[tracer](MODULES[name][0](), x)
-    torch.testing.assert_close(
-        out.detach().double(), want(name, x), rtol=1e-5, atol=1e-6)
+def test_values(name, tracer, device):
+    holds(name, tracer, TRACERS[tracer], device)
 
 
 @pytest.mark.parametrize('training', [False, True])
-@pytest.mark.parametrize('name', [n for n in MODULES if n != 'GOL'])
+@pytest.mark.parametrize('name', list(MODULES))
 def test_onnx_without_the_pass_that_unrolls_functions(name, training,
                                                       monkeypatch):
     """As mmdeploy exports: it switches that pass off."""
     ort = pytest.importorskip('onnxruntime')
     monkeypatch.setattr(torch._C, '_jit_pass_onnx_autograd_function_process',
                         lambda graph: None)
-    file, x = io.BytesIO(), torch.randn(SHAPE) * 2
-    torch.onnx.export(MODULES[name][0]().train(training), (x, ), file,
-                      dynamo=False, opset_version=17, input_names=['x'],
-                      training=torch.onnx.TrainingMode.PRESERVE)
-    session = ort.InferenceSession(
-        file.getvalue(), providers=['CPUExecutionProvider'])
-    out, = session.run(None, {'x': x.numpy()})
-    torch.testing.assert_close(
-        torch.from_numpy(out).double(), want(name, x), rtol=1e-5, atol=1e-6)
+
+    def run(module, x):
+        file = io.BytesIO()
+        torch.onnx.export(module.train(training), (x, ), file,
+                          dynamo=False, opset_version=17, input_names=['x'],
+                          training=torch.onnx.TrainingMode.PRESERVE)
+        session = ort.InferenceSession(
+            file.getvalue(), providers=['CPUExecutionProvider'])
+        return torch.from_numpy(session.run(None, {'x': x.numpy()})[0])
+
+    holds(name, 'onnx', run)
 
 
 # --- derivatives ------------------------------------------------------------
@@ -240,6 +311,7 @@ ROUTES = {
                                   'TemperedGumbel'])
 def test_hessians(name, route):
     """Second derivatives are differences of the first, of float64 values."""
+    assert told(name, 'hessian') == 'yes'
     module = MODULES[name][0]().double()
     x = torch.randn(1, 3, 2, dtype=torch.float64)
     function, args = square_sum(module, x)
@@ -257,21 +329,33 @@ def test_hessians(name, route):
     assert got.abs().sum(1).min() > 0  # no row is silently zero
 
 
-@pytest.mark.parametrize('name', ['AGLU', 'APA', 'Gumbel', 'GOL'])
-def test_jvp_is_the_transpose_of_vjp(name):
+@pytest.mark.parametrize('name', list(MODULES))
+def test_first_derivatives(name):
+    """Of each way, against differences of values by loops."""
     module = MODULES[name][0]().double()
     x, tangent = torch.randn((2, ) + SHAPE, dtype=torch.float64)
-    out, moved = jvp(module, (x, ), (tangent, ))
-    back = torch.randn_like(out)
-    pulled, = vjp(module, x)[1](back)
-    torch.testing.assert_close((moved * back).sum(), (pulled * tangent).sum())
+    out, back = module(x), torch.randn_like(module(x))
+    slopes = difference(
+        lambda x: (want(name, x) * back).sum(), (x, )).reshape(SHAPE)
+    close = functools.partial(
+        torch.testing.assert_close, rtol=1e-6, atol=1e-7)
+    assert {told(name, item) for item in ('`jvp`', '`vjp`', '`jacrev`')} \
+        == {'yes'}
+    close(vjp(module, x)[1](back)[0], slopes)
+    rows = jacrev(module)(x).reshape(out.numel(), x.numel())
+    close(back.flatten() @ rows, slopes.flatten())
+    if name == 'AGLU as printed':
+        return  # see test_what_has_no_second_derivative_says_so
+    moved = jvp(module, (x, ), (tangent, ))[1]
+    close((moved * back).sum(), (slopes * tangent).sum())
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, tangent)
         unpacked = torch.autograd.forward_ad.unpack_dual(module(dual))
-    torch.testing.assert_close(unpacked.tangent, moved)
+    close(unpacked.tangent, moved)
 
 
 def test_second_derivatives_of_gol():
+    assert told('GOL', 'hessian') == 'by `torch.func`'
     scores = torch.randn(2, 3, dtype=torch.float64)
     labels = torch.tensor([1, 3])
     got = hessian(lambda s: gol_loss(s, labels).sum())(scores).reshape(6, 6)
@@ -285,6 +369,8 @@ def test_second_derivatives_of_gol():
 
 
 def test_what_has_no_second_derivative_says_so():
+    said, = set(TABLE[WITHOUT_SECOND]) - {''}
+    assert said == 'by `torch.func`; else an error that says what to set'
     x = torch.randn(3, dtype=torch.float64)
     low = AGLU(lambd_init=-.5).double()
     with pytest.raises(RuntimeError, match='below its lower bound 0.0001'):
@@ -296,6 +382,64 @@ def test_what_has_no_second_derivative_says_so():
                             create_graph=True)
     with pytest.raises(RuntimeError, match="use lambda_grad='exact'"):
         jvp(AGLU(lambda_grad='paper'), (torch.ones(2), ), (torch.ones(2), ))
+
+
+def second(route, block, x):
+    """Return the Hessian of a block, or its product with ones, flat."""
+    v = () if route is AF.hessian else (torch.ones_like(x), )
+    found = route(lambda x: block(x).square().sum(), x, *v)
+    return (found if route is AF.hessian else found[1]).flatten()
+
+
+@pytest.mark.skipif(
+    native.library() is None, reason='no C++ compiler on this machine')
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('route', [AF.hessian, AF.hvp, AF.vhp],
+                         ids=lambda route: route.__name__)
+def test_second_derivatives_through_fused_layers(route, training, monkeypatch):
+    """They are there, or what the error names brings them."""
+    gate = dict(type='apa_mm.ChannelAttention', reduction=2, dropout=0.)
+    block = BasicBlock(4, 4, attention_cfg=gate).train(training)
+    single = torch.randn(2, 4, 3, 3)
+    error = pytest.raises(
+        RuntimeError, match="set fuse=False.* or APA_MM_BACKEND='eager'")
+    with error:
+        second(route, block, single)
+    with monkeypatch.context() as patch:
+        patch.setenv('APA_MM_BACKEND', 'eager')
+        apart = second(route, block, single)
+    block, x = block.double(), single.double()
+    block.fuse = True
+    with error:
+        second(route, block, x)
+
+    def slope(x):
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(block(leaf).square().sum(), leaf)[0]
+
+    step = 1e-5 * torch.eye(x.numel(), dtype=x.dtype).view(-1, *x.shape)
+    matrix = torch.stack([
+        (slope(x + s) - slope(x - s)).flatten() / 2e-5 for s in step])
+    want = matrix.flatten() if route is AF.hessian else matrix.sum(1)
+    assert matrix.abs().sum(1).min() > 0
+    close = functools.partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
+    if not training:  # torch.func refuses to count a batch
+        got = hessian(lambda x: block(x).square().sum())(x)
+        close(got.view_as(matrix), matrix)
+    block.fuse = False
+    close(second(route, block, x), want)
+    scale = want.abs().max()
+    close(apart.double() / scale, want / scale, atol=1e-3)
+
+
+@pytest.mark.parametrize('end', [False, True])
+def test_each_fused_layer_refuses_for_itself(end):
+    norm, unit = nn.BatchNorm2d(3), AGLU()
+    x = torch.randn(SHAPE, requires_grad=True)
+    out = fused_block_end(norm, None, unit, x, x) if end else fused_norm_act(
+        norm, unit, x)
+    with pytest.raises(RuntimeError, match='set fuse=False'):
+        torch.autograd.grad(out.sum(), x, create_graph=True)
 
 
 def test_below_the_floor_torch_func_sees_the_identity():

@@ -6,8 +6,11 @@ import io
 import pytest
 import torch
 from torch import nn
-from torch.ao.quantization import get_default_qconfig_mapping
-from torch.ao.quantization.quantize_fx import prepare_fx
+from torch.ao.quantization import (disable_fake_quant, disable_observer,
+                                   enable_fake_quant, enable_observer,
+                                   get_default_qat_qconfig_mapping,
+                                   get_default_qconfig_mapping)
+from torch.ao.quantization.quantize_fx import prepare_fx, prepare_qat_fx
 
 from apa_mm.backbones import APAResNet
 from apa_mm.surgery import replace_activations
@@ -163,3 +166,37 @@ def test_our_network_is_traced_as_its_parents_are(unit, units_in):
         for a, b in zip(found(x), want, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
     assert set(traced.state_dict()) == set(model.state_dict())
+    found = feature_extraction.create_feature_extractor(
+        model, {'layer2': 'low', 'layer4': 'high'})(x)
+    for name, i in (('low', 1), ('high', 3)):
+        torch.testing.assert_close(
+            found[name], want[i], rtol=1e-8, atol=1e-12)
+
+
+def test_our_network_is_trained_as_if_quantised():
+    """Quantisers stand beside the units, which compute and learn on."""
+    # float32 is the only type of torch's quantisers.
+    gate = dict(type='apa_mm.ChannelAttention', reduction=4, dropout=0.)
+    model = APAResNet(18, base_channels=8, attention_cfg=gate, num_stages=2,
+                      out_indices=(1, )).train()
+    x = torch.randn(8, 3, 32, 32)
+    net = prepare_qat_fx(copy.deepcopy(model),
+                         get_default_qat_qconfig_mapping(), (x, ))
+    state = {name: value for name, value in net.named_parameters()
+             if name.endswith(('kappa', 'lambd'))}
+    assert set(state) == {name for name, _ in model.named_parameters()
+                          if name.endswith(('kappa', 'lambd'))}
+    assert len(state) == 2 * (9 + 4)  # units and gates
+    net.apply(disable_fake_quant), net.apply(disable_observer)
+    want = model(x)[0]
+    torch.testing.assert_close(net(x)[0], want, rtol=1e-3, atol=1e-3)
+    net.apply(enable_fake_quant), net.apply(enable_observer)
+    before = {name: value.detach().clone() for name, value in state.items()}
+    out = net(x)[0]
+    assert 1e-3 < (out - want).norm() / want.norm() < 0.2
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    out.square().mean().backward()
+    optimizer.step()
+    for name, value in state.items():
+        assert value.grad.isfinite().all() and (value != before[name]).all()
+    assert net(x)[0].square().mean() < out.square().mean()

@@ -145,15 +145,11 @@ def activations(device: str = 'cpu') -> Dict[str, Callable]:
     }
 
 
-def two_medians(size: Tuple[int, ...], repeats: int,
-                device: str) -> Dict[str, Tuple[float, float]]:
-    """Return seconds forward and backward of each; they take turns.
-
-    'copy' is ``clone``, the least that a pass over the tensor can cost.
-    """
+def two_medians(size: Tuple[int, ...], repeats: int, device: str,
+                kinds: Dict[str, Callable]) -> Dict[str, Tuple[float, float]]:
+    """Return seconds forward and backward of each; they take turns."""
     x = torch.randn(size, device=device)
     grad = torch.randn(size, device=device)
-    kinds = dict(activations(device), copy=torch.clone)
     times: Dict[str, list] = {name: [] for name in kinds}
     for turn in range(repeats + 1):
         for name, function in kinds.items():
@@ -190,8 +186,10 @@ def run(repeats: int = 5, quick: bool = False, device: str = 'cpu') -> list:
 
 def rows_of(size: Tuple[int, ...], repeats: int, device: str) -> list:
     """Return the rows of time and bandwidth for one size."""
-    rows, times = [], two_medians(size, repeats, device)
-    copy = times.pop('copy')
+    # 'copy' is the least that a pass over the tensor can cost.
+    times = two_medians(size, repeats, device,
+                        dict(activations(device), copy=torch.clone))
+    rows, copy = [], times.pop('copy')
     shape = 'x'.join(map(str, size))
     numel = torch.Size(size).numel()
     ours = times['ours']
