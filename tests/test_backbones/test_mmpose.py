@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from support.optional import NOT_THERE, offer
+from support.resnet_defaults import MMPRETRAIN_OR_MMPOSE, check_defaults
 
 from apa_mm.layers import AGLU
 
@@ -90,6 +91,11 @@ def read(path, folder):
 def test_there_are_models():
     assert {name.split('-')[0] for name in PATHS} == set(SWAPS)
     assert len(PATHS) == 11
+
+
+def test_the_documented_defaults_are_the_ones_that_differ():
+    from mmpose.models import ResNet
+    check_defaults(ResNet, MMPRETRAIN_OR_MMPOSE)
 
 
 @pytest.mark.parametrize('name', PATHS, ids=lambda n: n.split('{')[0])

@@ -14,6 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from support.configs import ROOT
 from support.optional import NOT_THERE, has_mmseg
+from support.resnet_defaults import MMSEGMENTATION, check_defaults
 
 from apa_mm.checkpoint import Start, convert_file
 from apa_mm.layers import AGLU
@@ -62,6 +63,10 @@ def shapes(cfg, image):
 
 def test_there_are_models():
     assert len(MODEL_FILES) == 22
+
+
+def test_the_documented_defaults_are_the_ones_that_differ():
+    check_defaults(mmseg.models.ResNet, MMSEGMENTATION)
 
 
 @pytest.mark.parametrize('name', MODEL_FILES)
