@@ -86,7 +86,8 @@ def test_weights_convert_and_compute_the_same(kind, prefix, tmp_path):
         depth=18,
         strides=(1, 2, 1, 1),
         dilations=(1, 1, 2, 4),
-        contract_dilation=True)
+        contract_dilation=True,
+        multi_grid=(2, 1) if kind == 'ResNetV1d' else None)
     theirs = MODELS.build(dict(settings, type=kind))
     for module in theirs.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
