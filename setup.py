@@ -6,10 +6,9 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 EXTRAS = ('det', 'cls', 'official', 'onedl', 'lm', 'analysis', 'tests')
-#: What users of the wheel start; the demo and the set-up need the checkout.
-TOOLS = ('train.py', 'test.py', 'dist_*.sh', 'slurm_*.sh', 'analyze.py',
-         'check_dataset.py', 'compare.py', '*_checkpoint.py',
-         'prepare_tokens.py')
+#: What needs the checkout; users of the wheel get every other tool.
+NOT_CARRIED = ('demo*', 'make_digits_lvis.py', 'setup_env.sh', 'test.sh',
+               'bench*', 'build_mmcv.py', 'pictures', 'README.md')
 
 
 def read_version() -> str:
@@ -38,11 +37,10 @@ class BuildWithMIM(build_py):
         shutil.copytree(
             ROOT / 'configs', target / 'configs',
             ignore=shutil.ignore_patterns('demo', '__pycache__'))
+        shutil.copytree(
+            ROOT / 'tools', target / 'tools',
+            ignore=shutil.ignore_patterns('__pycache__', *NOT_CARRIED))
         shutil.copy(ROOT / 'model-index.yml', target)
-        (target / 'tools').mkdir()
-        for pattern in TOOLS:
-            for path in (ROOT / 'tools').glob(pattern):
-                shutil.copy(path, target / 'tools')
 
 
 setup(

@@ -41,13 +41,13 @@ class APAResNet(TrainedBackbone):
     **Defaults that are not theirs**, the same in every library: set them if
     the config counted on its library's.
 
-    ====================  =====  =====  ==========  ==============
-    argument              here   mmdet  mmpretrain  mmsegmentation
-    ====================  =====  =====  ==========  ==============
-    norm_eval             False  True   False       False
-    zero_init_residual    False  True   True        True
-    out_indices           all    all    (3, )       all
-    ====================  =====  =====  ==========  ==============
+    ====================  =====  =====  ==================  ==============
+    argument              here   mmdet  mmpretrain, mmpose  mmsegmentation
+    ====================  =====  =====  ==================  ==============
+    norm_eval             False  True   False               False
+    zero_init_residual    False  True   True                True
+    out_indices           all    all    (3, )               all
+    ====================  =====  =====  ==================  ==============
 
     Differences from mmdet's ResNet: the activation is one module per site
     (stem ``act1``, blocks ``act1`` to ``act3``), since its parameters are

@@ -14,6 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from support.configs import ROOT
 from support.optional import NOT_THERE, has_mmseg
+from support.resnet_defaults import MMSEGMENTATION, check_defaults
 
 from apa_mm.checkpoint import Start, convert_file
 from apa_mm.layers import AGLU
@@ -64,6 +65,10 @@ def test_there_are_models():
     assert len(MODEL_FILES) == 22
 
 
+def test_the_documented_defaults_are_the_ones_that_differ():
+    check_defaults(mmseg.models.ResNet, MMSEGMENTATION)
+
+
 @pytest.mark.parametrize('name', MODEL_FILES)
 def test_shapes_are_theirs(name):
     cfg = Config.fromfile(CONFIGS / '_base_/models' / name).model.backbone
@@ -81,7 +86,8 @@ def test_weights_convert_and_compute_the_same(kind, prefix, tmp_path):
         depth=18,
         strides=(1, 2, 1, 1),
         dilations=(1, 1, 2, 4),
-        contract_dilation=True)
+        contract_dilation=True,
+        multi_grid=(2, 1) if kind == 'ResNetV1d' else None)
     theirs = MODELS.build(dict(settings, type=kind))
     for module in theirs.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):

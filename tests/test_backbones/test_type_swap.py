@@ -2,7 +2,6 @@
 import copy
 import functools
 import glob
-import inspect
 import json
 import os
 import re
@@ -16,6 +15,8 @@ from mmcv.cnn import fuse_conv_bn
 from mmdet.registry import MODELS as DET_MODELS
 from mmengine.config import Config
 from mmpretrain.registry import MODELS as CLS_MODELS
+from support.resnet_defaults import (MMDET, MMPRETRAIN_OR_MMPOSE,
+                                     check_defaults)
 
 from apa_mm.backbones import APAResNet
 
@@ -102,25 +103,11 @@ def test_every_resnet_config(library, at_least, monkeypatch):
         assert {k: ours.get(k) for k in theirs} == theirs, cfg
 
 
-def test_the_documented_defaults_are_the_ones_that_differ():
-    """The table in the docstring names every default that is not theirs."""
-    ours = inspect.signature(APAResNet).parameters
-    table = re.findall(r'^ *(\w+) +(\S+(?: \))?) +(\w+) +(\w+|\(3, \)) +\w+$',
-                       inspect.getdoc(APAResNet), re.MULTILINE)
-    table = {name: row for name, *row in table if name in ours}
-    for column, parent in ((1, mmdet.models.ResNet),
-                           (2, mmpretrain.models.ResNet)):
-        theirs = inspect.signature(parent).parameters
-        assert set(theirs) <= set(ours)
-        differ = {
-            name
-            for name, p in theirs.items() if p.default != ours[name].default
-            and name not in ('init_cfg', 'depth', 'stem_channels')
-        }
-        assert differ == {
-            name
-            for name, row in table.items() if row[column] != row[0]
-        }
+@pytest.mark.parametrize('parent, column', [
+    (mmdet.models.ResNet, MMDET),
+    (mmpretrain.models.ResNet, MMPRETRAIN_OR_MMPOSE)])
+def test_the_documented_defaults_are_the_ones_that_differ(parent, column):
+    check_defaults(parent, column)
 
 
 @pytest.mark.parametrize('depth', [18, 50])
