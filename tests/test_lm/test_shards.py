@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mmengine.dataset import ConcatDataset
 from support.configs import ROOT
+from support.optional import NOT_THERE, offer
 
 from apa_mm.lm.datasets import HellaSwagEndings, TokenShards
 from apa_mm.lm.metrics import HellaSwagAccuracy, TokenLoss
@@ -121,17 +122,19 @@ def test_files_that_are_no_shards(tmp_path, name, dtype, words):
 
 def item(**changes):
     return json.dumps(dict(dict(
-        ctx='ab', endings=['c', 'dd', 'e', 'f'], label=2), **changes))
+        ctx='ab', endings=['c', 'dd', 'e', 'f'], label=2), **changes),
+        ensure_ascii=False)
 
 
 def endings(folder, *lines, length=8):
-    (folder / 'h.jsonl').write_text('\n'.join(lines))
+    (folder / 'h.jsonl').write_text('\n'.join(lines), encoding='utf-8')
     return HellaSwagEndings(str(folder / 'h.jsonl'), dict(kind='bytes'),
                             length)
 
 
 def test_endings_stand_behind_their_context(tmp_path):
-    data = endings(tmp_path, item(), item(ctx='', label='1'),
+    # U+2028 ends a line for str.splitlines, not in JSON.
+    data = endings(tmp_path, item(note='\u2028'), item(ctx='', label='1'),
                    item(ctx='0123456789'))
     assert len(data) == 12
     second = data[1]
@@ -201,10 +204,11 @@ def test_both_sets_are_validated_as_one(tmp_path):
     assert both[1].keys() == both[2].keys()
 
 
+@pytest.mark.skipif(not offer('tokenizers', 'tokenizers*'),
+                    reason=f'tokenizers is {NOT_THERE}')
 def test_tokenizer_files(tmp_path):
-    library = pytest.importorskip('tokenizers', reason='tokenizers (extra lm)'
-                                  ' is not in this environment')
-    trained = library.ByteLevelBPETokenizer()
+    from tokenizers import ByteLevelBPETokenizer
+    trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(['aglu aglu gelu'] * 9, vocab_size=270,
                                 special_tokens=['<|endoftext|>'])
     vocab, merges = trained.save_model(str(tmp_path))
