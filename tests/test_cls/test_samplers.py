@@ -131,6 +131,6 @@ def test_an_epoch_is_cut_to_a_multiple_of_256_images(monkeypatch):
 
 
 def test_the_ranks_draw_the_copies_of_one_image(monkeypatch):
-    drawn = [list(repeated(600, rank, 2, monkeypatch)[1]) for rank in (0, 1)]
-    assert drawn[0] == drawn[1] and len(drawn[0]) == 256
+    drawn = [list(repeated(1000, rank, 2, monkeypatch)[1]) for rank in (0, 1)]
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 384
     assert set(Counter(drawn[0]).values()) == {2}
