@@ -216,6 +216,9 @@ def test_printed_lines_keep_what_the_recipe_freezes(run, plain):
     assert out.endswith(Path('lines.py').read_text())
     backbone = Config.fromfile('child.py').model.backbone
     assert backbone.init_cfg == dict(type='Pretrained', checkpoint='dst.pth')
+    Path('parent.py').write_text(base)
+    for key, value in Config.fromfile('parent.py').model.backbone.items():
+        assert key in ('type', 'init_cfg') or backbone[key] == value, key
     frozen, training = recipe_state(backbone)
     recipe = Config.fromfile(
         ROOT / 'configs/det/coco/mask-rcnn_apa-seresnet50_fpn_2x_coco.py')
@@ -229,9 +232,10 @@ def test_printed_lines_keep_what_the_recipe_freezes(run, plain):
 
 
 @pytest.mark.parametrize('heads, words', [
-    (1, 'cls_predictor_cfg=dict(\n                form='),
-    (3, '--cfg-options model.roi_head.bbox_head.0.cls_predictor_cfg.form='
-     'released model.roi_head.bbox_head.1.'),
+    (1, 'cls_predictor_cfg=dict(\n                form=released)'),
+    (3, '--cfg-options ' + ' '.join(
+        f'model.roi_head.bbox_head.{i}.cls_predictor_cfg.form=released'
+        for i in range(3)) + '\n'),
 ])
 def test_lines_of_v3det_ask_for_the_released_form(heads, words):
     from apa_mm.checkpoint.architecture import Architecture

@@ -1,5 +1,4 @@
 """kappa, lambda and their shapes over depth and training (Fig. 6)."""
-import math
 import os.path as osp
 from functools import partial
 from typing import List, Mapping, Optional, Sequence
@@ -78,13 +77,8 @@ def parameter_rows(pairs: Sequence[Pair]) -> List[Row]:
         rows.append(dict(
             depth=depth[pair.kind], site=pair.name, kind=pair.kind,
             values=pair.kappa.numel(),
-            **{name: _mean(quantity(used, name))
-               for name in _MEANS}))
+            **{name: quantity(used, name).mean().item() for name in _MEANS}))
     return rows
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.double().mean()) if values.numel() else math.nan
 
 
 def analyze(sources: Sequence[Source], settings: Settings,
@@ -192,20 +186,20 @@ def _draw_run(axis: object, number: int, run: str, name: str,
               pairs: Sequence[Pair], starts: Sequence[Pair]) -> None:
     values = {p.name: quantity(p, name) for p in pairs if p.kappa.numel()}
     depth = {site: x for x, site in enumerate(values, 1)}
-    before = {p.name: _mean(quantity(p, name)) for p in starts
+    before = {p.name: quantity(p, name).mean().item() for p in starts
               if p.name in values}
     style = line_style(number)
     if before:
         style['linestyle'] = ''
         # Beside each other, so that two runs do not hide one another.
         depth = {site: x + 0.2 * number for site, x in depth.items()}
-    axis.plot(list(depth.values()), [_mean(v) for v in values.values()],
+    axis.plot(list(depth.values()), [v.mean() for v in values.values()],
               label=f'{run} (end)' if before else run, **style)
     if before:
         x, y = [depth[site] for site in before], list(before.values())
         axis.plot(x, y, label=f'{run} (start)', markerfacecolor='none',
                   **style)
-        axis.vlines(x, y, [_mean(values[site]) for site in before],
+        axis.vlines(x, y, [values[site].mean() for site in before],
                     color=style['color'], linewidth=1)
     if any(v.numel() > 1 for v in values.values()):
         axis.fill_between(

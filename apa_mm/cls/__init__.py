@@ -8,4 +8,4 @@ if HAS_MMPRETRAIN:
                            PlacesLT)
     from .heads import (CosineClsHead, LongTailLinearClsHead,  # noqa: F401
                         NormalizedLinearClsHead)
-    from .samplers import ClassBalancedSampler  # noqa: F401
+    from .samplers import ClassBalancedSampler, RepeatAugSampler  # noqa: F401

@@ -115,12 +115,11 @@ class HellaSwagEndings(_Sequences):
         self.tokenizer, self.length = build_tokenizer(**tokenizer), length
         try:
             with open(path, encoding='utf-8') as file:
-                lines = file.read().splitlines()
+                self.items = [_item(path, number, line) for number, line
+                              in enumerate(file, 1) if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f'HellaSwag {path} cannot be read: '
                              f'{error}') from error
-        self.items = [_item(path, number, line)
-                      for number, line in enumerate(lines, 1) if line.strip()]
         if not self.items:
             raise InputError(f'HellaSwag {path} holds no items; name the '
                              'hellaswag_val.jsonl of its authors')

@@ -67,9 +67,6 @@ class GPT2(BaseModel):
         sums = (nll * counted.to(nll)).sum(1)
         if mode == 'loss':
             return dict(loss=sums.sum() / counted.sum().item())
-        return [
-            dict(nll=total, count=count,
-                 **{name: values[i] for name, values in others.items()})
-            for i, (total, count) in enumerate(
-                zip(sums.tolist(), counted.sum(1).tolist(), strict=True))
-        ]
+        others.update(nll=sums.tolist(), count=counted.sum(1).tolist())
+        return [dict(zip(others, row, strict=True))
+                for row in zip(*others.values(), strict=True)]

@@ -1,7 +1,7 @@
 """Validation loss and HellaSwag as mmengine metrics."""
-from collections import defaultdict
 from typing import Any, Dict, List, Sequence
 
+import numpy as np
 from mmengine.evaluator import BaseMetric
 
 from apa_mm.registry import METRICS
@@ -47,17 +47,12 @@ class HellaSwagAccuracy(_SequenceMetric):
 
     def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
         """Return 'acc_norm' and 'acc'; NaN without items."""
-        items = defaultdict(dict)
-        for sample in results:
-            if sample['label'] >= 0:
-                items[sample['item']][sample['ending']] = sample
-        right = dict(acc_norm=0, acc=0)
-        for endings in items.values():
-            label = endings[0]['label']
-            ordered = sorted(endings)
-            right['acc'] += label == min(
-                ordered, key=lambda i: endings[i]['nll'])
-            right['acc_norm'] += label == min(
-                ordered, key=lambda i: endings[i]['nll'] / endings[i]['count'])
-        return {name: 100 * number / len(items) if items else float('nan')
-                for name, number in right.items()}
+        own = sorted((sample for sample in results if sample['label'] >= 0),
+                     key=lambda sample: (sample['item'], sample['ending']))
+        # Each (items, 4)
+        nll, count, label = (
+            np.array([sample[key] for sample in own]).reshape(-1, 4)
+            for key in ('nll', 'count', 'label'))
+        return {name: 100 * float((scores.argmin(1) == label[:, 0]).mean())
+                if own else float('nan')
+                for name, scores in (('acc_norm', nll / count), ('acc', nll))}

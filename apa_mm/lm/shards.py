@@ -2,7 +2,6 @@
 import json
 import os
 import shutil
-import tempfile
 from contextlib import nullcontext
 from multiprocessing import Pool
 from pathlib import Path
@@ -79,8 +78,8 @@ def write_shards(texts: Iterable[str], folder: str, tokenizer: Tokenizer,
             'shard_size, val_tokens and processes must be 1 or more and the '
             f'tokenizer at most 65536 large, but got {shard_size}, '
             f'{val_tokens}, {processes} and {tokenizer.size}')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp('.writing', '.', out.parent))
+    temporary = out.with_name(f'.{out.name}.{os.getpid()}.writing')
+    temporary.mkdir(parents=True)
     counts: List[int] = []
     try:
         with Pool(processes) if processes > 1 else nullcontext() as pool:
@@ -94,9 +93,6 @@ def write_shards(texts: Iterable[str], folder: str, tokenizer: Tokenizer,
             raise InputError(
                 f'the text ends within the first {val_tokens} tokens, which '
                 'are for validation; give more text, or fewer val_tokens')
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o777 & ~mask)
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -4,6 +4,7 @@ from support import checkpoint_networks as networks
 import pytest
 import torch
 
+from apa_mm.checkpoint.back import _task_of
 from apa_mm.checkpoint import TABLES, convert, convert_back, recognise
 from apa_mm.checkpoint.contents import find_weights
 from apa_mm.checkpoint.configs import config_text
@@ -291,3 +292,15 @@ def test_every_table_has_distinct_targets_and_a_title():
         # Stems that come in two forms may end in one name.
         assert all(t.startswith(('conv1', 'bn1')) for t in doubles), table
         assert table.title and table.marks
+
+
+@pytest.mark.parametrize('names, width, task', [
+    (['roi_head.bbox_head.fc_cls.weight'], 64, 'detection'),
+    ([], 16, 'cifar'),
+    (['backbone.layer1.0.attention.conv.weight'], 64, 'spatial'),
+    (['backbone.layer1.0.attention.norm.weight'], 64, 'classification'),
+])
+def test_files_of_ours_that_do_not_say_whose_they_were(names, width, task):
+    tensors = {name: torch.ones(1) for name in names}
+    tensors['backbone.conv1.weight'] = torch.ones(width, 3, 3, 3)
+    assert _task_of(tensors) == task

@@ -103,32 +103,34 @@ def test_a_data_set_without_labels():
         ClassBalancedSampler([1, 2])
 
 
-def test_repeated_augmentation_is_in_mmpretrain():
-    sampler = DATA_SAMPLERS.build(
-        dict(
-            type='mmpretrain.RepeatAugSampler',
-            dataset=DATA,
-            num_repeats=4,
-            seed=0))
-    drawn = Counter(sampler)
-    assert sum(drawn.values()) == 78
-    assert sorted(drawn.values()) == [2] + [4] * 19
-
-
-def test_an_epoch_of_inaturalist_has_as_many_images_as_the_authors(
-        monkeypatch):
-    """Whole batches on 4 GPUs; the authors cut to a multiple of 256."""
+def repeated(size, rank, ranks, monkeypatch):
+    """Build the sampler of the iNaturalist recipe for a rank."""
     cfg = Config.fromfile(
         ROOT / 'configs/_base_/datasets/inat18_repeataug.py').train_dataloader
     monkeypatch.setattr('mmpretrain.datasets.samplers.repeat_aug.'
-                        'get_dist_info', lambda: (1, 4))
+                        'get_dist_info', lambda: (rank, ranks))
     sampler = DATA_SAMPLERS.build(
-        dict(
-            type='mmpretrain.RepeatAugSampler',
-            dataset=range(cfg.dataset.num_images),
-            num_repeats=cfg.sampler.num_repeats,
-            seed=0))
-    batches = len(sampler) // cfg.batch_size if cfg.drop_last else -(
-        -len(sampler) // cfg.batch_size)
-    assert (4 * batches * cfg.batch_size, cfg.sampler.num_repeats) == (
-        437248, 4)
+        dict(cfg.sampler, dataset=range(size), seed=0))
+    return cfg, sampler
+
+
+def test_every_image_is_drawn_four_times(monkeypatch):
+    _, sampler = repeated(78, 0, 1, monkeypatch)
+    drawn = Counter(sampler)
+    assert sum(drawn.values()) == len(sampler) == 78
+    assert sorted(drawn.values()) == [2] + [4] * 19
+
+
+def test_an_epoch_is_cut_to_a_multiple_of_256_images(monkeypatch):
+    cfg = repeated(1, 0, 1, monkeypatch)[0]
+    each = [len(repeated(cfg.dataset.num_images, rank, 4, monkeypatch)[1])
+            for rank in range(4)]
+    assert each == [109376] * 4 and sum(each) == 1709 * 256
+    # What is drawn is used.
+    assert not cfg.get('drop_last', False)
+
+
+def test_the_ranks_draw_the_copies_of_one_image(monkeypatch):
+    drawn = [list(repeated(1000, rank, 2, monkeypatch)[1]) for rank in (0, 1)]
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 384
+    assert set(Counter(drawn[0]).values()) == {2}

@@ -64,6 +64,9 @@ def test_the_recipe_is_the_public_one():
     assert wrapper.clip_grad == dict(max_norm=1.)
     assert wrapper.dtype == 'bfloat16'
     assert not cfg.train_dataloader.sampler.shuffle
+    # AGLU starts from its own ranges, not as GELU's likeness.
+    aglu, = (name for name in LM if '_aglu_' in name)
+    assert parsed(aglu).model.replace == dict(init='random')
 
 
 SIZES = """

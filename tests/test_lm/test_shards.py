@@ -1,13 +1,17 @@
 """Token shards, tokenizers, HellaSwag's file and the metrics; no GPT-2."""
 import json
+import math
+import pickle
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from mmengine.dataset import ConcatDataset
 from support.configs import ROOT
+from support.optional import NOT_THERE, offer
 
 from apa_mm.lm.datasets import HellaSwagEndings, TokenShards
 from apa_mm.lm.metrics import HellaSwagAccuracy, TokenLoss
@@ -100,8 +104,9 @@ def test_windows_overlap_by_one_and_stay_in_a_shard(tmp_path):
     got = [windows[i]['tokens'].tolist() for i in range(len(windows))]
     assert got == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8],
                    [100, 101, 102, 103, 104]]
-    with pytest.raises(IndexError):
-        windows[3]
+    for outside in (3, -1):
+        with pytest.raises(IndexError):
+            windows[outside]
     assert len(TokenShards(pattern, length=4, max_windows=2)) == 2
 
 
@@ -119,19 +124,30 @@ def test_files_that_are_no_shards(tmp_path, name, dtype, words):
         TokenShards(pattern, length=99)
 
 
+def test_arrays_and_pickles_that_are_no_shards(tmp_path):
+    np.save(tmp_path / 'a.npy', np.zeros((200, 2), np.uint16))
+    (tmp_path / 'b.npy').write_bytes(pickle.dumps([1]))
+    with pytest.raises(InputError, match=r'a\.npy must hold uint16 of shape'):
+        TokenShards(str(tmp_path / 'a*'), length=99)
+    with pytest.raises(InputError, match=r'b\.npy cannot be read'):
+        TokenShards(str(tmp_path / 'b*'), length=99)
+
+
 def item(**changes):
     return json.dumps(dict(dict(
-        ctx='ab', endings=['c', 'dd', 'e', 'f'], label=2), **changes))
+        ctx='ab', endings=['c', 'dd', 'e', 'f'], label=2), **changes),
+        ensure_ascii=False)
 
 
 def endings(folder, *lines, length=8):
-    (folder / 'h.jsonl').write_text('\n'.join(lines))
+    (folder / 'h.jsonl').write_text('\n'.join(lines), encoding='utf-8')
     return HellaSwagEndings(str(folder / 'h.jsonl'), dict(kind='bytes'),
                             length)
 
 
 def test_endings_stand_behind_their_context(tmp_path):
-    data = endings(tmp_path, item(), item(ctx='', label='1'),
+    # U+2028 ends a line for str.splitlines, not in JSON.
+    data = endings(tmp_path, item(note='\u2028'), item(ctx='', label='1'),
                    item(ctx='0123456789'))
     assert len(data) == 12
     second = data[1]
@@ -142,6 +158,9 @@ def test_endings_stand_behind_their_context(tmp_path):
     # Eight are seen and one more foretold: the context's end is kept.
     assert bytes(data[9]['tokens'].tolist()) == b'456789 dd'
     assert data[9]['first'] == 6
+    long = endings(tmp_path, item(endings=['0123456789', 'a', 'b', 'c']))[0]
+    assert bytes(long['tokens'].tolist()) == b'b23456789'
+    assert long['first'] == 1
 
 
 @pytest.mark.parametrize('line', [
@@ -177,7 +196,7 @@ def test_metrics_of_known_answers(tmp_path):
     accuracy, loss = HellaSwagAccuracy(), TokenLoss()
     for metric in (accuracy, loss):
         metric.process({}, samples[:5])
-        metric.process({}, samples[5:])
+        metric.process({}, samples[:4:-1])  # in whatever order
     size = len(samples)
     assert accuracy.evaluate(size) == {
         'hellaswag/acc': 50., 'hellaswag/acc_norm': 50.}
@@ -186,6 +205,10 @@ def test_metrics_of_known_answers(tmp_path):
     accuracy.process({}, samples)
     assert accuracy.evaluate(4) == {
         'hellaswag/acc': 0., 'hellaswag/acc_norm': 100.}
+    loss.process({}, samples)
+    accuracy.process({}, scored(6, label=-1, number=-1, counts=(4, )))
+    assert math.isnan(loss.evaluate(4)['tokens/loss'])
+    assert all(map(math.isnan, accuracy.evaluate(1).values()))
 
 
 def test_both_sets_are_validated_as_one(tmp_path):
@@ -201,10 +224,11 @@ def test_both_sets_are_validated_as_one(tmp_path):
     assert both[1].keys() == both[2].keys()
 
 
+@pytest.mark.skipif(not offer('tokenizers', 'tokenizers*'),
+                    reason=f'tokenizers is {NOT_THERE}')
 def test_tokenizer_files(tmp_path):
-    library = pytest.importorskip('tokenizers', reason='tokenizers (extra lm)'
-                                  ' is not in this environment')
-    trained = library.ByteLevelBPETokenizer()
+    from tokenizers import ByteLevelBPETokenizer
+    trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(['aglu aglu gelu'] * 9, vocab_size=270,
                                 special_tokens=['<|endoftext|>'])
     vocab, merges = trained.save_model(str(tmp_path))
@@ -214,6 +238,11 @@ def test_tokenizer_files(tmp_path):
     assert ours.end not in ours.encode('<|endoftext|>')
     with pytest.raises(InputError, match='no tokenizer files'):
         build_tokenizer('files', merges, vocab)
+    numbers = json.loads(Path(vocab).read_text(encoding='utf-8'))
+    del numbers['<|endoftext|>']
+    Path(vocab).write_text(json.dumps(numbers), encoding='utf-8')
+    with pytest.raises(InputError, match=r'has no <\|endoftext\|>'):
+        build_tokenizer('files', vocab, merges)
 
 
 def test_what_a_tokenizer_lacks_is_said(monkeypatch):

@@ -1,4 +1,5 @@
 """Samplers for long-tailed classification."""
 from .class_balanced import ClassBalancedSampler
+from .repeat_aug import RepeatAugSampler
 
-__all__ = ['ClassBalancedSampler']
+__all__ = ['ClassBalancedSampler', 'RepeatAugSampler']

@@ -30,10 +30,8 @@ test_pipeline = [
 
 train_dataloader = dict(
     batch_size=256,
-    # An epoch is cut to whole batches: with 4 GPUs, 437,248 images as in the
-    # authors' code, which cuts to a multiple of 256.
-    drop_last=True,
-    sampler=dict(type='RepeatAugSampler', num_repeats=4),
+    # An epoch is cut to a multiple of 256 images, 437,504.
+    sampler=dict(type='apa_mm.RepeatAugSampler', num_repeats=4),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
