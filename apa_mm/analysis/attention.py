@@ -13,8 +13,6 @@ from .loading import (Batch, Settings, Source, Subject, load_subjects,
 from .plot_style import drawing, label_axis, legend_above, line_style
 from .runs import Row, View, grouped
 
-__all__ = ['analyze']
-
 MEASURES = dict(entropy='entropy [bits]', variance='variance',
                 mean='mean gate value')
 TEXT = (

@@ -17,8 +17,6 @@ from .loading import (MATCH_OVERLAP, Batch, Settings, Source, Subject,
 from .plot_style import BAR_STYLES, drawing, label_axis, line_style
 from .runs import View
 
-__all__ = ['Calibration', 'analyze', 'group_calibration', 'match_detections']
-
 TEXT = (
     'Accuracy of the predictions of every confidence; on the diagonal a '
     'confidence means what it says, below it the model is too sure. Bins of '

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from .errors import AnalysisError
 from .loading import Batch, Subject, labels_of_boxes
 
-__all__ = ['ClassifierRecord', 'Rows', 'find_classifier', 'record_classifier']
-
 #: Names that libraries give to last layers.
 _LAST_LAYERS = ('fc_cls', 'fc', 'classifier')
 

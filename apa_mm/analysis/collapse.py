@@ -24,8 +24,6 @@ from .loading import Settings, Source, Subject, load_subjects, run_images
 from .plot_style import BAR_STYLES, drawing, label_axis
 from .runs import Row, View
 
-__all__ = ['Collapse', 'CollapseSums', 'analyze']
-
 TEXT = (
     'NC1 = trace(Sigma_W pinv(Sigma_B)) / K of the features that the last '
     'classifier sees (Eq. 10 to 12): scatter within classes in units of the '

@@ -15,8 +15,6 @@ from .html_report import write_report
 from .loading import SPLITS, Settings, Source
 from .runs import default_name, format_rows, write_view
 
-__all__ = ['TOOLS', 'build_parser', 'run']
-
 #: Analyses and what they show.
 TOOLS = dict(
     attention='entropy, variance and mean of every gate (Fig. 2 and 5)',

@@ -5,8 +5,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ['AnalysisError', 'check_finite']
-
 
 class AnalysisError(ValueError):
     """What cannot be analysed, what was expected, and how to mend it."""

@@ -22,8 +22,6 @@ from .classifier import record_classifier
 from .errors import AnalysisError, check_finite
 from .loading import BACKGROUND, Subject, labels_of_boxes, true_labels
 
-__all__ = ['Explanation', 'choose_images', 'choose_layer', 'explain']
-
 #: A stage is fine enough for a picture from this many places a side; at 224
 #: pixels the last stage of a ResNet has 7.
 MIN_MAP = 7

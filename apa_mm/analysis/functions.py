@@ -13,8 +13,6 @@ from .loading import Settings, Source
 from .plot_style import drawing, label_axis, line_style
 from .runs import Row, View, grouped
 
-__all__ = ['analyze', 'function_rows']
-
 #: (kappa, lambda): 1 is the sigmoid, the floor the Gumbel probability.
 BY_LAMBDA = ((1., LAMBDA_FLOOR), (1., 0.5), (1., 1.), (1., 4.))
 BY_KAPPA = ((-1., 1.), (0.5, 1.), (1., 1.), (3., 1.))

@@ -7,8 +7,6 @@ from .loading import Settings, Source, Subject, load_subjects, progress_bar
 from .plot_style import drawing, label_axis, line_style
 from .runs import Row, View
 
-__all__ = ['analyze']
-
 TEXT = (
     'Where the evidence for the predicted class is (Grad-CAM: the lighter '
     'the more, dashed at half of the greatest; of a detector with the box) '

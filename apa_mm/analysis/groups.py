@@ -12,8 +12,6 @@ from apa_mm.data.annotations import read_categories
 from apa_mm.data.class_frequency import class_frequency, plain_datasets
 from apa_mm.functional.shots import FEW_SHOT, MANY_SHOT, shot_groups
 
-__all__ = ['ClassGroups', 'group_classes', 'groups_of_counts']
-
 LVIS_GROUPS = dict(f='frequent', c='common', r='rare')
 
 

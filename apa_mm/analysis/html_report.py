@@ -10,8 +10,6 @@ from typing import Any, Dict, List, Sequence
 from .errors import AnalysisError
 from .runs import METRICS_FILE, format_rows, new_folder
 
-__all__ = ['find_runs', 'render', 'write_report']
-
 PAGE_FILE = 'index.html'
 #: Longer tables are cut; the CSV has all.
 MAX_ROWS = 40

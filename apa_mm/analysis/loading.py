@@ -26,12 +26,6 @@ from apa_mm.weights.load_check import rehearse_loading, state_dict_of
 from .errors import AnalysisError
 from .groups import ClassGroups, group_classes
 
-__all__ = [
-    'BACKGROUND', 'Batch', 'MATCH_OVERLAP', 'Settings', 'Source', 'Subject',
-    'labels_of_boxes', 'load_model', 'load_subjects', 'objects_of',
-    'progress_bar', 'run_images', 'true_labels'
-]
-
 SPLITS = ('train', 'val', 'test')
 #: Label of a box that is on no object.
 BACKGROUND = -1

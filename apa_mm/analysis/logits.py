@@ -17,8 +17,6 @@ from .plot_style import drawing, label_axis, line_style
 from .reservoir import CAPACITY, ClassLogits
 from .runs import Row, View, grouped
 
-__all__ = ['LogitFit', 'analyze', 'fit_logits']
-
 HISTOGRAM_BINS = 30
 ORDER = ('all', 'many', 'frequent', 'medium', 'common', 'few', 'rare')
 TEXT = (

@@ -17,11 +17,6 @@ from .plot_style import drawing, label_axis, legend_above, line_style
 from .runs import Row, View, grouped
 from .traces import draw_trace, read_trace, starts_of
 
-__all__ = [
-    'QUANTITIES', 'analyze', 'draw_pairs', 'parameter_rows',
-    'plot_parameters', 'quantity'
-]
-
 #: What is measured, and how it is called.
 QUANTITIES = dict(
     lambd=r'$\lambda$',

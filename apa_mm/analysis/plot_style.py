@@ -6,10 +6,6 @@ import numpy as np
 
 from apa_mm.utils.files import replacing
 
-__all__ = [
-    'BAR_STYLES', 'drawing', 'label_axis', 'legend_above', 'line_style'
-]
-
 #: From dark to light, with as many dashes and markers: a print in grey, or a
 #: reader who does not tell colours apart, loses nothing.
 LINE_STYLES = (

@@ -9,8 +9,6 @@ from apa_mm.utils.checks import check_choice
 
 from .errors import AnalysisError
 
-__all__ = ['CAPACITY', 'ClassLogits', 'Reservoir']
-
 SAMPLES = ('all', 'own')
 #: Rows kept per class and in all; an even choice from there on.
 CAPACITY = 20000

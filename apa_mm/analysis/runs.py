@@ -11,11 +11,6 @@ from typing import Any, Callable, Dict, List, Sequence
 from apa_mm.utils.files import replacing
 from apa_mm.utils.tables import text_table
 
-__all__ = [
-    'Row', 'View', 'default_name', 'format_rows', 'grouped', 'new_folder',
-    'write_view'
-]
-
 METRICS_FILE = 'metrics.json'
 #: One line of a table, by column.
 Row = Dict[str, Any]

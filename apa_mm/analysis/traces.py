@@ -9,8 +9,6 @@ from apa_mm.layers.pairs import Pair
 from .errors import AnalysisError
 from .plot_style import drawing, label_axis, line_style
 
-__all__ = ['draw_trace', 'read_trace', 'starts_of']
-
 #: By site 'step', 'kappa' and 'lambd', each a list.
 Trace = Dict[str, Dict[str, list]]
 

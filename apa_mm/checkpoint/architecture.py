@@ -11,8 +11,6 @@ from apa_mm.registry import MODELS
 from apa_mm.weights import CheckpointError
 from apa_mm.weights.errors import require
 
-__all__ = ['Architecture', 'Attention', 'read_architecture', 'shapes_of']
-
 Shape = Tuple[int, ...]
 _BLOCK = re.compile(r'(layer[1-9])\.(\d[^.]*)')
 CIFAR = 'apa_mm.APAResNetCIFAR'

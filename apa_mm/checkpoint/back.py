@@ -11,8 +11,6 @@ from .recognition import BACKBONE, Names, recognise, translate
 from .report import LoadReport
 from .tables import TABLES
 
-__all__ = ['convert_back', 'convert_to_authors']
-
 
 def convert_back(
         tensors: Mapping[str, Tensor],

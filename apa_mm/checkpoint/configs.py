@@ -3,8 +3,6 @@ from typing import Any, Dict, Optional
 
 from .architecture import Architecture
 
-__all__ = ['config_text']
-
 _HEADS: Dict[str, Dict[str, Any]] = {
     'linear': dict(type='LinearClsHead'),
     'inv': dict(type='LinearClsHead'),

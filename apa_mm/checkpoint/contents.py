@@ -11,8 +11,6 @@ from torch import Tensor
 from apa_mm.weights.errors import require
 from apa_mm.weights.load_check import is_finite
 
-__all__ = ['Facts', 'Weights', 'check_finite', 'find_weights', 'plain_values']
-
 #: Entries that hold a state dict, the trained weights before their average.
 ENTRIES = ('state_dict', 'model', 'ema_state_dict', 'model_ema',
            'state_dict_ema')

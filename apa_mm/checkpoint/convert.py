@@ -17,8 +17,6 @@ from .recognition import (BACKBONE, Names, recognise, strip_backbone,
 from .report import LoadReport
 from .values import Start, starting_values
 
-__all__ = ['TARGETS', 'Conversion', 'convert']
-
 #: Parts that a target takes, by the first part of our names.
 _PARTS = {
     'mmpretrain': ('backbone', 'head'),

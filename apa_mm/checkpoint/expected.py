@@ -18,8 +18,6 @@ from apa_mm.weights.load_check import Comparison, rehearse_loading
 
 from .architecture import Architecture, Shape, shapes_of
 
-__all__ = ['compare_with_config', 'detector_shapes', 'head_shapes']
-
 
 def head_shapes(head: str, num_classes: int,
                 feat_dim: int) -> Dict[str, Shape]:

@@ -16,8 +16,6 @@ from .report import LoadReport
 from .values import Start
 from .writing import check_place, write_bytes, write_checkpoint
 
-__all__ = ['ConversionError', 'Converted', 'convert_file']
-
 
 class ConversionError(CheckpointError):
     """A conversion that leaves the tensors in its report unexplained."""

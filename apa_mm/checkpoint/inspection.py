@@ -13,8 +13,6 @@ from .contents import Facts, check_finite, find_weights
 from .notes import class_order
 from .recognition import Names, recognise, strip_backbone, translate
 
-__all__ = ['Inspection', 'Pair', 'inspect_file', 'parameter_pairs']
-
 
 class Inspection(NamedTuple):
     """What is known of a file."""

@@ -8,8 +8,6 @@ from .contents import Facts
 from .recognition import Names
 from .values import clamp_deviation
 
-__all__ = ['class_order', 'notes_of']
-
 #: Data sets by the authors' names; their code sorts the labels of the first
 #: by descending frequency.
 RANKED = {

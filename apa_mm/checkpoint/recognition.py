@@ -10,8 +10,6 @@ from apa_mm.weights import CheckpointError
 
 from .tables import TABLES, Table
 
-__all__ = ['BACKBONE', 'Names', 'recognise', 'strip_backbone', 'translate']
-
 BACKBONE = 'backbone.'
 _FIELDS = {'x': '[A-Za-z_]+', 'path': '.+'}
 

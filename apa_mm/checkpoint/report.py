@@ -5,8 +5,6 @@ from typing import Dict, Iterable, List, Tuple
 
 from apa_mm.weights.errors import printable
 
-__all__ = ['LoadReport']
-
 Shape = Tuple[int, ...]
 
 

@@ -7,8 +7,6 @@ names are without the prefix ``backbone.``; the classifier is ``head.fc``.
 """
 from typing import Dict, NamedTuple, Optional, Tuple
 
-__all__ = ['TABLES', 'Rule', 'Table']
-
 
 class Rule(NamedTuple):
     """A name of the source, our name for it, and a key of ``CHANGES``."""

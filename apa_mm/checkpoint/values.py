@@ -13,8 +13,6 @@ from apa_mm.utils.checks import check_choice
 from apa_mm.weights import CheckpointError
 from apa_mm.weights.errors import require
 
-__all__ = ['Start', 'clamp_deviation', 'starting_values']
-
 #: The paper's ranges for units, and for the gates of long-tailed data.
 _UNIT = dict(kappa=(1.0, 1.3), lambd=(0.0, 1.0))
 _GATE = dict(kappa=(-1.0, 0.0), lambd=(0.0, 1.0))

@@ -15,8 +15,6 @@ from apa_mm.utils.files import replacing
 from apa_mm.weights import CheckpointError
 from apa_mm.weights.errors import require
 
-__all__ = ['check_place', 'write_bytes', 'write_checkpoint']
-
 #: Digits of the digest in a file's name, as in OpenMMLab's publish_model.
 SUFFIX_DIGITS = 8
 #: Names of unfinished files, of this version and of earlier ones; after an

@@ -11,11 +11,6 @@ from apa_mm.data.annotations import (Annotation, Annotations, Category, Image,
 from apa_mm.data.segmentation import is_usable
 from apa_mm.utils.checks import check_choice
 
-__all__ = [
-    'LVIS_IMAGE_KEYS', 'AnnotationReport', 'check_annotations', 'is_learned',
-    'label_names'
-]
-
 LAYOUTS = ('coco', 'lvis_v0.5', 'lvis_v1')
 #: LVIS calls a class rare up to 10 training images, common up to 100.
 RARE, COMMON = 10, 100

@@ -19,12 +19,6 @@ import msgspec
 from mmengine.fileio import get
 from msgspec import Meta, Raw, Struct
 
-__all__ = [
-    'Annotation', 'AnnotationError', 'Annotations', 'Category', 'Image',
-    'entries_text', 'parse_annotations', 'read_annotations', 'read_categories',
-    'show'
-]
-
 #: What arrays hold; beyond, evaluators would count wrongly or break off.
 Id = Annotated[int, Meta(ge=-2**63, le=2**63 - 1)]
 Length = Annotated[float, Meta(ge=0)]

@@ -22,8 +22,6 @@ import numpy as np
 from apa_mm.utils.files import check_owner, private_folder, replacing
 from apa_mm.version import __version__
 
-__all__ = ['Contents', 'Source', 'cached', 'file_state', 'put']
-
 #: Part of every name; raise it when what is written changes its meaning.
 VERSION = (__version__, 2)
 LENGTH = 8  # bytes of the index's length, at the end

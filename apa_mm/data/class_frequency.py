@@ -14,11 +14,6 @@ from apa_mm.data.annotation_checks import (check_annotations, is_learned,
 from apa_mm.data.annotations import (AnnotationError, read_annotations,
                                      read_categories, show)
 
-__all__ = [
-    'ClassFrequency', 'class_frequency', 'class_frequency_from_file',
-    'plain_datasets'
-]
-
 
 class ClassFrequency(NamedTuple):
     """In how many images each class occurs, in the order of the labels.

@@ -9,8 +9,6 @@ from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS, Registry
 from mmengine.utils import is_abs
 
-__all__ = ['SPLITS', 'DataFile', 'configured_class', 'find_data_files']
-
 SPLITS = ('train', 'val', 'test')
 #: Readers of mmdet whose way from an entry to an image path is known.
 _LAYOUTS = dict(CocoDataset='coco', LVISV05Dataset='lvis_v0.5',

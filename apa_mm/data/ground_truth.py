@@ -11,8 +11,6 @@ from apa_mm.data.annotations import (Annotation, AnnotationError, Annotations,
                                      Category, read_annotations)
 from apa_mm.data.segmentation import pack, unpack
 
-__all__ = ['GroundTruth']
-
 #: An area above every range of COCO and LVIS (the largest ends at 1e10), so
 #: that an annotation with it is ignored in all of them.
 IGNORED_AREA = 2e10

@@ -4,8 +4,6 @@ from typing import List, Optional, Sequence, Set, Tuple
 
 from apa_mm.data.annotations import Image, show
 
-__all__ = ['image_name', 'missing_files', 'missing_problems']
-
 #: What LVISV1Dataset cuts off ``coco_url`` to get the image's path.
 COCO_URL = 'http://images.cocodataset.org/'
 

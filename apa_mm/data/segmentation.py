@@ -7,8 +7,6 @@ from msgspec import Meta, Raw, Struct
 
 from apa_mm.data.annotations import FAULTS
 
-__all__ = ['is_usable', 'pack', 'unpack']
-
 Count = Annotated[int, Meta(ge=0)]
 Polygon = Annotated[List[float], Meta(min_length=6)]
 

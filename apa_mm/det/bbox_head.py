@@ -10,8 +10,6 @@ from torch import Tensor
 from apa_mm.det.nms import exact_multiclass_nms
 from apa_mm.registry import MODELS
 
-__all__ = ['LargeVocabBBoxHead']
-
 
 @MODELS.register_module()
 class LargeVocabBBoxHead(Shared2FCBBoxHead):

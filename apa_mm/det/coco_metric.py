@@ -19,8 +19,6 @@ from .eval_summary import PrecisionGrid
 from .mask_rle import encode_masks
 from .streaming import Detections, StreamingMatcher, need_hotcoco
 
-__all__ = ['CocoMetric']
-
 
 @METRICS.register_module()
 class CocoMetric(_CocoMetric):

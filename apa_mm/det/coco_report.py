@@ -9,8 +9,6 @@ from apa_mm.utils.tables import text_table
 from .eval_summary import (PrecisionGrid, average_precision, average_recall,
                            rounded)
 
-__all__ = ['ap_limits', 'coco_report', 'detection_limits']
-
 #: Threshold and area range of each average precision that mmdet reports.
 AP_ITEMS = dict(
     mAP=(None, 'all'),
@@ -115,4 +113,3 @@ def _recall(grid: PrecisionGrid, item: str) -> float:
     letter, limit = AR_ITEM.fullmatch(item).groups()
     return average_recall(grid, area=AREA_OF_LETTER[letter],
                           max_det=int(limit))
-

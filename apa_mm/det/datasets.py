@@ -26,8 +26,6 @@ from apa_mm.data.array_cache import Contents, Source, put
 from apa_mm.data.image_files import image_name
 from apa_mm.registry import DATASETS
 
-__all__ = ['CocoDataset', 'LVISV1Dataset', 'V3DetDataset']
-
 
 class CachedAnnotations:
     """Mixin that maps the annotations that mmdet's data set would build.

@@ -6,8 +6,6 @@ from mmengine.logging import MMLogger
 
 from .eval_summary import PrecisionGrid
 
-__all__ = ['DetectionTable', 'is_outside']
-
 #: Smallest and largest area of 'all', 'small', 'medium' and 'large', (4, ).
 LOW = np.array([0, 0, 32**2, 96**2], dtype=float)
 HIGH = np.array([1e5**2, 32**2, 96**2, 1e5**2], dtype=float)

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from apa_mm.registry import MODELS
 
-__all__ = ['EQLV2Loss']
-
 
 @MODELS.register_module()
 class EQLV2Loss(MMDetEQLV2Loss):

@@ -5,11 +5,6 @@ import numpy as np
 
 from apa_mm.data.annotations import Category
 
-__all__ = [
-    'PrecisionGrid', 'average_precision', 'average_recall',
-    'frequency_columns', 'rounded'
-]
-
 AREAS = ('all', 'small', 'medium', 'large')
 
 

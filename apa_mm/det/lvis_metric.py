@@ -11,8 +11,6 @@ from .eval_summary import (PrecisionGrid, average_precision, average_recall,
                            frequency_columns, rounded)
 from .streaming import LVIS_MAX_DETS, StreamingMatcher
 
-__all__ = ['LVISMetric']
-
 #: Threshold, area range and frequency group of each of LVIS's precisions.
 AP_ITEMS = dict(
     AP=(None, 'all', None),

@@ -18,8 +18,6 @@ from torch.func import functional_call, vmap
 from apa_mm.layers.predictor import classwise_conv2d, cosine_classwise_conv2d
 from apa_mm.registry import MODELS
 
-__all__ = ['ClasswiseFCNMaskHead', 'classwise_method']
-
 #: Attributes by which cosine predictors show that their output channels
 #: depend on no row of the weight but their own; mmdet 3.3 misspells it.
 TEMPERATURE_NAMES = ('temperature', 'tempearture')

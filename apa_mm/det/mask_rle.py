@@ -4,10 +4,6 @@ from typing import Any, List, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 
-__all__ = [
-    'boundary', 'boundary_ious', 'encode_masks', 'mask_areas', 'mask_size'
-]
-
 
 def encode_masks(masks: Any,
                  wanted: Optional[np.ndarray] = None,

@@ -17,8 +17,6 @@ from torch import Tensor
 from apa_mm.det.nms_groups import grouped_nms
 from apa_mm.det.nms_order import ScoredPairs, best
 
-__all__ = ['exact_batched_nms', 'exact_multiclass_nms']
-
 #: Keys of ``nms_cfg`` that hard NMS understands. Any other key is for mmdet.
 HARD_NMS_KEYS = frozenset([
     'type', 'iou_threshold', 'iou_thr', 'offset', 'score_threshold', 'max_num',

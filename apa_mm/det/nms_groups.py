@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms as nms_kernel
 
-__all__ = ['grouped_nms']
-
 #: Boxes per kernel call. The kernel is quadratic: on one CPU core 256 boxes
 #: take 0.08 ms and 1,024 take 3.5 ms; on a GPU each call costs more than that.
 CPU_CALL_SIZE = 256

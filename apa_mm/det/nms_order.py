@@ -8,8 +8,6 @@ from typing import Optional, Tuple
 import torch
 from torch import Tensor
 
-__all__ = ['ScoredPairs', 'best']
-
 #: RoIs per block of the search, and blocks per group that the least score is
 #: taken from. Few values are ranked fast, but let more blocks through (1.2
 #: million pairs on two cores: 0.8 ms at 16 and 4, 1.5 at 16 and 1, 1.1 at 8

@@ -14,8 +14,6 @@ from .detection_table import DetectionTable, is_outside
 from .eval_summary import AREAS, PrecisionGrid
 from .mask_rle import boundary_ious, encode_masks, mask_areas, mask_size
 
-__all__ = ['Detections', 'StreamingMatcher', 'need_hotcoco', 'to_xywh']
-
 INSTALL = "pip install 'hotcoco>=1.3,<2'"
 #: lvis-api keeps this many detections of an image, over all classes.
 LVIS_MAX_DETS = 300

@@ -11,8 +11,6 @@ from torch import Tensor
 from apa_mm.det.nms import HardNMS, exact_batched_nms
 from apa_mm.registry import MODELS
 
-__all__ = ['LargeVocabTTAModel']
-
 #: Axes of a mask (n, H, W) that a flip of the image turns round.
 _FLIPPED = dict(horizontal=(2, ), vertical=(1, ), diagonal=(1, 2))
 

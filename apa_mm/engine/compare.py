@@ -27,8 +27,6 @@ from apa_mm.utils.files import replacing
 
 from .launch_options import load_config
 
-__all__ = ['Run', 'plan_runs', 'run_all']
-
 
 @dataclass(frozen=True)
 class Run:

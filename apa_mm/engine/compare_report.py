@@ -6,11 +6,6 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from apa_mm.utils.tables import text_table
 
-__all__ = [
-    'COLUMNS', 'Cell', 'choose_columns', 'format_csv', 'format_table',
-    'plot_bars', 'summarize'
-]
-
 #: Metrics shown if no other is asked for: heading and factor to per cent.
 COLUMNS = {
     'accuracy/top1': ('top-1 %', 1), 'shot/many': ('many %', 1),

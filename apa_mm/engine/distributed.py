@@ -14,8 +14,6 @@ from torch import distributed
 
 from apa_mm.preflight.job import InputError, is_rank_0
 
-__all__ = ['leave_group', 'on_rank_0', 'prepare_distributed']
-
 T = TypeVar('T')
 
 

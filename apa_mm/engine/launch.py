@@ -18,8 +18,6 @@ from .distributed import on_rank_0, prepare_distributed
 from .resume import plan_resume
 from .work_dir import check_writable, occupied
 
-__all__ = ['test', 'train']
-
 
 def train(config: str, *, work_dir: Optional[str] = None, amp: bool = False,
           auto_scale_lr: bool = False, resume: Optional[str] = None,

@@ -18,13 +18,6 @@ from apa_mm.preflight.job import InputError
 
 from .work_dir import check_writable
 
-__all__ = [
-    'add_cfg_options', 'add_common_options', 'add_hooks', 'check_out',
-    'dump_metric', 'is_classification', 'load_config', 'set_amp',
-    'set_auto_scale_lr', 'set_resume', 'set_safe_checkpoints', 'set_start',
-    'set_tta', 'set_visualization'
-]
-
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options`` to a parser."""

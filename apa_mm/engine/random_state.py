@@ -9,10 +9,6 @@ import torch
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader
 
-__all__ = [
-    'go_on_in_data', 'random_state', 'set_random_state', 'start_workers_anew'
-]
-
 
 def random_state() -> Dict[str, Any]:
     """Return the state of all generators of this process.

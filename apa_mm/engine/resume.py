@@ -10,8 +10,6 @@ from mmengine.logging import print_log
 from apa_mm.preflight.job import InputError
 from apa_mm.weights import CheckpointError, read_checkpoint
 
-__all__ = ['find_checkpoint', 'plan_resume', 'read_resumable']
-
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 
 

@@ -15,8 +15,6 @@ try:
 except ImportError:  # not on Windows; two runs are not noticed there
     fcntl = None
 
-__all__ = ['check_writable', 'occupied']
-
 
 def check_writable(option: str, path: str) -> None:
     """Refuse a folder that cannot be made or written to; makes nothing.

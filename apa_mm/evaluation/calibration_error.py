@@ -11,8 +11,6 @@ from apa_mm.registry import METRICS
 
 from .predictions import read_prediction
 
-__all__ = ['CalibrationError']
-
 # Softmax in float32 may miss 1 by its rounding error.
 ROUNDING = 1e-5
 

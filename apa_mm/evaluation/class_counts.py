@@ -3,8 +3,6 @@ from typing import Any, List
 
 import numpy as np
 
-__all__ = ['dataset_class_counts', 'dataset_labels']
-
 
 def dataset_labels(dataset: Any) -> np.ndarray:
     """Return the label of every sample, int64 (N,), without loading an image.

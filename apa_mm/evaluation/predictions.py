@@ -4,8 +4,6 @@ from typing import Any, Tuple
 import torch
 from torch import Tensor
 
-__all__ = ['read_prediction']
-
 
 def read_prediction(sample: dict) -> Tuple[int, int, Tensor]:
     """Return predicted class, true class and probabilities (C,) on the CPU.

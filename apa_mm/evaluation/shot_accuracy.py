@@ -11,8 +11,6 @@ from apa_mm.registry import DATASETS, METRICS
 from .class_counts import dataset_class_counts
 from .predictions import read_prediction
 
-__all__ = ['ShotAccuracy']
-
 
 @METRICS.register_module()
 class ShotAccuracy(BaseMetric):

@@ -9,11 +9,6 @@ from apa_mm.kernels.activation import activate
 from apa_mm.kernels.formulas import GATE, UNIT
 from apa_mm.kernels.lower_bound import bounded
 
-__all__ = [
-    'aglu', 'apa', 'as_parameter', 'check_floating', 'eta_at_zero',
-    'gate_slope_at_zero', 'lower_bound'
-]
-
 LAMBDA_GRADS = ('exact', 'paper')
 
 

@@ -17,10 +17,6 @@ from typing import List, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = [
-    'GateStats', 'binary_entropy', 'gate_signal', 'gate_stats', 'gate_sums'
-]
-
 #: Sums are taken of g - 1/2, which keeps the variance of gates near 1/2, the
 #: usual place, free of cancellation.
 SHIFT = 0.5

@@ -17,11 +17,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = [
-    'CalibrationBins', 'calibration_bins', 'expected_calibration_error',
-    'maximum_calibration_error'
-]
-
 
 class CalibrationBins(NamedTuple):
     """What a reliability diagram shows.

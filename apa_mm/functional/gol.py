@@ -11,8 +11,6 @@ from apa_mm.utils.checks import check_choice
 from .apa import check_floating
 from .gumbel import GUMBEL_CLAMP, check_clamp
 
-__all__ = ['GOL_ACTIVATIONS', 'count_foreground', 'gol_loss', 'rare_ratio']
-
 #: Range of the scores of each activation, unless the caller names one.
 DEFAULT_CLAMPS = {'gumbel': GUMBEL_CLAMP, 'sigmoid': (-math.inf, math.inf)}
 GOL_ACTIVATIONS = tuple(DEFAULT_CLAMPS)

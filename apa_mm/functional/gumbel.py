@@ -15,8 +15,6 @@ from apa_mm.utils.checks import check_choice
 
 from .apa import as_parameter, check_floating
 
-__all__ = ['GUMBEL_CLAMP', 'check_clamp', 'gumbel', 'gumbel_bce_with_logits']
-
 #: Range of the scores in the authors' detection code; their earlier GOL code
 #: has (-4, 10).
 GUMBEL_CLAMP = (-10.0, 10.0)

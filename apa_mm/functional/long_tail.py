@@ -14,12 +14,6 @@ from torch import Tensor
 
 from apa_mm.utils.checks import check_choice
 
-__all__ = [
-    'CALIBRATIONS', 'LOGIT_OFFSETS', 'calibrate_scores',
-    'effective_number_weights', 'inverse_frequency_weights', 'log_prior',
-    'logit_offset'
-]
-
 
 def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
     r"""Compute the per-class offset that is added to logits at test time.

@@ -8,11 +8,6 @@ from typing import Dict, Sequence, Union
 import torch
 from torch import Tensor
 
-__all__ = [
-    'FEW_SHOT', 'MANY_SHOT', 'per_class_accuracy', 'shot_accuracy',
-    'shot_groups'
-]
-
 #: A class with more train images than this is many-shot.
 MANY_SHOT = 100
 #: A class with fewer train images than this is few-shot.

@@ -9,11 +9,6 @@ from apa_mm.functional.apa import LAMBDA_GRADS
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice, check_range
 
-__all__ = [
-    'AGLU', 'APA', 'Gumbel', 'LAMBDA_FLOOR', 'TemperedGumbel',
-    'TemperedSigmoid', 'build_site_activation'
-]
-
 # The one unit of Table 9 that mmcv does not register.
 MODELS.register_module(module=nn.Mish)
 

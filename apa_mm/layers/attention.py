@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from apa_mm.layers.activation import build_site_activation
 from apa_mm.registry import MODELS
 
-__all__ = ['CBAM', 'ChannelAttention', 'SpatialAttention']
-
 #: The authors start the gates of CBAM from U(0, 1), those of SE from U(-1, 0).
 GATE_CFG = dict(type='apa_mm.APA', kappa_init=(0.0, 1.0))
 SPATIAL_NORM_CFG = dict(type='BN', momentum=0.01)

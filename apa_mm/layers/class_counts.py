@@ -6,8 +6,6 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-__all__ = ['ClassCounts']
-
 
 class ClassCounts:
     """Mixin of an ``nn.Module`` that needs the training set's class counts.

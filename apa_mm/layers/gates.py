@@ -14,8 +14,6 @@ from .activation import APA
 from .attention import ChannelAttention
 from .attention import SpatialAttention
 
-__all__ = ['GateSums', 'find_gates', 'is_spatial', 'record_gates']
-
 #: Attention layers of other libraries, by the name of their class.
 _OTHER_ATTENTION = re.compile('SELayer|SEModule|SqueezeExcit|CBAM|SCSE')
 #: What they use as gates.

@@ -7,11 +7,6 @@ from torch import Tensor, nn
 
 from .activation import AGLU, APA, LAMBDA_FLOOR
 
-__all__ = [
-    'Pair', 'mean_values', 'model_pairs', 'parameter_pairs',
-    'units_and_gates'
-]
-
 #: Our names and the authors'.
 _LEAVES = {'kappa': 'kappa', 'kappa_param': 'kappa', 'lambd': 'lambd',
            'lambda_param': 'lambd'}

@@ -11,11 +11,6 @@ from torch import Tensor, nn
 
 from apa_mm.registry import MODELS
 
-__all__ = [
-    'CosineClassifier', 'CosineConv2d', 'CosineLinear', 'classwise_conv2d',
-    'cosine_classwise_conv2d'
-]
-
 
 def classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
                      labels: Tensor) -> Tensor:

@@ -6,8 +6,6 @@ from apa_mm.layers.class_counts import ClassCounts
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 
-__all__ = ['ScoreCalibration']
-
 
 @MODELS.register_module()
 class ScoreCalibration(ClassCounts, nn.Module):

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 
-__all__ = ['WrappedCauchyLinear']
-
 #: Initial value of a learnable scale, as in the authors' code.
 LEARNABLE_SCALE_INIT = 50.0
 

@@ -1,8 +1,6 @@
 """Tell whether files, config and checkpoint number the classes alike."""
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
-__all__ = ['class_order_problem', 'label_order_problems']
-
 #: A config line with more class names than these is of no help.
 LINE_NAMES = 100
 _LIST = ("python -c \"import json; print(*(c['name'] for c in json.load("

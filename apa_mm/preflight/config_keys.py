@@ -14,8 +14,6 @@ from mmengine.runner import Runner
 
 from apa_mm.preflight.findings import Findings
 
-__all__ = ['check_keys']
-
 #: Keys of the 2.x libraries and what reads that setting now.
 _DEAD_KEYS: Dict[str, str] = dict(
     fp16="optim_wrapper=dict(type='AmpOptimWrapper') or --amp",

@@ -21,8 +21,6 @@ from apa_mm.preflight.class_order import label_order_problems
 from apa_mm.preflight.findings import Findings, is_rank_0
 from apa_mm.preflight.loss_checks import drop_threshold
 
-__all__ = ['DataReport', 'check_data', 'inspect_data']
-
 
 class DataReport(NamedTuple):
     """The data files of a config.

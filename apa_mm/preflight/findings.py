@@ -4,8 +4,6 @@ from typing import List, NamedTuple
 
 from mmengine.config import Config
 
-__all__ = ['Findings', 'InputError', 'is_rank_0']
-
 #: What launchers call the process's rank, before torch.distributed starts.
 _RANK_VARIABLES = dict(
     pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')

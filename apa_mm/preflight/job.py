@@ -14,11 +14,6 @@ from apa_mm.preflight.loss_checks import check_losses
 from apa_mm.weights import CheckpointError, read_checkpoint
 from apa_mm.weights.load_check import state_dict_of
 
-__all__ = [
-    'CHECKS', 'InputError', 'check_checkpoint', 'check_config', 'is_rank_0',
-    'report_datasets'
-]
-
 #: Functions of a config and of the splits that will run.
 CHECKS = (check_keys, check_losses, check_data)
 

@@ -15,8 +15,6 @@ from apa_mm.layers.activation import AGLU
 
 from .equivalents import kind_of
 
-__all__ = ['CallSites', 'find_call_sites']
-
 #: Containers whose parent calls their members, each where it is listed.
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from apa_mm.functional import aglu
 from apa_mm.utils.checks import check_choice
 
-__all__ = ['RELU_KAPPA', 'Equivalent', 'equivalent_of', 'kind_of']
-
 #: AGLU with lambda 1 is off ReLU by at most 0.2785 / kappa: 2.8e-5 here. It
 #: moved the logits of a ResNet-50 by 1.6e-4 (their range was 2.2). A larger
 #: value is nearer to ReLU, a smaller one leaves more gradient for kappa.

@@ -15,8 +15,6 @@ from .call_sites import CallSites, find_call_sites
 from .equivalents import RELU_KAPPA, equivalent_of, kind_of
 from .site_units import ModulePlace, find_places, find_shared_units, put_units
 
-__all__ = ['Swap', 'SwapReport', 'replace_activations']
-
 #: What ``types`` names, beside class names -> kinds of ``kind_of``.
 FAMILIES: Dict[str, Tuple[str, ...]] = {
     'ReLU': ('relu', ),

@@ -11,11 +11,6 @@ from apa_mm.layers.activation import AGLU
 
 from .call_sites import CallSites, find_call_sites
 
-__all__ = [
-    'ModulePlace', 'SharedUnit', 'SiteUnits', 'find_places',
-    'find_shared_units', 'put_units', 'split_shared_units'
-]
-
 
 class SiteUnits(nn.ModuleList):
     """Stands where a block's shared activation was; holds a unit per call.

@@ -1,8 +1,6 @@
 """Argument checks that several parts share; each raises one clear error."""
 from typing import Any, Sequence
 
-__all__ = ['check_choice', 'check_range']
-
 
 def check_choice(name: str, value: Any, choices: Sequence) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""

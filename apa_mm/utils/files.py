@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Union
 
-__all__ = ['check_owner', 'private_folder', 'replacing']
-
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH  # by others than the owner
 
 

@@ -2,10 +2,6 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = [
-    'HAS_HOTCOCO', 'HAS_MMCV_OPS', 'HAS_MMDET', 'HAS_MMPRETRAIN', 'HAS_TRITON'
-]
-
 
 def _has(name: str) -> bool:
     """Look for a top-level module; a dotted name would import its parent."""

@@ -1,8 +1,6 @@
 """Tables as text: readable in a terminal, valid as Markdown."""
 from typing import Any, Sequence
 
-__all__ = ['text_table']
-
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return a Markdown table, its first column aligned left, others right.

@@ -13,8 +13,6 @@ from .constructors import Storage
 from .errors import CheckpointError, require
 from .pickles import WeightsUnpickler
 
-__all__ = ['Place', 'load_archive', 'load_legacy']
-
 #: Moves bytes that were saved on some device; None leaves all on meta.
 Place = Optional[Callable[[Tensor, str], Tensor]]
 #: Pickled scalars of long trainings reach some tens of MiB.

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError, require
 
-__all__ = ['Constructors', 'Name', 'Storage']
-
 _STORAGES = dict(
     BoolStorage=torch.bool, ByteStorage=torch.uint8, CharStorage=torch.int8,
     ShortStorage=torch.int16, IntStorage=torch.int32, LongStorage=torch.int64,

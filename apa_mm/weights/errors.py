@@ -1,7 +1,5 @@
 """The exception of reading, converting and inspecting, and safe printing."""
 
-__all__ = ['CheckpointError', 'printable', 'require']
-
 
 class CheckpointError(ValueError):
     """A file or request that cannot be served; one sentence says why.

@@ -8,11 +8,6 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError, printable
 
-__all__ = [
-    'Comparison', 'find_broken', 'find_gaps', 'is_finite', 'rehearse_loading',
-    'state_dict_of', 'unwrap'
-]
-
 CONVERT = ('tools/convert_checkpoint.py SRC DST --to mmdet-backbone (or '
            'mmpretrain, mmdet)')
 

@@ -15,8 +15,6 @@ import torch
 from .errors import CheckpointError, require
 from .reading import read_checkpoint, read_stream
 
-__all__ = ['install', 'load_from_local']
-
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Load a file as mmengine's function of this name does, but safely.

@@ -17,8 +17,6 @@ from .constructors import (Constructors, Name, Storage, are_sizes, checked_key,
                            fill_array, fill_history)
 from .errors import CheckpointError, require
 
-__all__ = ['WeightsUnpickler', 'check_nesting']
-
 _PLAIN_OPCODES = (
     'PROTO STOP MARK NONE NEWFALSE NEWTRUE BININT BININT1 BININT2 LONG1 '
     'BINFLOAT BINUNICODE SHORT_BINSTRING EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 '

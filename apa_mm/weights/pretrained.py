@@ -11,8 +11,6 @@ from .errors import CheckpointError
 from .load_check import (CONVERT, Comparison, find_broken, find_gaps,
                          rehearse_loading, state_dict_of)
 
-__all__ = ['check_pretrained']
-
 
 def check_pretrained(module: BaseModule) -> None:
     """Refuse a ``Pretrained`` init whose file does not fit the module.

@@ -13,8 +13,6 @@ from .archives import Place, load_archive, load_legacy
 from .errors import CheckpointError, require
 from .pickles import check_nesting
 
-__all__ = ['RawCheckpoint', 'read_checkpoint', 'read_stream']
-
 #: Far above any network that these tools know (the largest takes 0.9 GB with
 #: its optimizer); a larger file is a mistake or an attack on memory.
 MAX_FILE_BYTES = 16 * 2**30

@@ -9,8 +9,6 @@ from apa_mm.utils.checks import check_choice
 
 from .long_tail import PROFILES, draw_subset, long_tail_counts
 
-__all__ = ['CIFAR100LT', 'CIFAR10LT']
-
 
 @DATASETS.register_module()
 class CIFAR10LT(CIFAR10):

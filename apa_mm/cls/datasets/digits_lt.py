@@ -10,8 +10,6 @@ from apa_mm.utils.checks import check_choice
 
 from .long_tail import PROFILES, draw_subset, long_tail_counts
 
-__all__ = ['DigitsLT']
-
 NUM_CLASSES = 10
 #: Largest value of a pixel in scikit-learn's digits.
 WHITE = 16

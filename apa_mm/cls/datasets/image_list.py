@@ -12,8 +12,6 @@ from apa_mm.utils.checks import check_choice
 from .list_file import ListFile, check_images, folder_names, read_list_file
 from .long_tail import LABEL_ORDERS, check_class_counts, frequency_ranks
 
-__all__ = ['INaturalist2018', 'ImageListDataset', 'ImageNetLT', 'PlacesLT']
-
 
 @DATASETS.register_module()
 class ImageListDataset(BaseDataset):

@@ -9,8 +9,6 @@ from mmengine.fileio import LocalBackend, get_file_backend
 
 from apa_mm.data.image_files import missing_files
 
-__all__ = ['ListFile', 'check_images', 'folder_names', 'read_list_file']
-
 
 class ListFile(NamedTuple):
     """The N samples of a list file."""

@@ -5,11 +5,6 @@ import numpy as np
 
 from apa_mm.utils.checks import check_choice
 
-__all__ = [
-    'LABEL_ORDERS', 'PROFILES', 'check_class_counts', 'draw_subset',
-    'frequency_ranks', 'long_tail_counts'
-]
-
 PROFILES = ('exp', 'step')
 LABEL_ORDERS = ('native', 'frequency')
 

@@ -8,8 +8,6 @@ from apa_mm.registry import MODELS
 
 from .logit_offset import LogitOffset
 
-__all__ = ['CosineClsHead', 'LongTailLinearClsHead', 'NormalizedLinearClsHead']
-
 
 @MODELS.register_module()
 class LongTailLinearClsHead(LogitOffset, LinearClsHead):

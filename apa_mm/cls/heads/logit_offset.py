@@ -9,8 +9,6 @@ from apa_mm.losses import LogitAdjustedLoss
 from apa_mm.utils.checks import check_choice
 from apa_mm.layers.class_counts import ClassCounts
 
-__all__ = ['LogitOffset']
-
 
 class LogitOffset(ClassCounts):
     """Mixin of an MMPretrain head that adds class offsets at test time.

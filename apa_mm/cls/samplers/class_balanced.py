@@ -9,8 +9,6 @@ from torch.utils.data import Sampler
 from apa_mm.evaluation.class_counts import dataset_labels
 from apa_mm.registry import DATA_SAMPLERS
 
-__all__ = ['ClassBalancedSampler']
-
 
 @DATA_SAMPLERS.register_module()
 class ClassBalancedSampler(Sampler):

@@ -12,8 +12,6 @@ from apa_mm.layers.gates import GateSums, find_gates, record_gates
 from apa_mm.registry import HOOKS
 from apa_mm.weights.load_check import unwrap
 
-__all__ = ['AttentionStatsHook']
-
 MEASURES = ('entropy', 'variance', 'mean')
 
 

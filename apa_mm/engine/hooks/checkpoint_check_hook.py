@@ -11,8 +11,6 @@ from apa_mm.weights.load_check import (CONVERT, Comparison, find_broken,
                                        find_gaps, rehearse_loading,
                                        state_dict_of, unwrap)
 
-__all__ = ['CheckpointCheckHook']
-
 
 @HOOKS.register_module()
 class CheckpointCheckHook(Hook):

@@ -12,8 +12,6 @@ from apa_mm.preflight.job import InputError
 from apa_mm.registry import DATASETS, HOOKS
 from apa_mm.weights.load_check import unwrap
 
-__all__ = ['ClassFrequencyHook']
-
 
 @HOOKS.register_module()
 class ClassFrequencyHook(Hook):

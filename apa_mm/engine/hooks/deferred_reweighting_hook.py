@@ -7,8 +7,6 @@ from torch import nn
 
 from apa_mm.registry import HOOKS
 
-__all__ = ['DeferredReweightingHook']
-
 
 @HOOKS.register_module()
 class DeferredReweightingHook(Hook):

@@ -8,8 +8,6 @@ from mmengine.runner import Runner
 from apa_mm.preflight.job import InputError
 from apa_mm.registry import HOOKS
 
-__all__ = ['NonFiniteLossHook']
-
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):

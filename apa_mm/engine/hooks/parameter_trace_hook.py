@@ -10,8 +10,6 @@ from apa_mm.layers.pairs import mean_values, units_and_gates
 from apa_mm.registry import HOOKS
 from apa_mm.weights.load_check import unwrap
 
-__all__ = ['TRACE_PREFIX', 'ParameterTraceHook']
-
 TRACE_PREFIX = 'apa/'
 
 

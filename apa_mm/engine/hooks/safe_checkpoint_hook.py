@@ -20,8 +20,6 @@ from apa_mm.registry import HOOKS
 from apa_mm.utils.files import replacing
 from apa_mm.weights.load_check import unwrap
 
-__all__ = ['SafeCheckpointHook']
-
 _BACKEND, _STATES = 'apa_mm.whole_files', 'random_states'
 
 

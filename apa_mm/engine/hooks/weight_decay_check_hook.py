@@ -9,8 +9,6 @@ from apa_mm.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 from apa_mm.surgery import find_shared_units
 from apa_mm.weights.load_check import unwrap
 
-__all__ = ['WeightDecayCheckHook']
-
 
 @HOOKS.register_module()
 class WeightDecayCheckHook(Hook):

@@ -6,8 +6,6 @@ from torch import nn
 
 from apa_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-__all__ = ['APAOptimWrapperConstructor', 'UNDECAYED']
-
 UNDECAYED = ('kappa', 'lambd')
 
 

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from apa_mm.weights.load_check import unwrap
 
-__all__ = ['CPUAmpOptimWrapper']
-
 
 class CPUAmpOptimWrapper(OptimWrapper):
     """Train in bfloat16 on the CPU, where AmpOptimWrapper refuses to work.
