@@ -14,7 +14,7 @@ from apa_mm.utils.imports import HAS_MMDET
 if not HAS_MMDET:
     pytest.skip('mmdet is missing', allow_module_level=True)
 
-from apa_mm.det.datasets import CachedAnnotations
+from apa_mm.det.datasets import CachedAnnotations, LVISV1Dataset
 from apa_mm.det.federated import FederatedLVISDataset
 from apa_mm.registry import MODELS
 from mmdet.datasets.transforms import PackDetInputs
@@ -42,10 +42,14 @@ def cache(tmp_path, monkeypatch):
 
 
 def open_set(data, pipeline=(), **kwargs):
-    return FederatedLVISDataset(
+    return FederatedLVISDataset(**arguments(data, pipeline), **kwargs)
+
+
+def arguments(data, pipeline=()):
+    return dict(
         ann_file=str(data / 'annotations/digits_lvis_train.json'),
         data_root=str(data), data_prefix=dict(img=''), metainfo=NAMES,
-        pipeline=list(pipeline), **kwargs)
+        pipeline=list(pipeline))
 
 
 def infos(dataset):
@@ -78,6 +82,7 @@ def test_samples_tell_what_was_looked_for(data):
 
 def test_the_cache_holds_what_mmdets_reader_makes(data, monkeypatch):
     pytest.importorskip('lvis')
+    LVISV1Dataset(**arguments(data)).full_init()  # has its own
     made = infos(open_set(data))
     with monkeypatch.context() as patch:
         patch.setattr('apa_mm.det.datasets.read_annotations', None)
