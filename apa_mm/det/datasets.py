@@ -43,7 +43,11 @@ class CachedAnnotations:
     layout = 'coco'
 
     def full_init(self) -> None:
-        """Map the annotations; parse them first where nobody has."""
+        """Map the annotations; parse them first where nobody has.
+
+        Raises:
+            ValueError: If no image is left.
+        """
         if self._fully_initialized:
             return
         if not self.is_plain():
@@ -66,8 +70,14 @@ class CachedAnnotations:
         self.data_bytes = arrays.pop('data')  # or get_subset would copy it
         self.data_address, self._index = arrays['address'], arrays
         self._fully_initialized = True  # or get_subset_ would begin again
-        if self._indices is not None:
+        if self._indices is not None and not (
+                isinstance(self._indices, int)  # the parent then takes all
+                and abs(self._indices) >= len(self)):
             self.get_subset_(self._indices)
+        if not len(self):
+            raise ValueError(
+                f'no image of {self.ann_file} is left; correct filter_cfg, '
+                "indices, and metainfo's classes")
 
     def prepare(self, source: Source, checked: bool = False) -> Contents:
         """Return what is cached, written first where it is not there.
@@ -154,9 +164,6 @@ class CachedAnnotations:
             flags += [item['ignore_flag'] for item in info['instances']]
             ends.append(len(kept))
             images.append(image.id)
-        if not images:
-            raise AnnotationError(
-                ['filter_cfg and classes leave none of its images'])
         return dict(
             data=[0, '|u1', sum(sizes)],
             address=put(file, np.cumsum(np.array(sizes, np.int64))),

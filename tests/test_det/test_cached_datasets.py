@@ -14,6 +14,10 @@ from apa_mm.data.class_frequency import class_frequency
 pytest.importorskip('mmdet')
 KINDS = ['CocoDataset', 'LVISV05Dataset', 'LVISV1Dataset']
 POLYGON = [[1, 2.5, 3, 4, 5.25, 6]]
+#: Just too thin or outside, and just not.
+EDGES = [[0, 0, .99, 9], [0, 0, 9, .99], [0, 0, 1, 9], [0, 0, 9, 1],
+         [64, 0, 9, 9], [63, 0, 9, 9], [-9, 0, 9, 9], [-9, 0, 10, 9],
+         [0, 64, 9, 9], [0, 63, 9, 9], [0, -9, 9, 9], [0, -9, 9, 10]]
 RLE = dict(size=[64, 64], counts=[0, 4096])
 
 
@@ -34,6 +38,9 @@ def ann_file(tmp_path):
     content['annotations'][0]['iscrowd'] = 1
     content['annotations'][1]['ignore'] = 1
     content['annotations'][2]['bbox'] = [-3.5, 60, 20, 20.25]
+    content['annotations'] += [
+        dict(content['annotations'][1], id=100 + n, ignore=0, bbox=box)
+        for n, box in enumerate(EDGES)]
     del content['annotations'][3]['segmentation']
     content['images'].reverse()
     content['images'][0]['height'] = 60.5
@@ -73,7 +80,8 @@ def same(ours, theirs):
 
 SETTINGS = [
     {}, dict(filter_cfg=None), dict(test_mode=True),
-    dict(filter_cfg=dict(min_size=60.5)), dict(indices=2),
+    dict(filter_cfg=dict(min_size=60.5)), dict(indices=2), dict(indices=-3),
+    dict(indices=4), dict(indices=-4), dict(indices=99), dict(indices=-99),
     dict(filter_cfg=dict(filter_empty_gt=True)),
     dict(indices=[2, 0, 1]), dict(data_root='data', data_prefix=dict(
         img='images', seg='maps')),
@@ -138,9 +146,15 @@ def test_a_test_set_needs_no_annotations(ann_file, said, empty):
     same(build('apa_mm.CocoDataset', ann_file, test_mode=True),
          build('CocoDataset', ann_file, test_mode=True))
     assert not said
-    with pytest.raises(ValueError, match='need at least one array'):
-        build('apa_mm.CocoDataset', ann_file)
-    warned(said, ann_file, 'filter_cfg and classes leave none of its images')
+
+
+@pytest.mark.parametrize('settings', [
+    dict(filter_cfg=dict(min_size=99)), dict(indices=0), dict(indices=[])
+], ids=str)
+def test_no_image_left_is_an_error(ann_file, settings):
+    with pytest.raises(ValueError, match=f'no image of {ann_file} is left; '
+                       'correct filter_cfg, indices'):
+        build('apa_mm.CocoDataset', ann_file, **settings)
 
 
 def test_v3det(ann_file, tmp_path):
