@@ -19,6 +19,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 
 from apa_mm import layers
+from apa_mm.data.dataset_files import find_data_files
 from apa_mm.engine.launch_options import add_hooks, set_safe_checkpoints
 from apa_mm.layers import AGLU, APA
 
@@ -109,6 +110,14 @@ def check_detectors_decay(name, cfg, model):
     weights = [decay[id(p)] for key, p in model.named_parameters()
                if key.endswith('neck.lateral_convs.0.conv.weight')]
     assert weights == [base]
+
+
+@pytest.mark.parametrize('name', DET)
+def test_annotations_are_cached_by_default(name):
+    files = [item for item in find_data_files(load(name))
+             if 'Metric' not in item.reader]
+    assert {item.split for item in files} == {'train', 'val', 'test'}
+    assert all(item.build for item in files)
 
 
 @pytest.mark.parametrize('name', CONFIGS)

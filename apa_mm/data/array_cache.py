@@ -78,7 +78,7 @@ def file_state(path: str) -> list:
         while block := file.read(1 << 24):
             digest.update(block)
     state = [path, *stamp[2:4], digest.hexdigest()]
-    if max(stamp[3:]) + TICK < begin and stamp == _stamp(path):
+    if max(stamp[3:]) + TICK < begin:
         with replacing(note) as temporary:
             temporary.write_text(json.dumps([stamp, state]))
         note.chmod(0o600)
@@ -111,8 +111,8 @@ def cached(purpose: Any, state: list,
         purpose (Any): What JSON can write; new files replace others of it.
         state (list): Of the source, the path first, as :func:`file_state`.
         write (Callable): Called with an open file where there is none. It
-            writes with :func:`put` and returns the places by name, and what
-            JSON can write.
+            writes from 0 on, with :func:`put`, and returns the places by name
+            and what JSON can write.
 
     Raises:
         OSError, RuntimeError: If there is no folder to write to.
@@ -164,7 +164,7 @@ def _map(path: Path) -> Contents:
 
 
 def _name(parts: Any) -> str:
-    text = json.dumps([VERSION, parts], sort_keys=True, default=str)
+    text = json.dumps([VERSION, parts], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

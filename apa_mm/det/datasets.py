@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from mmdet.datasets import CocoDataset as MMDetCocoDataset
 from mmdet.datasets import LVISV1Dataset as MMDetLVISV1Dataset
+from mmdet.datasets import LVISV05Dataset as MMDetLVISV05Dataset
 from mmdet.datasets import V3DetDataset as MMDetV3DetDataset
 from mmengine.logging import print_log
 
@@ -40,7 +41,11 @@ class CachedAnnotations:
     layout = 'coco'
 
     def full_init(self) -> None:
-        """Map the annotations; parse them first where nobody has."""
+        """Map the annotations; parse them first where nobody has.
+
+        Raises:
+            ValueError: If no image is left.
+        """
         if self._fully_initialized:
             return
         if not self.is_plain():
@@ -60,11 +65,17 @@ class CachedAnnotations:
         images = np.split(arrays['cat_images'], arrays['cat_ends'])
         self.cat_img_map = defaultdict(
             list, zip(arrays['cats'].tolist(), images, strict=False))
-        self.data_bytes, self.data_address = arrays['data'], arrays['address']
-        self._index = arrays
+        self.data_bytes = arrays.pop('data')  # or get_subset would copy it
+        self.data_address, self._index = arrays['address'], arrays
         self._fully_initialized = True  # or get_subset_ would begin again
-        if self._indices is not None:
+        if self._indices is not None and not (
+                isinstance(self._indices, int)  # the parent then takes all
+                and abs(self._indices) >= len(self)):
             self.get_subset_(self._indices)
+        if not len(self):
+            raise ValueError(
+                f'no image of {self.ann_file} is left; correct filter_cfg, '
+                "indices, and metainfo's classes")
 
     def prepare(self, source: Source, checked: bool = False) -> Contents:
         """Return what is cached, written first where it is not there.
@@ -78,8 +89,8 @@ class CachedAnnotations:
             AnnotationError: If the content is not sound.
         """
         purpose = [
-            type(self).__qualname__, self.ann_file, self.data_prefix,
-            self.seg_map_suffix, self.test_mode, dict(self.filter_cfg or {}),
+            str(type(self)), self.data_prefix, self.seg_map_suffix,
+            self.test_mode, dict(self.filter_cfg or {}),
             self.metainfo.get('classes')
         ]
         return source.cached(
@@ -89,7 +100,7 @@ class CachedAnnotations:
         """Return the labels of an image, without unpickling its masks."""
         if not self._is_mapped():
             return super().get_cat_ids(idx)
-        idx %= len(self)
+        idx = range(len(self))[idx]
         start, end = self._index['ends'][idx:idx + 2].tolist()
         return self._index['labels'][start:end].tolist()
 
@@ -114,12 +125,12 @@ class CachedAnnotations:
         parents = [
             kind for kind in type(self).__mro__ if vars(kind).get(
                 'reads_as_parent', kind in (MMDetCocoDataset,
+                                            MMDetLVISV05Dataset,
                                             MMDetLVISV1Dataset))
         ]
         return (self.serialize_data and not self.proposal_file
                 and not self.return_classes and not self.backend_args
-                and '://' not in self.ann_file and not self._fully_initialized
-                and all(
+                and '://' not in str(self.ann_file) and all(
                     any(getattr(type(self), name) is vars(kind).get(name)
                         for kind in parents)
                     for name in ('load_data_list', 'parse_data_info',
@@ -142,7 +153,6 @@ class CachedAnnotations:
             of_cat[item.category_id].append(item.image_id)
         with_classes = set(chain.from_iterable(of_cat[k] for k in cat_ids))
         sizes, ends, kept, flags, images = [], [0], [], [], []
-        start = file.tell()
         for image in content.images:
             if not self._is_kept(image, with_classes):
                 continue
@@ -152,20 +162,18 @@ class CachedAnnotations:
             flags += [item['ignore_flag'] for item in info['instances']]
             ends.append(len(kept))
             images.append(image.id)
-        size = file.tell() - start
-        cats = sorted(of_cat)
         return dict(
-            data=[start, '|u1', size],
+            data=[0, '|u1', sum(sizes)],
             address=put(file, np.cumsum(np.array(sizes, np.int64))),
             images=put(file, np.array(images, np.int64)),
             ends=put(file, np.array(ends, np.int64)),
             labels=put(file, np.array(kept, np.int32)),
             flags=put(file, np.array(flags, np.int8)),
-            cats=put(file, np.array(cats, np.int64)),
+            cats=put(file, np.array([*of_cat], np.int64)),
             cat_ends=put(file, np.cumsum(
-                [len(of_cat[key]) for key in cats][:-1], dtype=np.int64)),
+                [*map(len, of_cat.values())][:-1], dtype=np.int64)),
             cat_images=put(file, np.array(
-                list(chain.from_iterable(of_cat[key] for key in cats)),
+                [*chain.from_iterable(of_cat.values())],
                 np.int64))), [cat_ids, [
                     item.name for item in content.categories
                     if item.id in labels]]
@@ -243,6 +251,13 @@ class CocoDataset(CachedAnnotations, MMDetCocoDataset):
 @DATASETS.register_module()
 class V3DetDataset(CachedAnnotations, MMDetV3DetDataset):
     """mmdet's ``V3DetDataset`` with a cache."""
+
+
+@DATASETS.register_module()
+class LVISV05Dataset(CachedAnnotations, MMDetLVISV05Dataset):
+    """mmdet's ``LVISV05Dataset`` with a cache, without need of lvis-api."""
+
+    layout = 'lvis_v0.5'
 
 
 @DATASETS.register_module()

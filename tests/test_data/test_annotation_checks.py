@@ -220,7 +220,8 @@ def test_an_unknown_layout():
 @pytest.mark.parametrize('raw', [
     '[]', '[[]]', '[[1,2,3,4,5,6]]', '[[1, 2, 3, 4, 5, 6]]',
     '[[1,2,3,4,5,6,7]]', '[[1,2,3,4]]', '[[1,2,3,4,5,-6.5]]',
-    '[[1,2,3,4,5,6],[1,2,3,4,5,6]]', '[[1,2,3,4,5,6],[1,2]]',
+    '[[1,2,3,4,5,6],[1,2,3,4,5,6]]', '[[1,2,3,4,5,6],[1,2,3,4]]',
+    '[[1,2,3,4,5,6],[1,2,3,4,5,6,7]]',
     '[[1,2,3,4,5,[6]]]', '[[1,2,3,4,5,1e400]]', '[[1,2,3,4,5,1e2]]',
     '[["1",2,3,4,5,6]]', '[[1,2,3,4,5,null]]', '{}', 'null', '[1,2,3,4,5,6]',
     '[[[1,2,3,4,5,6]]]', '[{"1":2}]', '{"size":[4,4],"counts":[16]}'
@@ -234,6 +235,34 @@ def test_a_mask_is_usable_if_its_full_reading_says_so(raw):
                 isinstance(n, (int, float)) and abs(n) < 1e300 for n in p)
             for p in polygons)
     assert is_usable(msgspec.Raw(raw.encode()), (4, 4)) == good
+
+
+def test_a_run_length_code_has_height_and_width_of_its_image():
+    annotation = coco_annotations()
+    annotation['images'][0].update(height=32, width=128)
+    code = dict(size=[32, 128], counts=[4096])
+    annotation['annotations'][0]['segmentation'] = code
+    assert not problems(annotation, masks=True)
+    code['size'] = [128, 32]
+    assert len(problems(annotation, masks=True)) == 1
+
+
+def test_shares_are_of_the_classes_and_of_annotated_images():
+    annotation = coco_annotations()
+    annotation['annotations'].pop()
+    found = report_of(annotation, classes=('cube', 'ring'))
+    assert found.shares == [1 / 3, 1 / 3]
+
+
+@pytest.mark.parametrize('classes, trains, number', [
+    (('cube', ), True, 0), (('ball', ), True, 1), (('cube', ), False, 1)])
+def test_training_needs_the_masks_of_its_classes_and_crowds(
+        classes, trains, number):
+    annotation = coco_annotations()
+    assert CLASSES[:2] == ('cube', 'ball')
+    annotation['annotations'][1].update(segmentation=[], iscrowd=1)
+    assert len(problems(annotation, masks=True, trains=trains,
+                        classes=classes)) == number
 
 
 @pytest.mark.parametrize('negatives, federated', [

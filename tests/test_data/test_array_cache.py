@@ -1,8 +1,10 @@
 """The cache of arrays: whose it is, whether it is whole, who writes it."""
+import hashlib
 import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +57,7 @@ def test_arrays_return_as_they_were_and_are_made_once(folder, write):
         assert arrays['a'].tolist() == [0, 1, 2] and rest == [7]
         assert arrays['b'].tolist() == [1.5, 2.5] and not len(arrays['empty'])
         assert not arrays['a'].flags.writeable
+        assert arrays['b'].flags.aligned
     assert write.calls == 1
     assert entry(folder).stat().st_mode & 0o77 == 0
 
@@ -71,6 +74,19 @@ def test_another_purpose_leaves_it(folder, write):
     cached('q', ['s'], write)
     cached('p', ['s'], write)
     assert write.calls == 2
+
+
+def test_another_version_makes_its_own(write, monkeypatch):
+    cached('p', ['s'], write)
+    monkeypatch.setattr('apa_mm.data.array_cache.VERSION', 'next')
+    cached('p', ['s'], write)
+    assert write.calls == 2
+
+
+def test_nobody_waits_for_what_is_there(write, monkeypatch):
+    cached('p', ['s'], write)
+    monkeypatch.setattr('apa_mm.data.array_cache._locked', None)
+    cached('p', ['s'], write)
 
 
 @pytest.mark.parametrize('keep', [0, 4, -9])
@@ -154,6 +170,31 @@ def noted(monkeypatch, path, text):
     return file_state(path)
 
 
+def test_state_is_path_size_time_and_digest(tmp_path, monkeypatch):
+    path, content = tmp_path / 'a.json', bytes(range(256)) * (1 << 17)
+    path.write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    assert file_state('a.json') == [
+        str(path), len(content), path.stat().st_mtime_ns,
+        hashlib.sha256(content).hexdigest()]
+
+
+@pytest.mark.parametrize('key', ['st_dev', 'st_ino', 'st_size', 'st_mtime_ns',
+                                 'st_ctime_ns'])
+def test_each_part_of_a_stamp_counts(tmp_path, monkeypatch, key):
+    path = tmp_path / 'a.json'
+    before, info = noted(monkeypatch, path, 'one'), path.stat()
+    path.write_text('two')
+    fields = {name: getattr(info, name) for name in dir(info)
+              if name.startswith('st_')}
+    for step in (0, 1):
+        fields[key] += step
+        with monkeypatch.context() as patch:
+            patch.setattr('apa_mm.data.array_cache.os', SimpleNamespace(
+                path=os.path, stat=lambda path: SimpleNamespace(**fields)))
+            assert (file_state(path)[-1] == before[-1]) == (step == 0)
+
+
 def test_state_changes_with_content_at_the_same_time_and_size(
         tmp_path, monkeypatch):
     path = tmp_path / 'a.json'
@@ -185,6 +226,9 @@ def test_the_digest_is_noted_and_believed_if_nobody_else_could_write(
     note.write_text(note.read_text().replace(before[-1], 'x'))
     assert file_state(tmp_path / 'a.json')[-1] == 'x'
     note.chmod(0o666)
+    assert file_state(tmp_path / 'a.json') == before
+    assert note.stat().st_mode & 0o77 == 0
+    note.write_text('')  # as after a crash of the machine
     assert file_state(tmp_path / 'a.json') == before
 
 

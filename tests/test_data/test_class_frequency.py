@@ -39,9 +39,11 @@ def test_a_part_of_the_images_keeps_the_frequencies_of_the_file(tmp_path):
         [3, 3, 1, 1], 5)
 
 
-def test_a_part_of_the_classes_counts_among_all_annotated_images(tmp_path):
-    dataset = build(
-        'CocoDataset', write(tmp_path / 'ann.json'), classes=('dog', 'bee'))
+@pytest.mark.parametrize('kwargs', [{}, dict(filter_cfg=None)])
+def test_a_part_of_the_classes_counts_among_all_annotated_images(
+        tmp_path, kwargs):
+    dataset = build('CocoDataset', write(tmp_path / 'ann.json'),
+                    classes=('dog', 'bee'), **kwargs)
     # mmdet orders labels as the file does: bee, dog.
     check(class_frequency(dataset), [2, 1], 4)
 

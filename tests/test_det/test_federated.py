@@ -42,10 +42,14 @@ def cache(tmp_path, monkeypatch):
 
 
 def open_set(data, pipeline=(), **kwargs):
-    return FederatedLVISDataset(
+    return FederatedLVISDataset(**arguments(data, pipeline), **kwargs)
+
+
+def arguments(data, pipeline=()):
+    return dict(
         ann_file=str(data / 'annotations/digits_lvis_train.json'),
         data_root=str(data), data_prefix=dict(img=''), metainfo=NAMES,
-        pipeline=list(pipeline), **kwargs)
+        pipeline=list(pipeline))
 
 
 def infos(dataset):

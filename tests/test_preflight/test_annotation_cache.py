@@ -75,6 +75,56 @@ def test_each_setting_of_a_check_counts(job, reads):
     assert 'rings' in str(report_datasets(job).problems)
 
 
+def test_layout_and_metric_of_a_check_count(job):
+    content = coco_annotations()
+    del content['images'][0]['coco_url']
+    del content['categories'][0]['frequency']
+    with open(job.val_evaluator.ann_file, 'w') as file:
+        json.dump(content, file)
+    assert not report_datasets(job).problems
+    job.test_dataloader.dataset.type = 'apa_mm.LVISV1Dataset'
+    found, = report_datasets(job).problems
+    assert "lack 'coco_url'" in found and 'test apa_mm.LVISV1Dataset' in found
+    job.test_dataloader.dataset.type = 'apa_mm.CocoDataset'
+    job.test_evaluator.type = 'apa_mm.LVISMetric'
+    found, = report_datasets(job).problems
+    assert "lack 'frequency'" in found
+
+
+def prepared(monkeypatch):
+    from apa_mm.det.datasets import CachedAnnotations
+    calls = []
+    monkeypatch.setattr(CachedAnnotations, 'prepare',
+                        lambda *args, **kwargs: calls.append(args))
+    return calls
+
+
+def test_only_what_is_sound_and_used_is_written(job, monkeypatch):
+    calls = prepared(monkeypatch)
+    report_datasets(job)
+    assert len(calls) == 3
+    for loader in (job.train_dataloader.dataset, job.val_dataloader,
+                   job.test_dataloader):
+        loader.dataset.serialize_data = False
+    report_datasets(job)
+    assert len(calls) == 3
+    job.val_dataloader.dataset.serialize_data = True
+    content = coco_annotations()
+    content['images'][0]['id'] = 2
+    with open(job.val_evaluator.ann_file, 'w') as file:
+        json.dump(content, file)
+    assert report_datasets(job).problems and len(calls) == 3
+
+
+def test_a_file_that_changes_meanwhile_is_a_problem(job, monkeypatch):
+    def read(path):
+        raise OSError('changed')
+
+    monkeypatch.setattr('apa_mm.preflight.data_checks.read_annotations', read)
+    found, = report_datasets(job).problems
+    assert 'the file cannot be read (changed); mend that' in found
+
+
 def test_a_changed_file_and_lost_images_are_seen(job, reads):
     path = job.val_evaluator.ann_file
     report_datasets(job)
