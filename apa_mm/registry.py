@@ -17,66 +17,30 @@ if _MISSING:
         "maintained forks",
         name=_MISSING[0])
 
-from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import \
-    OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
-from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
-from mmengine.registry import Registry
+from mmengine import registry as root
 
 # mmengine imports it anew for each config that inherits by "mmdet::".
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
 
 __all__ = [
     'DATASETS', 'DATA_SAMPLERS', 'HOOKS', 'METRICS', 'MODELS',
-    'OPTIM_WRAPPER_CONSTRUCTORS', 'TRANSFORMS', 'VISUALIZERS'
+    'OPTIM_WRAPPER_CONSTRUCTORS', 'TRANSFORMS'
 ]
 
 SCOPE = 'apa_mm'
 
-MODELS = Registry(
-    'model',
-    parent=MMENGINE_MODELS,
-    scope=SCOPE,
-    locations=[
-        'apa_mm.layers', 'apa_mm.surgery', 'apa_mm.backbones',
-        'apa_mm.losses', 'apa_mm.det', 'apa_mm.cls', 'apa_mm.lm'
-    ])
-HOOKS = Registry(
-    'hook', parent=MMENGINE_HOOKS, scope=SCOPE, locations=['apa_mm.engine'])
-OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    'optimizer wrapper constructor',
-    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
-    scope=SCOPE,
-    locations=['apa_mm.engine'])
-METRICS = Registry(
-    'metric',
-    parent=MMENGINE_METRICS,
-    scope=SCOPE,
-    locations=[
-        'apa_mm.evaluation', 'apa_mm.det', 'apa_mm.cls', 'apa_mm.lm'
-    ])
-DATASETS = Registry(
-    'dataset',
-    parent=MMENGINE_DATASETS,
-    scope=SCOPE,
-    locations=['apa_mm.det', 'apa_mm.cls', 'apa_mm.lm'])
-DATA_SAMPLERS = Registry(
-    'data sampler',
-    parent=MMENGINE_DATA_SAMPLERS,
-    scope=SCOPE,
-    locations=['apa_mm.cls'])
-TRANSFORMS = Registry(
-    'transform',
-    parent=MMENGINE_TRANSFORMS,
-    scope=SCOPE,
-    locations=['apa_mm.det', 'apa_mm.cls'])
-VISUALIZERS = Registry(
-    'visualizer',
-    parent=MMENGINE_VISUALIZERS,
-    scope=SCOPE,
-    locations=['apa_mm.det'])
+
+def _child(parent: root.Registry, *rooms: str) -> root.Registry:
+    """Return our child of a registry; its classes are in these rooms."""
+    return root.Registry(parent.name, parent=parent, scope=SCOPE,
+                         locations=[f'{SCOPE}.{room}' for room in rooms])
+
+
+MODELS = _child(root.MODELS, 'layers', 'surgery', 'backbones', 'losses', 'det',
+                'cls', 'lm')
+HOOKS = _child(root.HOOKS, 'engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
+METRICS = _child(root.METRICS, 'evaluation', 'det', 'cls', 'lm')
+DATASETS = _child(root.DATASETS, 'det', 'cls', 'lm')
+DATA_SAMPLERS = _child(root.DATA_SAMPLERS, 'cls')
+TRANSFORMS = _child(root.TRANSFORMS, 'det', 'cls')

@@ -503,7 +503,7 @@ def test_places_to_write_to_are_checked_first(run):
     assert code == 2 and 'it is a folder' in err
     code, _, err = run('convert_checkpoint', 'absent.pth', 'dst.pth', '--to',
                        'mmpretrain')
-    assert code == 2 and 'absent.pth is not there' in err
+    assert code == 2 and 'absent.pth does not exist' in err
 
 
 def test_the_exit_code_is_that_of_the_process(tmp_path):

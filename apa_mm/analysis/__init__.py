@@ -1,7 +1,9 @@
 """Measures and pictures of what a network has learned.
 
 One module per analysis of the paper, each with a function ``analyze`` that
-``tools/analyze.py`` calls; nothing else in the package imports this.
+``tools/analyze.py`` calls; nothing else in the package imports this. What
+cannot be analysed, such as a model without gates or NaN in the scores, raises
+:class:`AnalysisError`, which says how to mend it.
 """
 from .calibration import group_calibration
 from .collapse import CollapseSums

@@ -10,7 +10,7 @@ from apa_mm.layers.pairs import units_and_gates
 from .errors import AnalysisError
 from .loading import (Batch, Settings, Source, Subject, load_subjects,
                       run_images)
-from .plot_style import drawing, label_axis, legend_above, line_style
+from .plot_style import drawing, legend_above, line_style
 from .runs import Row, View, grouped
 
 MEASURES = dict(entropy='entropy [bits]', variance='variance',
@@ -29,11 +29,7 @@ Signals = Dict[str, Dict[str, Dict[str, list]]]
 
 
 def analyze(sources: Sequence[Source], settings: Settings) -> View:
-    """Measure the gates of some checkpoints: rows per run, layer and group.
-
-    Raises:
-        AnalysisError: If a model has no gates, or values outside of [0, 1].
-    """
+    """Measure the gates of some checkpoints: rows per run, layer and group."""
     view = View('Attention entropy, variance and mean per layer', TEXT)
     signals: Signals = {}
     for subject in load_subjects(sources, settings, view.notes):
@@ -141,11 +137,11 @@ def _draw(rows: Sequence[Row], path: str) -> None:
                               label=', '.join(names) if mixed else names[0],
                               **line_style(number))
                 axis.xaxis.get_major_locator().set_params(integer=True)
-            label_axis(line[0], y=unit)
+            line[0].set_ylabel(unit)
         for j, ((group, ), some) in enumerate(groups.items()):
             images = max(r['images'] for r in some)
-            label_axis(axes[0][j], f'{group} ({images} images)')
-            label_axis(axes[-1][j], x='gate, from input to output')
+            axes[0][j].set_title(f'{group} ({images} images)')
+            axes[-1][j].set_xlabel('gate, from input to output')
         legend_above(figure, axes, 3)
 
 
@@ -161,6 +157,6 @@ def _draw_signals(signals: Signals, path: str) -> None:
                     if any(map(math.isfinite, signal)):  # the group has images
                         style = dict(line_style(number), marker='')
                         axis.plot(signal, label=group, **style, linewidth=0.8)
-                label_axis(axis, f'{run}: {name.removeprefix("backbone.")}',
-                           'channel', 'mean gate value')
+                axis.set(title=f'{run}: {name.removeprefix("backbone.")}',
+                         xlabel='channel', ylabel='mean gate value')
         legend_above(figure, axes, 4)

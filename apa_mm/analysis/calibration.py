@@ -14,7 +14,7 @@ from apa_mm.functional.calibration import (CalibrationBins, calibration_bins,
 from .errors import AnalysisError, check_finite
 from .loading import (MATCH_OVERLAP, Batch, Settings, Source, Subject,
                       load_subjects, objects_of, run_images)
-from .plot_style import BAR_STYLES, drawing, label_axis, line_style
+from .plot_style import BAR_STYLES, drawing, line_style
 from .runs import View
 
 TEXT = (
@@ -42,11 +42,9 @@ def group_calibration(confidences: Tensor, correct: Tensor,
                       num_bins: int = 10) -> Dict[str, Calibration]:
     """Compute the calibration of 'all' samples, then of groups of them.
 
-    Args:
-        confidences (Tensor): Probability of the predicted class, (N,).
-        correct (Tensor): Whether the prediction is right, bool, (N,).
-        groups (dict[str, Tensor], optional): Masks by name, bool, (N,).
-        num_bins (int): Bins of equal width, closed on the right.
+    Probabilities of the predicted classes, whether these are right, and masks
+    of groups by name (bool) are (N,); bins are those of
+    :func:`~apa_mm.functional.calibration_bins`.
 
     Example:
         >>> result = group_calibration(
@@ -76,11 +74,7 @@ def _calibration(confidences: Tensor, correct: Tensor,
 
 def analyze(sources: Sequence[Source], settings: Settings,
             num_bins: int = 10) -> View:
-    """Compute the calibration of some checkpoints: rows per run, group, bin.
-
-    Raises:
-        AnalysisError: If a classifier has one class, or scores are NaN.
-    """
+    """Compute calibration of some checkpoints: rows per run, group, bin."""
     view = View('Calibration', TEXT, settings=dict(num_bins=num_bins))
     found: Dict[str, Dict[str, Calibration]] = {}
     for subject in load_subjects(sources, settings, view.notes):
@@ -164,12 +158,6 @@ def match_detections(boxes: np.ndarray, labels: np.ndarray,
     From the highest score down, a detection takes the object of its class
     that it overlaps most, by at least 0.5; every object is taken once. Boxes
     are x1, y1, x2, y2, (N, 4) and (M, 4).
-
-    Example:
-        >>> box = np.array([[0., 0., 2., 2.]])
-        >>> match_detections(box.repeat(2, 0), np.array([1, 1]),
-        ...                  np.array([.1, .9]), box, np.array([1])).tolist()
-        [False, True]
     """
     hits = np.zeros(len(boxes), dtype=bool)
     if not len(boxes) or not len(true_boxes):
@@ -206,10 +194,9 @@ def _draw(found: Dict[str, Dict[str, Calibration]], path: str) -> None:
                           100 * (bins.counts / max(mine.count, 1)), width,
                           linewidth=0.5,
                           **BAR_STYLES[number % len(BAR_STYLES)])
-            label_axis(upper, group)
-            label_axis(lower, x='confidence')
             upper.legend(loc='upper left', handlelength=1.5, borderpad=0.2)
-            upper.set_ylim(0, 1.3)  # room for the legend
-            upper.set_yticks([0, 0.25, 0.5, 0.75, 1])
-        label_axis(axes[0][0], y='accuracy')
-        label_axis(axes[1][0], y='predictions [%]')
+            upper.set(title=group, yticks=[0, 0.25, 0.5, 0.75, 1],
+                      ylim=(0, 1.3))  # room for the legend
+            lower.set_xlabel('confidence')
+        axes[0][0].set_ylabel('accuracy')
+        axes[1][0].set_ylabel('predictions [%]')

@@ -4,7 +4,7 @@ A classifier has one row per image, a detector one per RoI of its test run.
 
 Legend: R rows, C classes, D features.
 """
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Iterator, List, NamedTuple, Optional
 
 import torch
@@ -31,9 +31,6 @@ def find_classifier(model: nn.Module, num_classes: int,
 
     Of several it is the last one: of a cascade that of its last stage. It may
     have one output more than ``num_classes``, for background.
-
-    Raises:
-        AnalysisError: If there is none, or ``name`` is none.
     """
     linear = [
         inner for inner, module in model.named_modules()
@@ -121,15 +118,14 @@ def record_classifier(subject: Subject, name: Optional[str] = None
         record.inputs.append(inputs[0])
         record.outputs.append(output)
 
-    handles = [model.get_submodule(name).register_forward_hook(on_classifier)]
-    if 'bbox_head' in name:
-        # In a cascade "bbox_head.2.fc_cls" has "bbox_roi_extractor.2".
-        extractor = name.rpartition('.')[0].replace('bbox_head',
-                                                    'bbox_roi_extractor')
-        handles.append(model.get_submodule(extractor).register_forward_hook(
-            lambda _, inputs, output: record.rois.append(inputs[1])))
-    try:
+    with ExitStack() as hooks:
+        hooks.enter_context(
+            model.get_submodule(name).register_forward_hook(on_classifier))
+        if 'bbox_head' in name:
+            # In a cascade "bbox_head.2.fc_cls" has "bbox_roi_extractor.2".
+            extractor = name.rpartition('.')[0].replace('bbox_head',
+                                                        'bbox_roi_extractor')
+            hooks.enter_context(
+                model.get_submodule(extractor).register_forward_hook(
+                    lambda _, inputs, output: record.rois.append(inputs[1])))
         yield record
-    finally:
-        for handle in handles:
-            handle.remove()

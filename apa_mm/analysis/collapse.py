@@ -18,10 +18,12 @@ from typing import List, NamedTuple, Optional, Sequence
 import torch
 from torch import Tensor
 
+from apa_mm.utils.tables import show
+
 from .classifier import record_classifier
 from .errors import AnalysisError, check_finite
 from .loading import Settings, Source, Subject, load_subjects, run_images
-from .plot_style import BAR_STYLES, drawing, label_axis
+from .plot_style import BAR_STYLES, drawing
 from .runs import Row, View
 
 TEXT = (
@@ -62,12 +64,7 @@ class CollapseSums:
         self.scatter = torch.zeros(0, 0, dtype=torch.float64)
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add a batch: features (n, D) and classes in [0, C), int64, (n,).
-
-        Raises:
-            AnalysisError: If the shapes do not fit, a label is out of range
-                or a feature is NaN or infinite.
-        """
+        """Add finite features (n, D) with classes in [0, C), int64, (n,)."""
         x = features.detach().cpu().double()
         labels = labels.cpu()
         num_classes = len(self.counts)
@@ -103,9 +100,8 @@ class CollapseSums:
     def result(self) -> Collapse:
         """Return NC1 of everything so far.
 
-        Raises:
-            AnalysisError: If fewer than two classes have samples, all class
-                means are equal, or no class has two samples.
+        It takes two classes with samples and different means, and two samples
+        of one of them.
         """
         there = self.counts > 0
         num_classes = int(there.sum())
@@ -144,11 +140,7 @@ class CollapseSums:
 
 def analyze(sources: Sequence[Source], settings: Settings,
             classifier: Optional[str] = None) -> View:
-    """Compute NC1 of some checkpoints: one row per run.
-
-    Raises:
-        AnalysisError: If features are NaN or fewer than 2 classes are there.
-    """
+    """Compute NC1 of some checkpoints: one row per run."""
     view = View('Neural collapse (NC1) of the features', TEXT)
     # Not the notes on groups: NC1 has none.
     for subject in load_subjects(sources, settings, []):
@@ -177,11 +169,10 @@ def _notes(subject: Subject, found: Collapse) -> List[str]:
         (found.empty_classes, 'no sample and no part in NC1'),
         (found.single_classes, 'one sample: a mean, but no scatter')):
         if labels:
-            names = ', '.join(subject.classes[c] for c in labels[:5])
             notes.append(
                 f'{subject.name}: {len(labels)} of {len(subject.classes)} '
-                f'classes have {what}: {names}'
-                f'{", ..." if len(labels) > 5 else ""}')
+                f'classes have {what}: '
+                + show((subject.classes[c] for c in labels), 5))
     return notes
 
 
@@ -194,5 +185,5 @@ def _draw(rows: Sequence[Row], path: str) -> None:
             axis.text(row['nc1'], place, f' {row["nc1"]:.4g}', va='center')
         axis.set_yticks(range(len(rows)), [r['run'] for r in rows])
         axis.invert_yaxis()
-        axis.set_xlim(0, 1.18 * max(r['nc1'] for r in rows))
-        label_axis(axis, x='NC1, no unit (smaller: classes are tighter)')
+        axis.set(xlim=(0, 1.18 * max(r['nc1'] for r in rows)),
+                 xlabel='NC1, no unit (smaller: classes are tighter)')

@@ -6,8 +6,7 @@ from dataclasses import fields
 from importlib.util import find_spec
 from typing import List
 
-from mmengine.config import DictAction
-
+from apa_mm.engine.launch_options import add_cfg_options
 from apa_mm.functional.shots import FEW_SHOT, MANY_SHOT
 
 from .errors import AnalysisError
@@ -75,8 +74,7 @@ def _add_tool(parser: argparse.ArgumentParser, name: str) -> None:
             help='classes with fewer training images are few-shot '
             '(default: %(default)s)')
         add('--device', help='cpu or cuda')
-        add('--cfg-options', nargs='+', action=DictAction,
-            help='config settings to override')
+        add_cfg_options(parser)
     if name in _WITH_CLASSIFIER:
         add('--classifier', help='name of the layer that gives the logits')
     if name == 'logits':
@@ -93,11 +91,7 @@ def _add_tool(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def run(args: argparse.Namespace) -> List[str]:
-    """Do one analysis; return the lines for the terminal.
-
-    Raises:
-        AnalysisError: If the input cannot be analysed.
-    """
+    """Do one analysis; return the lines for the terminal."""
     if args.tool == 'report':
         path = write_report(args.folders, args.out, args.title)
         return [f'written: {path} ({path.stat().st_size / 2**10:.0f} KiB)']

@@ -8,6 +8,7 @@ place keeps its own gradient (HiResCAM, arXiv 2011.08891).
 Legend: H, W of the network's input; R rows of the classifier, C classes.
 """
 import re
+from contextlib import ExitStack
 from typing import Any, Dict, List, NamedTuple, Optional
 
 import numpy as np
@@ -89,9 +90,6 @@ def choose_layer(subject: Subject, name: Optional[str] = None) -> str:
 
     It is the last stage whose map has at least :data:`MIN_MAP` places a side
     on the first image, or else the one with the largest map.
-
-    Raises:
-        AnalysisError: If there is no such layer.
     """
     modules = dict(subject.model.named_modules())
     stages = [n for n in modules if _STAGE.fullmatch(n)]
@@ -101,18 +99,13 @@ def choose_layer(subject: Subject, name: Optional[str] = None) -> str:
                                 f'its stages are {stages}')
         return name
     sizes: Dict[str, int] = {}
-    handles = [
-        modules[stage].register_forward_hook(
-            lambda m, i, out, stage=stage: sizes.update(
-                {stage: min(out.shape[-2:])})) for stage in stages
-    ]
-    try:
-        with torch.no_grad():
-            subject.model.test_step(
-                pseudo_collate([subject.dataset[subject.indices[0]]]))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for stage in stages:
+            hooks.enter_context(modules[stage].register_forward_hook(
+                lambda m, i, out, stage=stage: sizes.update(
+                    {stage: min(out.shape[-2:])})))
+        subject.model.test_step(
+            pseudo_collate([subject.dataset[subject.indices[0]]]))
     if not sizes:
         raise AnalysisError(
             f'{type(subject.model).__name__} has no stages layer1, layer2, '

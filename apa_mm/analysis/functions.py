@@ -10,13 +10,14 @@ from apa_mm.layers.activation import LAMBDA_FLOOR
 from apa_mm.layers.pairs import Pair
 
 from .loading import Settings, Source
-from .plot_style import drawing, label_axis, line_style
+from .plot_style import drawing, line_style
 from .runs import Row, View, grouped
 
 #: (kappa, lambda): 1 is the sigmoid, the floor the Gumbel probability.
 BY_LAMBDA = ((1., LAMBDA_FLOOR), (1., 0.5), (1., 1.), (1., 4.))
 BY_KAPPA = ((-1., 1.), (0.5, 1.), (1., 1.), (3., 1.))
 FUNCTIONS = dict(APA=apa, AGLU=aglu)
+_SYMBOLS = dict(APA=r'$\eta(z)$', AGLU=r'$z\,\eta(z)$')
 DERIVATIVES = dict(
     d_x=r'$\partial f / \partial z$',
     d_kappa=r'$\partial f / \partial \kappa$',
@@ -96,9 +97,8 @@ def _draw_values(rows: List[Row], path: str) -> None:
                     (line[0], BY_LAMBDA, r'\lambda', r'$\kappa = 1$'),
                     (line[1], BY_KAPPA, r'\kappa', r'$\lambda = 1$')):
                 _plot(axis, rows, function, curves, 'value', varied)
-                label_axis(axis, f'{function}, {fixed}', 'z',
-                           r'$\eta(z)$' if function == 'APA' else
-                           r'$z\,\eta(z)$')
+                axis.set(title=f'{function}, {fixed}', xlabel='z',
+                         ylabel=_SYMBOLS[function])
                 axis.legend(loc='best')
 
 
@@ -108,23 +108,24 @@ def _draw_derivatives(rows: List[Row], path: str) -> None:
             for axis, (column, symbol) in zip(line, DERIVATIVES.items(),
                                               strict=True):
                 _plot(axis, rows, function, BY_LAMBDA, column, r'\lambda')
-                label_axis(axis, rf'{function}: {symbol}, $\kappa = 1$', 'z')
+                axis.set(title=rf'{function}: {symbol}, $\kappa = 1$',
+                         xlabel='z')
             line[0].legend(loc='best')
 
 
 def _draw_learned(pairs: Dict[str, List[Pair]], path: str) -> None:
     with drawing(path, len(pairs), 2, 3.8, 2.6, sharex=True) as (_, axes):
         for line, (run, found) in zip(axes, pairs.items(), strict=True):
-            for axis, kind, function in ((line[0], 'gate', apa),
-                                         (line[1], 'unit', aglu)):
+            for axis, kind, name in zip(line, ('gate', 'unit'), FUNCTIONS,
+                                        strict=True):
                 mine = [p for p in found if p.kind == kind]
                 for number, pair in enumerate(mine):
-                    y = function(
+                    y = FUNCTIONS[name](
                         POINTS, kappa=float(pair.kappa.mean()),
                         lambd=max(float(pair.lambd.mean()), LAMBDA_FLOOR))
                     shade = number / max(len(mine) - 1, 1)
                     axis.plot(POINTS, y, color=str(0.75 * shade), linewidth=1,
                               linestyle='--' if shade > 0.5 else '-')
-                label_axis(
-                    axis, f'{run}: {len(mine)} {kind}s, dark at the input',
-                    'z', r'$\eta(z)$' if kind == 'gate' else r'$z\,\eta(z)$')
+                axis.set(
+                    title=f'{run}: {len(mine)} {kind}s, dark at the input',
+                    xlabel='z', ylabel=_SYMBOLS[name])

@@ -1,10 +1,9 @@
 """Grad-CAM beside the last gate's signal (Fig. 7)."""
-import sys
 from typing import Dict, List, Optional, Sequence
 
 from .explanation import Explanation, choose_images, choose_layer, explain
-from .loading import Settings, Source, Subject, load_subjects, progress_bar
-from .plot_style import drawing, label_axis, line_style
+from .loading import Settings, Source, Subject, load_subjects, progress
+from .plot_style import drawing, line_style
 from .runs import Row, View
 
 TEXT = (
@@ -20,11 +19,7 @@ TEXT = (
 def analyze(sources: Sequence[Source], settings: Settings, num_images: int = 6,
             layer: Optional[str] = None, classifier: Optional[str] = None
             ) -> View:
-    """Explain the same images by some checkpoints: rows per run and image.
-
-    Raises:
-        AnalysisError: If a model has no such layer, or logits are NaN.
-    """
+    """Explain the same images by some checkpoints: rows per run and image."""
     view = View('Grad-CAM beside the last gate', TEXT)
     subjects = list(load_subjects(sources, settings, view.notes))
     layers = {s.name: choose_layer(s, layer) for s in subjects}
@@ -33,13 +28,11 @@ def analyze(sources: Sequence[Source], settings: Settings, num_images: int = 6,
     for subject in subjects:
         run = subject.name
         chosen = choose_images(subject, num_images)
-        bar = progress_bar(f'gradcam {run}', len(chosen))
-        found[run] = []
-        for index, group in chosen.items():
-            found[run].append(
-                explain(subject, index, group, layers[run], classifier))
-            bar.update()
-        print(file=sys.stderr)
+        found[run] = [
+            explain(subject, index, group, layers[run], classifier)
+            for index, group in progress(chosen.items(), f'gradcam {run}',
+                                         len(chosen))
+        ]
         if not found[run][0].gate:
             view.notes.append(f'{run} has no attention gate to show')
         rows = [_row(subject, item) for item in found[run]]
@@ -73,7 +66,7 @@ def _draw(subjects: Sequence[Subject], found: Dict[str, List[Explanation]],
                 _draw_heat(left, item, subject, item is found[subject.name][0])
                 _draw_signal(right, item, number)
                 if item is found[subject.name][-1] and item.signal.ndim < 2:
-                    label_axis(right, x='channel')
+                    right.set_xlabel('channel')
 
 
 def _draw_heat(axis: object, item: Explanation, subject: Subject,
@@ -100,7 +93,7 @@ def _draw_heat(axis: object, item: Explanation, subject: Subject,
             title += f'\nwrong: {row["truth"] or "no object"}'
     if first:
         title = f'{subject.name}\n{title}'
-    axis.set_title(title, loc='left', fontsize=8)
+    axis.set_title(title, fontsize=8)
     axis.set(xticks=[], yticks=[])
     axis.grid(False)
 
@@ -109,8 +102,7 @@ def _draw_signal(axis: object, item: Explanation, number: int) -> None:
     if item.stats is None:
         axis.set_axis_off()
         return
-    axis.set_title(f'last gate: entropy {item.stats.entropy:.2f}',
-                   loc='left', fontsize=8)
+    axis.set_title(f'last gate: entropy {item.stats.entropy:.2f}', fontsize=8)
     if item.signal.ndim == 2:
         axis.imshow(item.signal, vmin=0, vmax=1)
         axis.grid(False)

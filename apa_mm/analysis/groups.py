@@ -38,12 +38,7 @@ class ClassGroups(NamedTuple):
 def groups_of_counts(counts: Sequence[int], many: int = MANY_SHOT,
                      few: int = FEW_SHOT,
                      source: str = 'train counts') -> ClassGroups:
-    """Group classes into 'many', 'medium' and 'few' by training images (C,).
-
-    Example:
-        >>> groups_of_counts([500, 50, 5]).index.tolist()
-        [0, 1, 2]
-    """
+    """Group classes by training images (C,): 'many', 'medium' and 'few'."""
     masks = shot_groups(list(counts), many, few)
     index = np.zeros(len(counts), dtype=np.int64)
     for number, mask in enumerate(masks.values()):

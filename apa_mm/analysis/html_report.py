@@ -40,11 +40,7 @@ $pictures
 
 
 def find_runs(folders: Sequence[str]) -> List[Path]:
-    """List analyses in folders, or folders of these, in a reader's order.
-
-    Raises:
-        AnalysisError: If a folder is not there or has no analysis.
-    """
+    """List analyses in folders, or folders of these, in a reader's order."""
     runs: Dict[Path, str] = {}
     for name in folders:
         folder = Path(name)

@@ -5,7 +5,8 @@ Legend: C classes, R boxes.
 import sys
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
+from typing import (Any, Collection, Iterator, List, NamedTuple, Optional,
+                    Sequence)
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.utils import ProgressBar
+from mmengine.utils import track_iter_progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchvision.ops import box_iou
@@ -91,12 +92,7 @@ class Batch(NamedTuple):
 
 
 def load_model(cfg: Config, checkpoint: str) -> nn.Module:
-    """Build a config's model on the CPU, in eval mode, with all weights.
-
-    Raises:
-        AnalysisError: If the checkpoint is of another model.
-        CheckpointError: If the file cannot be read.
-    """
+    """Build a config's model on the CPU, in eval mode, with all weights."""
     state = state_dict_of(read_checkpoint(checkpoint).content)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     model_cfg = deepcopy(cfg.model)
@@ -118,11 +114,6 @@ def load_subjects(sources: Sequence[Source], settings: Settings,
     """Load checkpoints one by one, each with its split and class groups.
 
     ``notes`` gets what a reader must know of each.
-
-    Raises:
-        AnalysisError: If there is no such split, it is empty, or the
-            checkpoint is of another model.
-        InputError: If there is no such config.
     """
     for source in sources:
         subject = _load_subject(source, settings)
@@ -210,8 +201,9 @@ def run_images(subject: Subject, task: str,
         num_workers=loader_cfg.get('num_workers', 0),
         collate_fn=pseudo_collate)
     init_default_scope(subject.cfg.get('default_scope', 'mmengine'))
-    bar = progress_bar(f'{task} {subject.name}', len(subject.indices))
-    for data in loader:
+    done = 0
+    for data in progress(loader, f'{task} {subject.name}',
+                         len(subject.indices)):
         with torch.no_grad():
             if features_only and hasattr(subject.model, 'extract_feat'):
                 data = subject.model.data_preprocessor(data, False)
@@ -219,18 +211,16 @@ def run_images(subject: Subject, task: str,
                 samples = data['data_samples']
             else:
                 samples = subject.model.test_step(data)
-        done = bar.completed
         infos = [subject.dataset.get_data_info(i)
                  for i in subject.indices[done:done + len(samples)]]
+        done += len(samples)
         yield Batch(infos, samples, [true_labels(info) for info in infos])
-        bar.update(len(samples))
-    print(file=sys.stderr)
 
 
-def progress_bar(title: str, total: int) -> ProgressBar:
-    """Return mmengine's progress bar on standard error, under a title."""
-    print(f'{title}: {total} images', file=sys.stderr)
-    return ProgressBar(total, file=sys.stderr)
+def progress(items: Collection, title: str, num_images: int) -> Iterator:
+    """Yield items under a progress bar on standard error, with a title."""
+    print(f'{title}: {num_images} images', file=sys.stderr)
+    return track_iter_progress((items, len(items)), file=sys.stderr)
 
 
 def objects_of(info: dict) -> List[dict]:

@@ -10,10 +10,12 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 import numpy as np
 from numpy import ndarray
 
+from apa_mm.utils.tables import show
+
 from .classifier import record_classifier
 from .errors import AnalysisError, check_finite
 from .loading import Settings, Source, Subject, load_subjects, run_images
-from .plot_style import drawing, label_axis, line_style
+from .plot_style import drawing, line_style
 from .reservoir import CAPACITY, ClassLogits
 from .runs import Row, View, grouped
 
@@ -47,9 +49,7 @@ class LogitFit(NamedTuple):
 def fit_logits(values: ndarray) -> LogitFit:
     """Fit a logistic and a Gumbel distribution to one class's logits (n,).
 
-    Raises:
-        AnalysisError: If there are fewer than 2 different values, or one is
-            NaN or infinite.
+    They must be finite and not all the same.
 
     Example:
         >>> x = np.linspace(0.0005, 0.9995, 1000)
@@ -79,9 +79,6 @@ def analyze(sources: Sequence[Source], settings: Settings,
 
     ``samples`` 'all' takes a class's logits on every image or RoI, 'own' on
     those of that class alone.
-
-    Raises:
-        AnalysisError: If logits are NaN, or no class can be fitted.
     """
     view = View(
         f'Class logits against logistic and Gumbel ({samples} samples)', TEXT,
@@ -129,7 +126,7 @@ def _fit(subject: Subject, store: ClassLogits, notes: List[str]) -> tuple:
         notes.append(
             f'{subject.name}: {len(few)} of {len(subject.classes)} classes '
             'have fewer than 2 different logits and no fit, name (samples): '
-            + ', '.join(few[:5]) + (', ...' if len(few) > 5 else ''))
+            + show(few, 5))
     if not fits:
         raise AnalysisError(
             f'none of the {len(rows)} classes of {subject.name} has 2 '
@@ -177,13 +174,13 @@ def _draw(rows: List[Row], kept: Dict[str, tuple], path: str) -> None:
                 axes, kept.items(), strict=True):
             for axis, (group, label) in zip(line, examples, strict=False):
                 _draw_class(axis, store.of(label), fits[label])
-                label_axis(axis, f'{run}: {names[label]} ({group})',
-                           'logit', 'density')
+                axis.set(title=f'{run}: {names[label]} ({group})',
+                         xlabel='logit', ylabel='density')
             for axis in line[len(examples):-1]:
                 axis.set_axis_off()
             _draw_distances(line[-1], grouped(rows, 'run')[run, ])
-            label_axis(line[-1], f'{run}: all classes', 'KS to logistic',
-                       'KS to Gumbel')
+            line[-1].set(title=f'{run}: all classes', xlabel='KS to logistic',
+                         ylabel='KS to Gumbel')
 
 
 def _draw_class(axis: object, values: np.ndarray, fit: LogitFit) -> None:

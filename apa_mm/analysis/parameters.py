@@ -13,7 +13,7 @@ from apa_mm.weights.errors import CheckpointError
 
 from .errors import AnalysisError
 from .loading import Settings, Source
-from .plot_style import drawing, label_axis, legend_above, line_style
+from .plot_style import drawing, legend_above, line_style
 from .runs import Row, View, grouped
 from .traces import draw_trace, read_trace, starts_of
 
@@ -82,9 +82,6 @@ def analyze(sources: Sequence[Source], settings: Settings,
 
     ``traces`` are work directories of runs with ``ParameterTraceHook``, whose
     history is drawn; the settings have no effect.
-
-    Raises:
-        AnalysisError: If no checkpoint has kappa and lambda.
     """
     inspected = {s.name: inspect_file(s.checkpoint) for s in sources}
     bare = [name for name, item in inspected.items() if not item.pairs]
@@ -151,12 +148,8 @@ def draw_pairs(pairs: Mapping[str, Sequence[Pair]],
                starts: Optional[Mapping[str, Sequence[Pair]]] = None) -> None:
     """Draw units and gates over depth; one line or row of marks per run.
 
-    Args:
-        pairs (Mapping[str, Sequence[Pair]]): By the name of the run.
-        path (str): PNG to write.
-        quantities (Sequence[str]): Rows of the picture.
-        starts (Mapping[str, Sequence[Pair]], optional): Earlier values; a
-            line leads from each to the later one of its site.
+    ``pairs`` go by the name of the run, ``quantities`` are the rows of the
+    picture. From earlier values, ``starts``, a line leads to the later one.
     """
     columns = [c for c in _COLUMNS
                if any(p.kind == c[0] for run in pairs.values() for p in run)]
@@ -169,7 +162,7 @@ def draw_pairs(pairs: Mapping[str, Sequence[Pair]],
                               [p for p in found if p.kind == kind],
                               (starts or {}).get(run, ()))
                 if i == 0:
-                    axis.set_title(title)
+                    axis.set_title(title, loc='center')
                 axis.set_ylabel(QUANTITIES[name])
                 axis.xaxis.get_major_locator().set_params(integer=True)
         for axis, (kind, _) in zip(axes[-1], columns, strict=True):
@@ -209,7 +202,7 @@ def _name_sites(axis: object, pairs: Mapping[str, Sequence[Pair]],
              for run in pairs.values()} - {()}
     names = sites.pop() if len(sites) == 1 else ()
     if not 0 < len(names) <= MAX_NAMES:
-        label_axis(axis, x='depth (site number)')
+        axis.set_xlabel('depth (site number)')
         return
     short = [n.removeprefix('backbone.').removesuffix('.gate').removesuffix(
         '.attention') for n in names]

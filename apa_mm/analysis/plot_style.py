@@ -22,20 +22,16 @@ BAR_STYLES = tuple(
                             strict=True))
 SETTINGS = {
     'figure.dpi': 110, 'savefig.dpi': 110, 'font.size': 9,
-    'axes.titlesize': 9, 'axes.labelsize': 9, 'legend.fontsize': 8,
-    'axes.grid': True, 'grid.alpha': 0.3, 'axes.spines.top': False,
-    'axes.spines.right': False, 'lines.linewidth': 1.4, 'lines.markersize': 4,
-    'image.cmap': 'gray', 'image.interpolation': 'nearest'
+    'axes.titlesize': 9, 'axes.titlelocation': 'left', 'axes.labelsize': 9,
+    'legend.fontsize': 8, 'axes.grid': True, 'grid.alpha': 0.3,
+    'axes.spines.top': False, 'axes.spines.right': False,
+    'lines.linewidth': 1.4, 'lines.markersize': 4, 'image.cmap': 'gray',
+    'image.interpolation': 'nearest'
 }
 
 
 def line_style(number: int) -> Dict[str, str]:
-    """Return colour, dashes and marker of line ``number``, from 0.
-
-    Example:
-        >>> line_style(0)['marker'], line_style(7)['marker']
-        ('o', 's')
-    """
+    """Return colour, dashes and marker of line ``number``, from 0."""
     return dict(LINE_STYLES[number % len(LINE_STYLES)])
 
 
@@ -72,14 +68,3 @@ def legend_above(figure: object, axes: np.ndarray, columns: int) -> None:
     """Put the legend of the first cell above the grid."""
     figure.legend(*axes[0][0].get_legend_handles_labels(),
                   loc='outside upper center', ncols=columns)
-
-
-def label_axis(axis: object, title: str = '', x: str = '',
-               y: str = '') -> None:
-    """Set title and labels; an empty text leaves what is there."""
-    if title:
-        axis.set_title(title, loc='left')
-    if x:
-        axis.set_xlabel(x)
-    if y:
-        axis.set_ylabel(y)

@@ -19,12 +19,6 @@ class Reservoir:
 
     Every row of the stream is kept with the same probability (Algorithm R);
     all are kept while there is room.
-
-    Example:
-        >>> kept = Reservoir(capacity=3, width=1)
-        >>> kept.update(np.arange(2.)[:, None])
-        >>> kept.rows.ravel().tolist(), kept.seen
-        ([0.0, 1.0], 2)
     """
 
     def __init__(self, capacity: int, width: int, seed: int = 0) -> None:

@@ -106,14 +106,7 @@ def _plain(value: Any) -> Any:
 
 
 def format_rows(rows: Sequence[Row]) -> str:
-    """Format a table of rows with the same keys; NaN and None are a dash.
-
-    Example:
-        >>> print(format_rows([dict(run='a', ece=0.12345)]))
-        | run |    ece |
-        |:----|-------:|
-        | a   | 0.1235 |
-    """
+    """Format a table of rows with the same keys; NaN and None are a dash."""
     if not rows:
         return '(no rows)'
 

@@ -7,18 +7,14 @@ from apa_mm.engine.hooks.parameter_trace_hook import TRACE_PREFIX
 from apa_mm.layers.pairs import Pair
 
 from .errors import AnalysisError
-from .plot_style import drawing, label_axis, line_style
+from .plot_style import drawing, line_style
 
 #: By site 'step', 'kappa' and 'lambd', each a list.
 Trace = Dict[str, Dict[str, list]]
 
 
 def read_trace(path: str) -> Trace:
-    """Read ``vis_data/scalars.json`` of a run, given that or its folder.
-
-    Raises:
-        AnalysisError: If there is no such file or nothing of the hook in it.
-    """
+    """Read ``vis_data/scalars.json`` of a run, given that or its folder."""
     file = Path(path)
     if file.is_dir():
         files = sorted(file.glob('**/vis_data/scalars.json'))
@@ -81,7 +77,7 @@ def draw_trace(trace: Trace, path: str) -> None:
             for axis, leaf, name in zip(line, ('kappa', 'lambd'),
                                         ('kappa', 'lambda'), strict=True):
                 _draw_history(axis, sites, leaf)
-                label_axis(axis, kind, 'iteration', name)
+                axis.set(title=kind, xlabel='iteration', ylabel=name)
 
 
 def _draw_history(axis: object, trace: Trace, leaf: str) -> None:

@@ -19,11 +19,9 @@ def convert_back(
         head: Optional[str] = None) -> Tuple[Dict[str, Tensor], List[str]]:
     """Give our tensors the names and shapes of a source again.
 
-    Args:
-        tensors (Mapping[str, Tensor]): Result of :func:`convert`.
-        source (str): Name of the key table.
-        added (Sequence[str]): Names of ours to leave out.
-        head (str, optional): 'norm' for the authors' transposed classifier.
+    ``tensors`` are a result of :func:`convert`, of which those ``added`` stay
+    out, ``source`` names the key table, and ``head`` is 'norm' for the
+    authors' transposed classifier.
 
     Returns:
         tuple[dict[str, Tensor], list[str]]: The source's state dict, and our

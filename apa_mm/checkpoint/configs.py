@@ -22,19 +22,6 @@ def config_text(to: str,
 
     For 'mmpretrain' they are a whole model; for detectors what a child of
     the detector's config has to change.
-
-    Example:
-        >>> net = Architecture('apa_mm.APAResNet', 50, (3, 4, 6, 3), True)
-        >>> print(config_text('mmdet', 'a.pth', net))
-        # Lines for a child of your detector's config.
-        model = dict(
-            backbone=dict(
-                type='apa_mm.APAResNet',
-                depth=50,
-                attention_cfg=None,
-                init_cfg=None))
-        load_from = 'a.pth'
-        <BLANKLINE>
     """
     backbone = architecture.cfg()
     if to == 'mmpretrain':

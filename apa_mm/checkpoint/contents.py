@@ -50,19 +50,15 @@ class Weights(NamedTuple):
 def find_weights(content: Dict[str, Any],
                  averaged: bool = False,
                  metadata: Optional[Dict[str, str]] = None) -> Weights:
-    """Find the state dict among the entries of a file.
-
-    Example:
-        >>> found = find_weights({'model': {'module.a': torch.ones(1)}})
-        >>> list(found.tensors), found.facts.entry
-        (['a'], 'model')
-    """
+    """Find the state dict among the entries of a file."""
     entry = _choose(content, averaged)
     state = content[entry] if entry else content
     tensors: Dict[str, Tensor] = {}
     dropped: Dict[str, str] = {}
     for name, value in state.items():
-        short = _strip(name)
+        require(isinstance(name, str), f'its state dict has the name {name!r}'
+                ', which is no text; save the state dict anew')
+        short = _WRAPPED.sub('', name)
         if short in COUNTERS and entry in AVERAGED:
             dropped[name] = 'counter of the moving average'
             continue
@@ -85,12 +81,7 @@ def find_weights(content: Dict[str, Any],
 
 
 def check_finite(tensors: Dict[str, Tensor]) -> List[str]:
-    """Return the names of tensors that hold NaN or infinity.
-
-    Example:
-        >>> check_finite({'a': torch.ones(1), 'b': torch.tensor(torch.nan)})
-        ['b']
-    """
+    """Return the names of tensors that hold NaN or infinity."""
     return [n for n, value in tensors.items() if not is_finite(value)]
 
 
@@ -108,13 +99,6 @@ def _choose(content: Dict[str, Any], averaged: bool) -> str:
             f'it holds no state dict (its entries: {keys}); expected one of '
             f'{", ".join(ENTRIES)}, or tensors by name')
     return ''
-
-
-def _strip(name: Any) -> str:
-    """Return a name without what wrappers put before it."""
-    require(isinstance(name, str), f'its state dict has the name {name!r}, '
-            'which is no text; save the state dict anew')
-    return _WRAPPED.sub('', name)
 
 
 def _plain(name: str, value: Any) -> Tensor:

@@ -11,7 +11,7 @@ from apa_mm.weights.errors import require
 from .architecture import Architecture, Shape, read_architecture
 from .contents import Facts
 from .expected import detector_shapes, head_shapes
-from .notes import notes_of
+from .notes import notes_of, num_rows
 from .recognition import (BACKBONE, Names, recognise, strip_backbone,
                           translate)
 from .report import LoadReport
@@ -115,23 +115,29 @@ def _settle_head(ours: Dict[str, Tensor], facts: Facts,
                  architecture: Optional[Architecture],
                  report: LoadReport) -> Optional[str]:
     """Find the kind of the classifier; turn the authors' transposed one."""
-    name = 'head.fc.weight'
-    weight = ours.get(name)
+    kind, name = head_kind(ours, architecture), 'head.fc.weight'
+    if kind == 'norm':
+        old = tuple(ours[name].shape)
+        ours[name] = ours[name].t()
+        report.reshaped[name] = old, old[::-1]
+        if 'head.fc.bias' in ours:
+            _drop(ours, 'head.fc.bias', report,
+                  'bias that the normalised classifier never uses')
+    return 'inv' if kind == 'linear' and facts.head == 'inv' else kind
+
+
+def head_kind(tensors: Mapping[str, Tensor],
+              architecture: Optional[Architecture]) -> Optional[str]:
+    """Return what classifier our names tell of; 'norm' is transposed."""
+    weight = tensors.get('head.fc.weight')
     if weight is None:
         return None
     features = None if architecture is None else architecture.feat_dim
     if weight.dim() == 2 and features == weight.shape[0] != weight.shape[1]:
-        ours[name] = weight.t()
-        report.reshaped[name] = tuple(weight.shape), tuple(weight.t().shape)
-        if 'head.fc.bias' in ours:
-            _drop(ours, 'head.fc.bias', report,
-                  'bias that the normalised classifier never uses')
         return 'norm'
-    if 'head.fc.temperature' in ours:
+    if 'head.fc.temperature' in tensors:
         return 'lr_cosine'
-    if 'head.fc.bias' not in ours:
-        return 'cosine'
-    return 'inv' if facts.head == 'inv' else 'linear'
+    return 'linear' if 'head.fc.bias' in tensors else 'cosine'
 
 
 def _architecture(ours: Mapping[str, Tensor],
@@ -222,10 +228,8 @@ def _compare(ours: Mapping[str, Tensor], wanted: Dict[str, Shape], to: str,
     """Hold the tensors against those of the network they describe."""
     checked = ['backbone']
     if to == 'mmpretrain' and source.table.name != 'apa_mm':
-        weight = ours.get('head.fc.weight')
-        classes = 1 if weight is None or not weight.dim() else len(weight)
-        wanted.update(
-            head_shapes(head or 'linear', classes, architecture.feat_dim))
+        wanted.update(head_shapes(head or 'linear', num_rows(ours) or 1,
+                                  architecture.feat_dim))
         checked.append('head')
     elif to == 'mmdet' and source.table.name == 'authors-detection':
         whole = detector_shapes(ours, architecture)

@@ -11,7 +11,7 @@ from .configs import config_text
 from .contents import check_finite, find_weights, plain_values
 from .convert import Conversion, convert
 from .expected import compare_with_config
-from .notes import class_order
+from .notes import class_order, num_rows
 from .report import LoadReport
 from .values import Start
 from .writing import check_place, write_bytes, write_checkpoint
@@ -59,9 +59,6 @@ def convert_file(src: str,
         hash_suffix (bool): Add 8 digits of the file's digest to its name.
         config_path (str, optional): Where to write the config lines.
 
-    Returns:
-        Converted: Path, report and config lines.
-
     Raises:
         ConversionError: If tensors are missing, left over or of another
             shape.
@@ -105,7 +102,8 @@ def convert_file(src: str,
     if result.architecture is None:
         return Converted(path, report, None)
     text = config_text(
-        to, path, result.architecture, result.head, _rows(result),
+        to, path, result.architecture, result.head,
+        num_rows(result.tensors),
         sum(name.endswith('.fc_cls.g') for name in result.tensors))
     if config_path is not None:
         write_bytes(config_path, text.encode())
@@ -154,11 +152,6 @@ def _refuse(src: str, report: LoadReport, allow_missing: bool) -> None:
         f'{len(report.mismatched)} of another shape; {reason}', report)
 
 
-def _rows(result: Conversion) -> Optional[int]:
-    weight = result.tensors.get('head.fc.weight')
-    return None if weight is None else len(weight)
-
-
 def _meta(raw: RawCheckpoint, result: Conversion, facts: Any) -> Dict:
     """Return plain values only: the file must load with weights_only."""
     meta = dict(
@@ -170,7 +163,8 @@ def _meta(raw: RawCheckpoint, result: Conversion, facts: Any) -> Dict:
         target=result.report.target,
         tool='apa_mm.checkpoint',
         tool_version=__version__,
-        class_order=class_order(result.source, facts, _rows(result))[0],
+        class_order=class_order(result.source, facts,
+                                num_rows(result.tensors))[0],
         report=result.report.summary(),
         notes=list(result.report.notes))
     if facts.epoch is not None:

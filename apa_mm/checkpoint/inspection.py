@@ -7,11 +7,16 @@ from apa_mm.layers.pairs import Pair, parameter_pairs
 from apa_mm.utils.tables import text_table
 from apa_mm.weights import CheckpointError, read_checkpoint
 from apa_mm.weights.errors import printable
+from apa_mm.weights.load_check import counted
 
 from .architecture import Architecture, read_architecture
 from .contents import Facts, check_finite, find_weights
+from .convert import head_kind
 from .notes import class_order
 from .recognition import Names, recognise, strip_backbone, translate
+
+_HEADS = dict(linear='linear', cosine='cosine', norm='normalised',
+              lr_cosine='cosine with learned scale')
 
 
 class Inspection(NamedTuple):
@@ -55,8 +60,8 @@ class Inspection(NamedTuple):
             f'{self.num_parameters:,} parameters',
             f'  kappa/lambda  {len(self.pairs)} pairs ({units} units, '
             f'{len(self.pairs) - units} gates)',
-            f'  dead lambdas  {_names(self.dead)}',
-            f'  NaN or inf    {_names(self.broken)}',
+            f'  dead lambdas  {counted(self.dead, "none")}',
+            f'  NaN or inf    {counted(self.broken, "none")}',
         ]
         lines += [f'  note: {note}' for note in self.notes]
         return '\n'.join(map(printable, lines))
@@ -77,10 +82,7 @@ def inspect_file(path: str, averaged: bool = False) -> Inspection:
     """Read a file and work out what it is.
 
     Unlike conversion this takes files of unknown networks and with NaN.
-
-    Args:
-        path (str): Checkpoint of torch or safetensors.
-        averaged (bool): Look at the moving average of the weights.
+    ``averaged`` looks at the moving average of the weights.
 
     Raises:
         CheckpointError: If it cannot be read or holds no state dict.
@@ -142,14 +144,9 @@ def _head(ours: Mapping[str, Tensor],
           architecture: Optional[Architecture]) -> str:
     weight = ours.get('head.fc.weight')
     if weight is not None and weight.dim() == 2:
-        rows, columns = weight.shape
-        feat_dim = columns if architecture is None else architecture.feat_dim
-        if rows == feat_dim != columns:
-            return f'normalised classifier, {columns} classes'
-        kind = 'linear' if 'head.fc.bias' in ours else 'cosine'
-        if 'head.fc.temperature' in ours:
-            kind = 'cosine with learned scale'
-        return f'{kind} classifier, {rows} classes'
+        kind = head_kind(ours, architecture)
+        return (f'{_HEADS[kind]} classifier, '
+                f'{weight.shape[kind == "norm"]} classes')
     names = ' '.join(ours)
     if 'roi_head.' not in names:
         return 'none'
@@ -184,13 +181,6 @@ def _describe(architecture: Optional[Architecture]) -> str:
     extras = [f'reduction {attention.reduction}'] * (attention.reduction > 1)
     extras += ['LayerNorm'] * attention.norm + ['biases'] * attention.bias
     return f'{text}{word} attention ({", ".join([gates, *extras])})'
-
-
-def _names(names: List[str]) -> str:
-    if not names:
-        return 'none'
-    shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
-    return f'{len(names)} ({shown})'
 
 
 def _value(values: Tensor) -> str:

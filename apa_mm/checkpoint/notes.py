@@ -28,6 +28,12 @@ _TIES = ('the rank of classes with equal counts depends on an unstable sort '
          'and cannot be restored from the file')
 
 
+def num_rows(tensors: Mapping[str, Tensor]) -> Optional[int]:
+    """Return the outputs of a classifier under our names, if there is one."""
+    weight = tensors.get('head.fc.weight')
+    return None if weight is None or not weight.dim() else len(weight)
+
+
 def class_order(source: Names, facts: Facts,
                 num_classes: Optional[int]) -> Tuple[str, Optional[str]]:
     """Return the order of a classifier's rows, and a note about it.
@@ -90,9 +96,7 @@ def notes_of(source: Names, architecture: Optional[Architecture],
 
 def _classifier_notes(source: Names, head: Optional[str], facts: Facts,
                       tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    weight = tensors.get('head.fc.weight')
-    rows = None if weight is None or not weight.dim() else len(weight)
-    order = class_order(source, facts, rows)[1]
+    order = class_order(source, facts, num_rows(tensors))[1]
     if order:
         yield order
     authors = source.table.name.startswith('authors-')

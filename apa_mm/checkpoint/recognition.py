@@ -95,8 +95,7 @@ def translate(name: str, value: Tensor, source: Names, back: bool = False
               ) -> Optional[Tuple[str, Tensor]]:
     """Give a tensor our name and shape, or the source's again.
 
-    Returns:
-        tuple[str, Tensor], optional: None for a name that no rule has.
+    None for a name that no rule has.
     """
     inside = name.startswith(BACKBONE)
     places = []  # rules, the name that they know, and what goes before it

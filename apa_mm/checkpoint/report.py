@@ -5,7 +5,7 @@ from typing import Dict, Iterable, List, Tuple
 
 from apa_mm.weights.errors import printable
 
-Shape = Tuple[int, ...]
+from .architecture import Shape
 
 
 @dataclass
@@ -13,11 +13,6 @@ class LoadReport:
     """Account of a conversion: every tensor of the file is in it once.
 
     Of two shapes the first was found; the second is the result's or expected.
-
-    Example:
-        >>> report = LoadReport('torchvision', 'mmpretrain', missing=['a'])
-        >>> report.ok
-        False
     """
 
     source: str  # name of the key table

@@ -4,22 +4,18 @@ import io
 import json
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, Dict
 
 import torch
 from torch import Tensor
 
-from apa_mm.utils.files import replacing
+from apa_mm.utils.files import replacing, sweep
 from apa_mm.weights import CheckpointError
 from apa_mm.weights.errors import require
 
 #: Digits of the digest in a file's name, as in OpenMMLab's publish_model.
 SUFFIX_DIGITS = 8
-#: Names of unfinished files, of this version and of earlier ones; after an
-#: hour nobody is writing them any more.
-_UNFINISHED, _STALE_SECONDS = ('.converting-*', '.*.writing*'), 3600
 
 
 def write_checkpoint(path: str,
@@ -30,17 +26,9 @@ def write_checkpoint(path: str,
     """Write ``dict(meta=..., state_dict=...)``, or safetensors by the suffix.
 
     No half of a file is ever seen, and equal content gives equal bytes.
-
-    Args:
-        path (str): ``.safetensors`` decides the format.
-        tensors (dict[str, Tensor]): The weights.
-        meta (dict): Plain values.
-        hash_suffix (bool): Add ``-`` and the first 8 hex digits of the
-            file's SHA-256 to its name.
-        entry (str): Key of the weights.
-
-    Returns:
-        str: The path, with the suffix.
+    ``meta`` are plain values, ``entry`` is the key of the weights. With
+    ``hash_suffix`` ``-`` and the first 8 hex digits of the file's SHA-256 are
+    added to the name. Returns the path.
 
     Raises:
         CheckpointError: If the file or its folder cannot be written.
@@ -94,10 +82,7 @@ def write_bytes(path: str, data: bytes) -> None:
     except OSError as error:
         raise CheckpointError(
             f'{path} cannot be written: {error.strerror}') from None
-    for form in _UNFINISHED:
-        for left in Path(path).parent.glob(form):
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                left.unlink(missing_ok=True)
+    sweep(Path(path).parent)
 
 
 def _safetensors(tensors: Dict[str, Tensor], meta: Dict[str, Any]) -> bytes:

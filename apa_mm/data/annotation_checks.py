@@ -7,9 +7,10 @@ from collections import Counter, defaultdict
 from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Union
 
 from apa_mm.data.annotations import (Annotation, Annotations, Category, Image,
-                                     entries_text, show)
+                                     entries_text)
 from apa_mm.data.segmentation import is_usable
 from apa_mm.utils.checks import check_choice
+from apa_mm.utils.tables import show
 
 LAYOUTS = ('coco', 'lvis_v0.5', 'lvis_v1')
 #: LVIS calls a class rare up to 10 training images, common up to 100.
@@ -20,32 +21,20 @@ _Entry = Union[Image, Annotation, Category]
 
 
 class AnnotationReport(NamedTuple):
-    """What :func:`check_annotations` found.
+    """What :func:`check_annotations` found; names are category names.
 
-    Attributes:
-        problems (list[str]): One sentence per problem.
-        counts (dict[str, int]): ``images``, ``annotations``,
-            ``unlearned_annotations`` (of other classes or not
-            :func:`is_learned`),
-            ``categories``, ``images_without_annotations``,
-            ``unused_categories``, ``rare``, ``common``, ``frequent``.
-        unused_categories (list[str]): Names of the dataset's categories
-            without an annotation to learn from.
-        labels (list[str]): Category names in the order of the labels, of
-            the dataset that reads the file.
-        sorted_labels (list[str]): The same if labels go by category id.
-        shares (list[float]): Share of the annotated images that each
-            category of the dataset is learned from.
-        federated (bool): Whether some image says nothing of some category.
+    ``counts`` are of images, annotations, unlearned_annotations (of other
+    classes or not :func:`is_learned`), categories, unused_categories,
+    images_without_annotations, and of rare, common and frequent categories.
     """
 
-    problems: List[str]
+    problems: List[str]  # one sentence each
     counts: Dict[str, int] = {}
-    unused_categories: List[str] = []
-    labels: List[str] = []
-    sorted_labels: List[str] = []
-    shares: List[float] = []
-    federated: bool = False
+    unused_categories: List[str] = []  # with nothing to learn from
+    labels: List[str] = []  # category names in the order of the labels
+    sorted_labels: List[str] = []  # the same if labels go by category id
+    shares: List[float] = []  # of annotated images, by category
+    federated: bool = False  # some image says nothing of some category
 
 
 def check_annotations(content: Annotations,
@@ -61,7 +50,7 @@ def check_annotations(content: Annotations,
     Args:
         content (Annotations): From
             :func:`~apa_mm.data.annotations.read_annotations`.
-        layout (str, optional): Who reads it: 'coco', 'lvis_v0.5' or
+        layout (str, optional): Who reads it, one of 'coco', 'lvis_v0.5' and
             'lvis_v1'. It says which key names an image (see
             :func:`~apa_mm.data.image_files.image_name`), and whether classes
             are looked up by name or, as mmdet's LVIS datasets do, all taken
@@ -71,9 +60,6 @@ def check_annotations(content: Annotations,
         masks (bool): Ask for a usable ``segmentation`` in every annotation.
         trains (bool): Not in those that training drops before.
         need_annotations (bool): False for a set that may be without labels.
-
-    Raises:
-        ValueError: If ``layout`` is none of these.
     """
     check_choice('layout', layout, (*LAYOUTS, None))
     problems = _section_problems(content, need_annotations)

@@ -12,8 +12,8 @@ import re
 import reprlib
 from collections import defaultdict
 from mmap import ACCESS_READ, mmap
-from typing import (Annotated, Any, Dict, Iterable, List, Literal, Optional,
-                    Sequence, Tuple, Union)
+from typing import (Annotated, Any, Dict, List, Literal, Optional, Sequence,
+                    Tuple, Union)
 
 import msgspec
 from mmengine.fileio import get
@@ -27,8 +27,6 @@ Flag = Union[bool, int, None]
 NOTHING = Raw(b'null')
 #: What decoding raises, also for JSON that is nested too deeply.
 FAULTS = (msgspec.MsgspecError, ValueError, RecursionError)
-#: How many items a message shows before it only counts.
-SHOWN = 3
 
 #: What each key must hold, for messages.
 EXPECTED = dict(
@@ -108,13 +106,6 @@ class _Categories(Struct):
 _SECTIONS = dict(images=Image, annotations=Annotation, categories=Category)
 
 
-def show(items: Iterable) -> str:
-    """Return the first three items as text, with dots if there are more."""
-    items = list(items)
-    text = ', '.join(str(item) for item in items[:SHOWN])
-    return text + (', ...' if len(items) > SHOWN else '')
-
-
 def read_annotations(path: str,
                      backend_args: Optional[dict] = None) -> Annotations:
     """Read an annotation file from a path or URL, in its order.
@@ -146,16 +137,7 @@ def read_categories(path: str,
 
 
 def parse_annotations(data: bytes) -> Annotations:
-    """Read the bytes of an annotation file.
-
-    Example:
-        >>> parse_annotations(b'{"images": [{"id": 7, "width": -1}]}')
-        Traceback (most recent call last):
-        ...
-        apa_mm.data.annotations.AnnotationError: 1 of 1 entries of 'images' \
-have an unusable 'width' (the first is entry 0 with id 7: -1); write a \
-positive number of pixels
-    """
+    """Read the bytes of an annotation file."""
     try:
         content = msgspec.json.decode(data, type=Annotations)
         if not data.isascii():

@@ -107,12 +107,10 @@ def cached(purpose: Any, state: list,
     Processes that ask at once wait for the first. What was cut off, has
     another state or another owner is made anew.
 
-    Args:
-        purpose (Any): What JSON can write; new files replace others of it.
-        state (list): Of the source, the path first, as :func:`file_state`.
-        write (Callable): Called with an open file where there is none. It
-            writes from 0 on, with :func:`put`, and returns the places by name
-            and what JSON can write.
+    ``purpose`` is what JSON can write; new files replace others of it.
+    ``state`` is of the source, the path first, as :func:`file_state`. Where
+    there are no arrays ``write`` is called with an open file: it writes from
+    0 on with :func:`put` and returns the places by name, and what JSON can write.
 
     Raises:
         OSError, RuntimeError: If there is no folder to write to.

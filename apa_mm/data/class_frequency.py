@@ -12,7 +12,8 @@ from torch.utils.data import Subset
 from apa_mm.data.annotation_checks import (check_annotations, is_learned,
                                            label_names)
 from apa_mm.data.annotations import (AnnotationError, read_annotations,
-                                     read_categories, show)
+                                     read_categories)
+from apa_mm.utils.tables import show
 
 
 class ClassFrequency(NamedTuple):
@@ -86,13 +87,9 @@ def class_frequency_from_file(ann_file: str,
                               ) -> ClassFrequency:
     """Read the images of every class from a COCO- or LVIS-style file.
 
-    Args:
-        ann_file (str): JSON file. If all its categories have an
-            ``image_count``, as in LVIS, that is taken; otherwise images are
-            counted.
-        classes (Sequence[str], optional): Names of the dataset, by which
-            :func:`~apa_mm.data.annotation_checks.label_names` chooses.
-        backend_args (dict, optional): Of mmengine's file backend.
+    If all its categories have an ``image_count``, as in LVIS, that is taken;
+    otherwise images are counted. ``classes`` are the dataset's names, by which
+    :func:`~apa_mm.data.annotation_checks.label_names` chooses.
 
     Raises:
         ValueError: If the file is not JSON, lacks a key, or lacks a class.

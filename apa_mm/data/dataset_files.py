@@ -18,37 +18,25 @@ _LAYOUTS = dict(CocoDataset='coco', LVISV05Dataset='lvis_v0.5',
 class DataFile(NamedTuple):
     """One annotation file, who reads it and what that reader needs.
 
-    Attributes:
-        split (str): 'train', 'val' or 'test'.
-        reader (str): Type of the dataset or metric.
-        path (str): The annotation file, or the folder.
-        layout (str, optional): As for
-            :func:`~apa_mm.data.annotation_checks.check_annotations`, but
-            'folder' for images without an annotation file, and None if not
-            known, so that only existence can be checked.
-        image_folder (str, optional): Folder that image names start from.
-        classes (Sequence[str], optional): Class names, where known.
-        lvis_metric (bool): An LVIS metric reads it.
-        masks (bool): Instance masks are read from it.
-        labelled (bool): False if it may lack annotations: no metric needs
-            them, or it is one of several training sets and images without
-            objects are kept.
-        sort_categories (bool): Labels go by category id, not by file order.
-        build (Callable, optional): Makes the data set, without reading, if
-            it keeps annotations in the cache.
+    ``layout`` is that of
+    :func:`~apa_mm.data.annotation_checks.check_annotations`, but 'folder' for
+    images without an annotation file, and None if not known, so that only
+    existence can be checked. A file that is not ``labelled`` may lack
+    annotations: no metric needs them, or it is one of several training sets
+    and images without objects are kept.
     """
 
     split: str
-    reader: str
-    path: str
+    reader: str  # type of the dataset or metric
+    path: str  # of the annotation file, or the folder
     layout: Optional[str] = None
-    image_folder: Optional[str] = None
-    classes: Optional[Sequence[str]] = None
-    lvis_metric: bool = False
-    masks: bool = False
+    image_folder: Optional[str] = None  # that image names start from
+    classes: Optional[Sequence[str]] = None  # None if not known
+    lvis_metric: bool = False  # an LVIS metric reads it
+    masks: bool = False  # instance masks are read from it
     labelled: bool = True
-    sort_categories: bool = False
-    build: Optional[Callable] = None
+    sort_categories: bool = False  # labels go by category id, not file order
+    build: Optional[Callable] = None  # of a data set that caches
 
 
 def find_data_files(cfg: Config,
@@ -109,7 +97,7 @@ def _is_local(path: Any, owner: dict) -> bool:
 
 def _join(root: str, path: str) -> str:
     """Join as mmengine's BaseDataset does."""
-    return path if is_abs(path) or not root else osp.join(root, path)
+    return path if is_abs(path) else osp.join(root, path)
 
 
 def _dataset_file(split: str, dataset: dict, scope: Optional[str],
@@ -117,7 +105,8 @@ def _dataset_file(split: str, dataset: dict, scope: Optional[str],
     root = dataset.get('data_root') or ''
     kind = configured_class(DATASETS, dataset.get('type'), scope)
     if not dataset.get('ann_file') and _is_local(root, dataset) and any(
-            base.__name__ == 'CustomDataset' for base in _mro(kind)):
+            base.__name__ == 'CustomDataset' for base in getattr(
+                kind, '__mro__', ())):
         return DataFile(split, _type_name(dataset), root, layout='folder')
     if not _is_local(dataset.get('ann_file'), dataset) or '://' in root:
         return None
@@ -172,10 +161,7 @@ def _type_name(item: dict) -> str:
 
 def configured_class(registry: Registry, kind: Any,
                      scope: Optional[str]) -> Optional[type]:
-    """Return the class of a config ``type``; None if unknown.
-
-    The Runner will say that such a type does not exist.
-    """
+    """Return the class of a config ``type``; None if there is no such type."""
     if not isinstance(kind, str):
         return kind if isinstance(kind, type) else None
     try:
@@ -185,14 +171,11 @@ def configured_class(registry: Registry, kind: Any,
         return None
 
 
-def _mro(kind: Optional[type]) -> tuple:
-    return getattr(kind, '__mro__', ())
-
-
 def _layout(kind: Optional[type]) -> Optional[str]:
     """Return the layout if the class reads files as a known one does."""
     owners = {
-        next((base.__name__ for base in _mro(kind) if method in vars(base)
+        next((base.__name__ for base in getattr(kind, '__mro__', ())
+              if method in vars(base)
               and not vars(base).get('reads_as_parent')),
              None) for method in ('load_data_list', 'parse_data_info')
     }

@@ -28,16 +28,11 @@ class GroundTruth:
     would meet.
 
     Args:
-        ann_file (str): Path or URL.
-        backend_args (dict, optional): mmengine file backend.
+        ann_file, backend_args: Path or URL, and mmengine's file backend.
         lvis_style (bool): Demand LVIS's extra keys, drop annotations without
             area and honour ``ignore``, all as lvis-api does.
         with_masks (bool): Demand and serve ``segmentation``.
         with_annotations (bool): False for a test set without ground truth.
-
-    Attributes:
-        images (dict[int, int]): Number of each image id, in file order.
-        categories (list[Category]): In file order, all of them.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -58,10 +53,12 @@ class GroundTruth:
         MMLogger.get_current_instance().info(
             f'Loading annotations from {ann_file}')
         content = self._read(ann_file, backend_args, with_annotations)
+        #: All of them, in file order.
         self.categories: List[Category] = content.categories
         # Equal scores are ranked by image, in the order of the ids.
         ids = [item.id for item in content.images]
         rank = {image_id: k for k, image_id in enumerate(sorted(ids))}
+        #: Number of each image id, in file order.
         self.images = {image_id: rank[image_id] for image_id in ids}
         self._entries: Dict[int, List[tuple]] = defaultdict(list)
         for number, item in enumerate(content.annotations or ()):
@@ -134,11 +131,7 @@ class GroundTruth:
                 'categories by their order')
 
     def image(self, image_id: int) -> dict:
-        """Return one image's number, size and, for LVIS, its two lists.
-
-        Raises:
-            ValueError: If the file has no such image.
-        """
+        """Return the number, size and two lists (LVIS) of a file's image."""
         if image_id not in self.images:
             raise ValueError(
                 f'image id {image_id!r} is not in annotation file '

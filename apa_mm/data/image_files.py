@@ -2,7 +2,8 @@
 import os
 from typing import List, Optional, Sequence, Set, Tuple
 
-from apa_mm.data.annotations import Image, show
+from apa_mm.data.annotations import Image
+from apa_mm.utils.tables import show
 
 #: What LVISV1Dataset cuts off ``coco_url`` to get the image's path.
 COCO_URL = 'http://images.cocodataset.org/'

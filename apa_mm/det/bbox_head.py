@@ -24,7 +24,6 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
         --cfg-options model.test_cfg.rcnn.nms.exact=False
 
     Args:
-        *args, **kwargs: Of the parent.
         score_calibration (dict, optional): Config of a
             :class:`apa_mm.ScoreCalibration` of the scores before the NMS.
 

@@ -62,12 +62,6 @@ class CocoMetric(_CocoMetric):
         ValueError: If an argument or the annotation file is unusable.
         KeyError: If a metric or metric item is unknown.
         ImportError: If hotcoco is missing or too old.
-
-    Example:
-        >>> metric = CocoMetric(metric='bbox', proposal_nums=[300],
-        ...                     use_mp_eval=True)
-        >>> metric.ap_limits
-        (300, 300, 300)
     """
     lvis_style = False
 

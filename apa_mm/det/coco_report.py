@@ -34,10 +34,6 @@ def ap_limits(proposal_nums: Sequence[int], use_mp_eval: bool,
 
     Raises:
         ValueError: If a limit is not a positive whole number.
-
-    Example:
-        >>> ap_limits((100, 300, 1000), use_mp_eval=False, max_dets=None)
-        (100, 1000, 1000)
     """
     given = list(proposal_nums) if max_dets is None else [max_dets]
     if not given or any(type(n) is not int or n < 1 for n in given):

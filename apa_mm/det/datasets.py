@@ -80,9 +80,7 @@ class CachedAnnotations:
     def prepare(self, source: Source, checked: bool = False) -> Contents:
         """Return what is cached, written first where it is not there.
 
-        Args:
-            source (Source): The annotation file.
-            checked (bool): Its content is known to be sound.
+        ``checked``: the content of the annotation file is known to be sound.
 
         Raises:
             OSError, RuntimeError: If it cannot be read or written.

@@ -26,10 +26,8 @@ class DetectionTable:
     it: so all detections are judged when they come, 23 bytes each, and the
     limits are applied at the end.
 
-    Args:
-        iou_thrs (Sequence[float]): T IoU thresholds.
-        image_limit (int): The best detections of an image that count without
-            a limit per class.
+    Without a limit per class the best ``image_limit`` of an image count;
+    there are T IoU thresholds.
     """
 
     def __init__(self, iou_thrs: Sequence[float], image_limit: int) -> None:
@@ -103,11 +101,8 @@ class DetectionTable:
         """Accumulate, with a limit per class in place of that per image.
 
         Of equal scores those of the image with the lower id come first.
-
-        Args:
-            totals (np.ndarray): Objects of each class and area range, (K, 4).
-            class_limit (int, optional): Detections of a class that count,
-                those that are ignored included.
+        ``totals`` are the objects of each class and area range, (K, 4);
+        ignored detections are within the limit too.
         """
         parts = [self.images[i] for i in sorted(self.images)]
         table = np.concatenate([np.zeros(0, self._dtype), *parts])

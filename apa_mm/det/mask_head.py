@@ -53,13 +53,9 @@ class ClasswiseFeatures(Tensor):
 def classwise_method(conv: nn.Module) -> Optional[Callable]:
     """Find out how to compute one output channel per sample.
 
-    Args:
-        conv (nn.Module): A predictor (N, C, H, W) -> (N, K, H, W).
-
-    Returns:
-        Callable | None: From features and labels (N,) to logits
-        (N, 1, H, W); None if the predictor neither has a method
-        ``forward_classwise`` nor is a 1 x 1 convolution, plain or cosine.
+    Returns what leads from features and labels (N,) to logits (N, 1, H, W);
+    None if the predictor, (N, C, H, W) -> (N, K, H, W), neither has a method
+    ``forward_classwise`` nor is a 1 x 1 convolution, plain or cosine.
     """
     if hasattr(conv, 'forward_classwise'):
         return conv.forward_classwise

@@ -36,13 +36,6 @@ class ScoredPairs:
     A pair is known by its place ``roi * (C + 1) + class``. Arguments are
     those of :func:`~apa_mm.det.nms.exact_multiclass_nms`; ``final_thr`` is
     for scores times factors, 0 or less for none.
-
-    Example:
-        >>> import torch
-        >>> scores = torch.tensor([[.3, .9, 0.], [.5, .3, .8]])
-        >>> pairs = ScoredPairs(scores, 0.2)
-        >>> pairs.first(3)
-        (tensor([1, 3, 0]), True)
     """
 
     def __init__(self,

@@ -111,16 +111,10 @@ class StreamingMatcher:
     An image leaves only counts behind. One that comes again replaces its
     earlier self, on other ranks too.
 
-    Args:
-        truth (GroundTruth): Ground truth.
-        categories (Sequence[Category]): Categories in label order.
-        iou_types (Sequence[str]): Of 'bbox' and 'segm'.
-        max_dets (Sequence[int]): Detection limits per image and class,
-            ascending. LVIS has its own limit, 300 per image.
-        iou_thrs (Sequence[float]): IoU thresholds.
-        segm_area (str): As of :class:`~apa_mm.det.coco_metric.CocoMetric`.
-        class_limit, dilation_ratio: As of
-            :class:`~apa_mm.det.lvis_metric.LVISMetric`.
+    ``categories`` are in label order, ``iou_types`` of 'bbox' and 'segm',
+    ``max_dets`` limits per image and class, ascending; LVIS has its own, 300
+    per image. Other arguments are as of
+    :class:`~apa_mm.det.lvis_metric.LVISMetric`.
     """
 
     def __init__(self, truth: GroundTruth, categories: Sequence[Category],

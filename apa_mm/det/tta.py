@@ -28,7 +28,6 @@ class LargeVocabTTAModel(DetTTAModel):
         tta_cfg (dict): 'nms', see
             :func:`apa_mm.det.nms.exact_multiclass_nms`, and 'max_per_img',
             the detections to keep.
-        **kwargs: Arguments of mmengine's ``BaseTTAModel``.
 
     Raises:
         KeyError: If ``tta_cfg`` lacks 'nms' or 'max_per_img'.

@@ -30,16 +30,13 @@ from .launch_options import load_config
 
 @dataclass(frozen=True)
 class Run:
-    """One config with one seed.
+    """One config with one seed."""
 
-    ``variant`` is the name of the config file without ending, ``digest`` the
-    SHA-256 of the config's content and the seed.
-    """
     config: str
-    variant: str
+    variant: str  # name of the config file without ending
     seed: int
     folder: str
-    digest: str
+    digest: str  # SHA-256 of the config's content and the seed
 
     @property
     def result_file(self) -> str:
@@ -56,11 +53,7 @@ def plan_runs(configs: Sequence[str], num_seeds: int, work_dir: str,
               cfg_options: Optional[dict] = None) -> List[Run]:
     """Check every config and list the runs, all variants of a seed together.
 
-    Args:
-        configs (Sequence[str]): Config files, whose names are the variants.
-        num_seeds (int): Trains with the seeds 0 to ``num_seeds - 1``.
-        work_dir (str): Folder for all runs.
-        cfg_options (dict, optional): Settings to override.
+    Variants are called as the config files, seeds are 0 to ``num_seeds - 1``.
 
     Raises:
         ValueError: If there is no config or seed, two configs have the same
@@ -152,16 +145,11 @@ def train_and_test(run: Run, cfg_options: Optional[dict] = None) -> dict:
 def run_all(runs: Sequence[Run], *, workers: int = 1,
             cfg_options: Optional[dict] = None,
             report: Callable[[str], None] = lambda line: None) -> List[dict]:
-    """Do every run that is not finished and return all results.
+    """Do every run that is not finished and return all results, in order.
 
-    Args:
-        runs (Sequence[Run]): See :func:`plan_runs`.
-        workers (int): Processes, which share the cores evenly; 1 for none.
-        cfg_options (dict, optional): As for :func:`plan_runs`.
-        report (Callable): Gets a line of progress after every run.
-
-    Returns:
-        list[dict]: See :func:`train_and_test`, in the order of the runs.
+    See :func:`plan_runs` and :func:`train_and_test`. ``workers`` are processes
+    that share the cores evenly, 1 for none; ``report`` gets a line of progress
+    after every run.
 
     Raises:
         ValueError: If ``workers`` is less than 1.

@@ -18,12 +18,10 @@ COLUMNS = {
 
 
 class Cell(NamedTuple):
-    """One metric of one variant over its seeds.
+    """One metric of one variant over its seeds."""
 
-    ``std`` is the sample standard deviation, None for a single seed.
-    """
     mean: float
-    std: Optional[float]
+    std: Optional[float]  # of the sample, None for a single seed
     values: List[float]
 
 

@@ -80,14 +80,9 @@ def leave_group() -> None:
 
 
 def on_rank_0(function: Callable[[], T]) -> T:
-    """Call a function in the first process; if it fails, all of them end.
+    """Call a function in the first process; return its answer on every rank.
 
-    Returns:
-        Any: What it returned, on every rank.
-
-    Raises:
-        InputError: On the other ranks, if it raised anything on the first;
-            there the exception itself goes on.
+    If it raises, the exception goes on there; other ranks raise InputError.
     """
     failure = None
     answer = [None, None]

@@ -134,11 +134,7 @@ def set_safe_checkpoints(cfg: Config) -> None:
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate by the batch size.
-
-    Raises:
-        InputError: If the config has no ``auto_scale_lr.base_batch_size``.
-    """
+    """Scale the learning rate by the batch size, from the config's base."""
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise InputError(
             '--auto-scale-lr needs auto_scale_lr.base_batch_size in the '
@@ -250,11 +246,7 @@ def set_tta(cfg: Config, merge_views: str) -> None:
 
 
 def check_out(out: Optional[str]) -> None:
-    """Refuse a prediction file that is no pickle or cannot be written.
-
-    Raises:
-        InputError: If ``out`` is such a file.
-    """
+    """Refuse a prediction file that is no pickle or cannot be written."""
     if out is None:
         return
     if not out.endswith(('.pkl', '.pickle')):

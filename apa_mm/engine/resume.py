@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from apa_mm.preflight.job import InputError
-from apa_mm.weights import CheckpointError, read_checkpoint
+from apa_mm.weights import read_checkpoint
 
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 
@@ -96,13 +96,7 @@ def read_resumable(path: str) -> dict:
     Raises:
         InputError: If it is damaged, or lacks what resuming takes.
     """
-    if not Path(path).expanduser().is_file():
-        raise InputError(f'checkpoint {path} does not exist; name a .pth '
-                         'file, or train first')
-    try:
-        content = read_checkpoint(path).content
-    except CheckpointError as error:
-        raise InputError(str(error)) from error
+    content = read_checkpoint(path).content
     meta = content.get('meta')
     if not isinstance(meta, dict) or not all(
             isinstance(meta.get(key), int) for key in ('epoch', 'iter')

@@ -22,14 +22,10 @@ class CalibrationError(BaseMetric):
     See :mod:`apa_mm.functional.calibration` for bins and formulas.
 
     Args:
-        num_bins (int): K, bins of equal width.
+        num_bins (int): K, bins of equal width, 1 or more.
         out_file (str, optional): ``.json``, ``.yml`` or ``.pkl`` file for
             borders, counts, accuracy and confidence of the bins.
         collect_device, prefix: Of :class:`mmengine.evaluator.BaseMetric`.
-
-    Raises:
-        ValueError: If ``num_bins`` is below 1 or ``out_file`` has another
-            ending.
     """
 
     default_prefix = 'calibration'

@@ -32,8 +32,7 @@ class ShotAccuracy(BaseMetric):
     Args:
         class_counts (Sequence[int], optional): Train images per class, C.
         train_dataset (dict, optional): Config of the training data set.
-        many (int): Classes with more images are many-shot.
-        few (int): Classes with fewer images are few-shot.
+        many, few (int): Borders, see :func:`apa_mm.functional.shot_groups`.
         collect_device, prefix: Of :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:

@@ -38,12 +38,7 @@ class GateStats(NamedTuple):
 
 
 def binary_entropy(values: Tensor) -> Tensor:
-    """Return the entropy of every gate value in bits; NaN outside [0, 1].
-
-    Example:
-        >>> binary_entropy(torch.tensor([0.0, 0.25, 0.5, 1.0])).tolist()
-        [0.0, 0.8112781244591328, 1.0, 0.0]
-    """
+    """Return the entropy of every gate value in bits; NaN outside [0, 1]."""
     g = values.double()
     nats = torch.xlogy(g, g) + torch.special.xlog1py(1 - g, -g)
     # Not -nats: a shut gate has the entropy 0.0, not -0.0.

@@ -75,9 +75,6 @@ def calibrate_scores(scores: Tensor, counts: Tensor, method: str = 'norcal',
         gamma (float): Strength; 0 changes nothing with either. To be chosen
             on images that were not trained on.
 
-    Returns:
-        Tensor: As ``scores``.
-
     Raises:
         ValueError: If ``method`` is unknown, or the columns are not C + 1.
 

@@ -17,13 +17,10 @@ FEW_SHOT = 20
 def shot_groups(class_counts: Union[Tensor, Sequence[int]],
                 many: int = MANY_SHOT,
                 few: int = FEW_SHOT) -> Dict[str, Tensor]:
-    """Group classes by their number of train images.
+    """Return masks 'many', 'medium' and 'few' of classes, bool, (C,).
 
     Many-shot classes have more than ``many`` images, few-shot ones fewer than
     ``few``; both borders belong to the medium group.
-
-    Returns:
-        dict[str, Tensor]: Masks 'many', 'medium' and 'few', bool, (C,).
 
     Raises:
         ValueError: If ``class_counts`` is no vector, has a negative entry, or
@@ -52,10 +49,9 @@ def shot_groups(class_counts: Union[Tensor, Sequence[int]],
 
 def per_class_accuracy(pred_labels: Tensor, gt_labels: Tensor,
                        num_classes: int) -> Tensor:
-    """Return the share of correct samples of every class.
+    """Return the share of correct samples of every class, float64, (C,).
 
-    Returns:
-        Tensor: In [0, 1], float64, (C,); NaN for a class without samples.
+    It is NaN for a class without samples.
 
     Raises:
         ValueError: If the shapes differ or a true class is out of range.

@@ -56,18 +56,12 @@ def record_gates(
 
     The forward hooks change no output and are gone at the end of the block.
     Without ``gates`` these are all of :func:`find_gates`.
-
-    Example:
-        >>> layer = ChannelAttention(32)
-        >>> with record_gates(layer, lambda name, out: print(out.shape)):
-        ...     y = layer(torch.rand(2, 32, 4, 4))
-        torch.Size([2, 32])
     """
     gates = find_gates(model) if gates is None else gates
     with ExitStack() as stack:
         for name, module in gates.items():
-            handle = module.register_forward_hook(partial(_call, name, listen))
-            stack.callback(handle.remove)
+            stack.enter_context(
+                module.register_forward_hook(partial(_call, name, listen)))
         yield gates
 
 
@@ -81,12 +75,6 @@ class GateSums:
 
     Per layer (1 + G, 4 + C) in float64: of all images, then of each of
     ``num_groups`` groups, which may overlap.
-
-    Example:
-        >>> sums = GateSums()
-        >>> sums.update('gate', torch.tensor([[0.0, 1.0], [0.5, 0.5]]))
-        >>> sums.result()['gate'][0].variance
-        0.0625
     """
 
     def __init__(self, num_groups: int = 0) -> None:

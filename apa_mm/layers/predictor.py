@@ -161,9 +161,6 @@ class CosineClassifier(CosineLinear):
             :class:`CosineLinear`.
         temperature (float, optional): S, at the start if it is learned. None:
             16 if fixed, 25 if learned.
-
-    Raises:
-        ValueError: If ``temperature`` is not positive or ``eps`` negative.
     """
 
     def __init__(self, in_features: int, out_features: int,
@@ -194,11 +191,8 @@ class CosineConv2d(_Temperature, nn.Conv2d):
     Args:
         *args: Positional arguments of ``nn.Conv2d``.
         temperature, learnable_temperature, power, eps: See
-            :class:`CosineLinear`.
+            :class:`CosineLinear`, errors too.
         **kwargs: Keyword arguments of ``nn.Conv2d``.
-
-    Raises:
-        ValueError: If ``temperature`` is not positive or ``eps`` negative.
 
     Example:
         >>> import torch

@@ -17,16 +17,9 @@ def class_order_problem(meta: Mapping[str, Any],
 
     Only two findings count: the same names in another order, and another
     ``label_order`` ('native' or 'frequency'). Other classes are what
-    fine-tuning is for.
-
-    Args:
-        meta (Mapping): ``meta`` of the checkpoint, with ``dataset_meta``
-            (mmengine) or ``class_order`` (a conversion).
-        metainfo (Mapping): Meta information of the data set; without
-            ``label_order`` its classes are in native order.
-
-    Returns:
-        str | None: What is wrong and how to mend it, if anything.
+    fine-tuning is for. ``meta`` of the checkpoint has ``dataset_meta``
+    (mmengine) or ``class_order`` (a conversion); without ``label_order`` in
+    ``metainfo`` the data set's classes are in native order.
     """
     saved = meta.get('dataset_meta') or {}
     if isinstance(saved, (list, tuple)):  # of mmdet's concatenation
@@ -63,6 +56,8 @@ def label_order_problems(
 
     Labels follow the order of a file's categories. A model trained with one
     order and judged by another scores next to nothing, without an error.
+    Returns a sentence per difference from the first reader, or from its own
+    config; a class that only one side has is no difference.
 
     Args:
         readers (Sequence[tuple]): For each reader of a file, those of the
@@ -73,10 +68,6 @@ def label_order_problems(
             told to sort.
         across_files (bool): False if the model reads the classes of each
             set as text, so that only each set itself must agree.
-
-    Returns:
-        list[str]: One sentence per difference from the first reader, or from
-        its own config. A class that only one side has is no difference.
     """
     problems = []
     for where, path, classes, labels, by_id in readers:

@@ -45,13 +45,7 @@ _LIKENESS = 0.85
 
 
 def check_keys(cfg: Config, splits: Sequence[str] = ()) -> Findings:
-    """Find misspelt keys and keys of the 2.x libraries, for all splits.
-
-    Example:
-        >>> check_keys(Config(dict(optim_wraper=dict()))).problems
-        ["config key 'optim_wraper' is not read; did you mean \
-'optim_wrapper'?"]
-    """
+    """Find misspelt keys and keys of the 2.x libraries, for all splits."""
     problems, warnings = [], []
     read = [*inspect.signature(Runner).parameters, *_OTHER_KEYS]
     read.remove('cfg')

@@ -13,26 +13,22 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from apa_mm.data.annotation_checks import AnnotationReport, check_annotations
-from apa_mm.data.annotations import AnnotationError, read_annotations, show
+from apa_mm.data.annotations import AnnotationError, read_annotations
 from apa_mm.data.array_cache import Source
 from apa_mm.data.dataset_files import SPLITS, DataFile, find_data_files
 from apa_mm.data.image_files import missing_problems, image_name
 from apa_mm.preflight.class_order import label_order_problems
 from apa_mm.preflight.findings import Findings, is_rank_0
 from apa_mm.preflight.loss_checks import drop_threshold
+from apa_mm.utils.tables import show
 
 
 class DataReport(NamedTuple):
-    """The data files of a config.
+    """The data files of a config, and findings as of other checks.
 
-    Attributes:
-        rows (list[dict]): One per annotation file and split: 'split', 'file'
-            and the counts of
-            :class:`~apa_mm.data.annotation_checks.AnnotationReport` and of
-            'missing_images'; 'images' is 'unreadable' for a file with
-            another shape.
-        problems, warnings (list[str]): As of
-            :class:`~apa_mm.preflight.findings.Findings`.
+    There is a row per annotation file and split: 'split', 'file', the counts
+    of :class:`~apa_mm.data.annotation_checks.AnnotationReport` and of
+    'missing_images'; 'images' is 'unreadable' for a file with another shape.
     """
 
     rows: List[dict]

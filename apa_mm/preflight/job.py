@@ -1,6 +1,5 @@
 """Checks before a job starts, so that bad input leaves nothing behind."""
 import logging
-import os.path as osp
 from typing import Sequence
 
 from mmengine.config import Config
@@ -9,9 +8,10 @@ from mmengine.logging import print_log
 from apa_mm.data.dataset_files import SPLITS
 from apa_mm.preflight.config_keys import check_keys
 from apa_mm.preflight.data_checks import DataReport, check_data, inspect_data
-from apa_mm.preflight.findings import InputError, is_rank_0
+from apa_mm.preflight.findings import is_rank_0
 from apa_mm.preflight.loss_checks import check_losses
-from apa_mm.weights import CheckpointError, read_checkpoint
+from apa_mm.utils.checks import InputError
+from apa_mm.weights import read_checkpoint
 from apa_mm.weights.load_check import state_dict_of
 
 #: Functions of a config and of the splits that will run.
@@ -21,11 +21,8 @@ CHECKS = (check_keys, check_losses, check_data)
 def check_config(cfg: Config, splits: Sequence[str] = SPLITS) -> None:
     """Run every check (:mod:`apa_mm.preflight`) and log the warnings.
 
-    Both launchers call it before a work directory exists.
-
-    Args:
-        cfg (Config): The config of a job.
-        splits (Sequence[str]): Which of 'train', 'val' and 'test' will run.
+    Both launchers call it before a work directory exists. ``splits`` are those
+    of 'train', 'val' and 'test' that will run.
 
     Raises:
         InputError: If anything is wrong; it lists every problem.
@@ -59,12 +56,4 @@ def check_checkpoint(cfg: Config) -> None:
     path = cfg.get('load_from')
     if path is None or '://' in path or not is_rank_0(cfg):
         return
-    path = osp.expanduser(path)
-    if not osp.isfile(path):
-        raise InputError(
-            f'checkpoint {path} does not exist; name a .pth file, or train '
-            'first')
-    try:
-        state_dict_of(read_checkpoint(path, map_location='meta').content)
-    except CheckpointError as error:
-        raise InputError(str(error)) from None
+    state_dict_of(read_checkpoint(path, map_location='meta').content)

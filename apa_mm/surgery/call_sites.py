@@ -39,23 +39,18 @@ _Functions = Dict[str, ast.AST]
 class CallSites(NamedTuple):
     """Where a block uses one of its modules.
 
-    Of two branches only one runs, so their uses have the same numbers.
-
-    Attributes:
-        count (int, optional): Uses along the longest path through
-            ``forward``; None without source, in a loop, or where the module
-            has a second name or is reached by ``getattr``.
-        marks (dict[str, int]): Other modules of the block -> number of the
-            use, from 0, that comes next after their call.
-        chained (frozenset[int]): Uses that follow the use before them, or
-            the start of ``forward``, with no such call between.
-        unmarked (bool): Whether some use can be told by neither.
+    ``count`` are the uses along the longest path through ``forward``; None
+    without source, in a loop, or where the module has a second name or is
+    reached by ``getattr``. Of two branches only one runs, so their uses have
+    the same numbers. ``marks`` has for other modules of the block the number
+    of the use, from 0, that comes next after their call; ``chained`` uses
+    follow the one before them, or the start, with no such call between.
     """
 
     count: Optional[int]
     marks: Dict[str, int] = {}
     chained: FrozenSet[int] = frozenset()
-    unmarked: bool = False
+    unmarked: bool = False  # some use can be told by neither
 
 
 def find_call_sites(block: nn.Module, name: str) -> CallSites:

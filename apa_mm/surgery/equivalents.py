@@ -58,10 +58,6 @@ def kind_of(module: nn.Module) -> Optional[str]:
     """Return which function an activation module computes, or None.
 
     Subclasses do not count: they may compute something else.
-
-    Example:
-        >>> kind_of(nn.ReLU(inplace=True)), kind_of(nn.LeakyReLU())
-        ('relu', None)
     """
     kind = SAME_FUNCTION.get(type(module).__name__)
     if kind == 'gelu' and getattr(module, 'approximate', 'none') == 'tanh':
@@ -74,18 +70,11 @@ def equivalent_of(kind: str, relu_kappa: float = RELU_KAPPA) -> Equivalent:
 
     SiLU is ``kappa=1, lambd=1`` exactly; GELU's sigmoid form is
     ``kappa=1.702, lambd=1``, at most 0.021 away from the exact GELU; ReLU is
-    the limit of a large kappa, here ``relu_kappa``.
-
-    Args:
-        kind (str): 'relu', 'silu', 'gelu', 'gelu_tanh' or 'quick_gelu'.
-        relu_kappa (float): Positive.
+    the limit of a large kappa, here ``relu_kappa``. Kinds are 'relu', 'silu',
+    'gelu', 'gelu_tanh' and 'quick_gelu'.
 
     Raises:
         ValueError: If the kind is unknown or ``relu_kappa`` not positive.
-
-    Example:
-        >>> equivalent_of('silu')[:2]
-        (1.0, 1.0)
     """
     check_choice('kind', kind, tuple(_FUNCTIONS))
     if not relu_kappa > 0:

@@ -79,7 +79,7 @@ def replace_activations(model: nn.Module,
                         relu_kappa: float = RELU_KAPPA,
                         shared: Sequence[str] = (),
                         act_cfg: Optional[dict] = None) -> SwapReport:
-    r"""Swap activation modules for AGLU units, in place.
+    r"""Swap activation modules for AGLU units, in place; print the report.
 
     A block that calls one module several times gets one unit per call (see
     :class:`~apa_mm.surgery.site_units.SiteUnits`), since kappa and lambda
@@ -106,9 +106,6 @@ def replace_activations(model: nn.Module,
             whose calls may all use one unit, such as calls in a loop.
         act_cfg (dict, optional): Further arguments of
             :class:`~apa_mm.layers.AGLU`: ``lambd_min``, ``lambda_grad``.
-
-    Returns:
-        SwapReport: What was swapped and what stayed; print it.
 
     Raises:
         ValueError: If nothing matches, an option is unknown, or the calls
@@ -198,7 +195,7 @@ def build_with_replaced_activations(model: Union[dict, str],
                                     data_preprocessor: Optional[dict] = None,
                                     replace: Optional[dict] = None,
                                     **others: Any) -> nn.Module:
-    """Build a model and swap its activations: the switch for configs.
+    """Build a model and swap its activations in it: the switch for configs.
 
     ``model=dict(type='apa_mm.ReplacedActivations', model=dict(...),
     stages=[3, 4])``, or, in a child of a config, ``model=dict(
@@ -213,9 +210,6 @@ def build_with_replaced_activations(model: Union[dict, str],
             to the inner model.
         replace (dict, optional): Options of :func:`replace_activations`.
         **others: Such options too; with a type, arguments of the model.
-
-    Returns:
-        nn.Module: The inner model itself.
     """
     replace = dict(replace or {})
     if isinstance(model, str):

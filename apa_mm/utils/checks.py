@@ -2,6 +2,10 @@
 from typing import Any, Sequence
 
 
+class InputError(ValueError):
+    """Input that a job cannot run with; one sentence per problem."""
+
+
 def check_choice(name: str, value: Any, choices: Sequence) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:

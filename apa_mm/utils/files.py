@@ -2,11 +2,15 @@
 import os
 import stat
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Union
 
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH  # by others than the owner
+#: Unfinished files of this version and of earlier ones; after an hour nobody
+#: is writing them any more.
+_UNFINISHED, _STALE_SECONDS = ('.converting-*', '.*.writing*'), 3600
 
 
 @contextmanager
@@ -39,6 +43,14 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Union[str, Path]) -> None:
+    """Remove what runs that were killed while writing have left there."""
+    for form in _UNFINISHED:
+        for left in Path(folder).glob(form):
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                left.unlink(missing_ok=True)
 
 
 def private_folder(*names: str) -> Path:

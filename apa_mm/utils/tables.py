@@ -1,5 +1,11 @@
-"""Tables as text: readable in a terminal, valid as Markdown."""
-from typing import Any, Sequence
+"""Tables and lists as text."""
+from typing import Any, Iterable, Sequence
+
+
+def show(items: Iterable, most: int = 3) -> str:
+    """Return the first items as text, with dots if there are more."""
+    items = list(items)
+    return ', '.join(map(str, items[:most])) + ', ...' * (len(items) > most)
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -1,7 +1,8 @@
 """The exception of reading, converting and inspecting, and safe printing."""
+from apa_mm.utils.checks import InputError
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A file or request that cannot be served; one sentence says why.
 
     Names out of a file stand in the sentence: characters that a terminal

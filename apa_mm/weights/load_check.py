@@ -6,6 +6,8 @@ import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from apa_mm.utils.tables import show
+
 from .errors import CheckpointError, printable
 
 CONVERT = ('tools/convert_checkpoint.py SRC DST --to mmdet-backbone (or '
@@ -26,14 +28,14 @@ class Comparison(NamedTuple):
     def __str__(self) -> str:
         total = len(self.matched) + len(self.missing) + len(self.reshaped)
         return (f'{len(self.matched)} of {total} tensors match, '
-                f'{_count(self.missing)} missing, '
-                f'{_count(self.unexpected)} unexpected, '
-                f'{_count(self.reshaped)} of another shape')
+                f'{counted(self.missing)} missing, '
+                f'{counted(self.unexpected)} unexpected, '
+                f'{counted(self.reshaped)} of another shape')
 
 
-def _count(names: List[str]) -> str:
-    shown = printable(', '.join(names[:3])) + ', ...' * (len(names) > 3)
-    return f'{len(names)} ({shown})' if names else '0'
+def counted(names: List[str], none: str = '0') -> str:
+    """Return how many names there are, with the first three."""
+    return f'{len(names)} ({printable(show(names))})' if names else none
 
 
 def state_dict_of(checkpoint: Any) -> Dict[str, Tensor]:
@@ -60,11 +62,6 @@ def find_gaps(found: Comparison, whole: bool = False) -> List[str]:
     Heads, classifiers and necks may be new, and a part that the file does not
     have at all may be. What it has must be complete in kappa, lambda and
     blocks, and a backbone in everything.
-
-    Example:
-        >>> names = ['backbone.act1.kappa', 'head.fc.weight']
-        >>> find_gaps(Comparison(['backbone.conv1.weight'], names, [], []))
-        ['backbone.act1.kappa']
     """
     present = {_part(name) for name in found.matched}
     blocks = {_block(name) for name in found.matched} | {''}
@@ -132,11 +129,6 @@ def rehearse_loading(model: nn.Module,
     old keys or resize a buffer while it loads. Such modules are asked on a
     copy; the model itself stays as it is. ``num_batches_tracked`` of a
     BatchNorm may be absent, as for mmengine.
-
-    Example:
-        >>> rehearse_loading(nn.Linear(2, 1), dict(weight=torch.ones(1, 3)))
-        Comparison(matched=[], missing=['bias'], unexpected=[], \
-reshaped=['weight'])
     """
     found = Comparison([], [], [], [])
     unused = set(state_dict)

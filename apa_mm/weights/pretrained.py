@@ -33,11 +33,9 @@ def _check_file(module: BaseModule, path: str, prefix: Optional[str]) -> None:
     name = module.__class__.__name__
     tensors = _read_state_dict(path)
     if prefix:
-        stem = prefix if prefix.endswith('.') else prefix + '.'
-        tensors = {
-            k[len(stem):]: v
-            for k, v in tensors.items() if k.startswith(stem)
-        }
+        stem = prefix.removesuffix('.') + '.'
+        tensors = {k.removeprefix(stem): v for k, v in tensors.items()
+                   if k.startswith(stem)}
     found = rehearse_loading(module, tensors)
     children = dict(module.named_children())
     foreign = [n for n in found.unexpected if n.split('.')[0] in children]

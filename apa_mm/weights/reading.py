@@ -31,18 +31,11 @@ _OTHERS = (
 
 
 class RawCheckpoint(NamedTuple):
-    """What a file holds.
-
-    Attributes:
-        path (str): Where it was read from.
-        content (dict): Top-level entries; of a safetensors file the tensors.
-        metadata (dict[str, str]): Header of a safetensors file.
-        num_bytes (int): Size of the file.
-    """
+    """What a file holds."""
 
     path: str
-    content: Dict[str, Any]
-    metadata: Dict[str, str]
+    content: Dict[str, Any]  # entries; of a safetensors file the tensors
+    metadata: Dict[str, str]  # header of a safetensors file
     num_bytes: int
 
     @property
@@ -58,22 +51,17 @@ class RawCheckpoint(NamedTuple):
 def read_checkpoint(path: str, map_location: Any = 'cpu') -> RawCheckpoint:
     """Read a checkpoint of torch (zip or legacy form) or safetensors.
 
-    Args:
-        path (str): The file. Nothing is fetched from a network.
-        map_location (str | torch.device | Callable | dict, optional): Where
-            tensors go, as in ``torch.load``, but None means the CPU. 'meta'
-            checks the file without reading its tensors.
-
-    Returns:
-        RawCheckpoint: Content and size.
+    Nothing is fetched from a network. ``map_location`` is that of
+    ``torch.load``, but None means the CPU, and 'meta' checks the file without
+    reading its tensors.
 
     Raises:
         CheckpointError: If it is no checkpoint, is damaged, claims more than
             it holds, or needs code of its own to load.
     """
-    path = os.fspath(path)
-    require(os.path.isfile(path), f'{path} is not there or no file; name a '
-            'checkpoint on this machine')
+    path = os.path.expanduser(path)
+    require(os.path.isfile(path), f'checkpoint {path} does not exist or is no '
+            'file; name a .pth file on this machine, or train first')
     try:
         with open(path, 'rb') as stream:
             content, metadata = read_stream(stream, map_location)

@@ -187,7 +187,7 @@ def checkpoint_job(path, **kwargs):
 
 def test_a_checkpoint_that_is_not_there(tmp_path):
     path = tmp_path / 'no.pth'
-    with pytest.raises(InputError, match='no.pth does not exist; name a'):
+    with pytest.raises(InputError, match='no.pth does not exist or is no'):
         check_checkpoint(checkpoint_job(path))
     check_checkpoint(checkpoint_job('https://x.org/no.pth'))
     check_checkpoint(checkpoint_job(path, load_from=None))

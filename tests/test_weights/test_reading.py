@@ -555,7 +555,7 @@ def test_archives_that_zipfile_gives_up_on(tmp_path, place, byte, match):
 
 def test_files_that_are_not_there(tmp_path):
     for path in (tmp_path / 'absent.pth', tmp_path):
-        with pytest.raises(CheckpointError, match='not there or no file'):
+        with pytest.raises(CheckpointError, match='does not exist or is no f'):
             read_checkpoint(path)
 
 

@@ -29,8 +29,7 @@ class DigitsLT(BaseDataset):
         split, imbalance_factor, profile, seed: As in
             :class:`apa_mm.CIFAR10LT`.
         test_per_class (int): Test images of every digit.
-        image_size (int): In pixels; other than 8 it is reached by bilinear
-            interpolation.
+        image_size (int): In pixels; by bilinear interpolation unless 8.
         metainfo, **kwargs: As in MMPretrain's ``BaseDataset``.
 
     Raises:

@@ -4,6 +4,7 @@ from typing import List, Sequence
 import numpy as np
 
 from apa_mm.utils.checks import check_choice
+from apa_mm.utils.tables import show
 
 PROFILES = ('exp', 'step')
 LABEL_ORDERS = ('native', 'frequency')
@@ -18,18 +19,11 @@ def long_tail_counts(max_count: int, num_classes: int, imbalance_factor: float,
     the exponential profile ('exp'); under 'step' the first half of the
     classes keeps all and the other half :math:`n_{max} / \rho`.
 
-    Args:
-        max_count (int): Images of the largest class.
-        num_classes (int): C, at least 2.
-        imbalance_factor (float): The ratio, at least 1, e.g. 100.
-        profile (str): 'exp' or 'step'.
+    The largest class has ``max_count`` images; C is at least 2, the ratio,
+    ``imbalance_factor``, at least 1, e.g. 100.
 
     Raises:
         ValueError: If an argument is out of range or a class stays empty.
-
-    Example:
-        >>> long_tail_counts(500, 100, 100)[:4]
-        [500, 477, 455, 434]
     """
     check_choice('profile', profile, PROFILES)
     if num_classes < 2:
@@ -81,10 +75,6 @@ def frequency_ranks(counts: Sequence[int]) -> np.ndarray:
 
     Classes of the same size keep their order. The authors' own sort does not
     promise that, so that their classes of one size may be swapped.
-
-    Example:
-        >>> frequency_ranks([5, 9, 5, 7]).tolist()
-        [2, 0, 3, 1]
     """
     order = np.argsort(-np.asarray(counts, dtype=np.int64), kind='stable')
     ranks = np.empty_like(order)
@@ -96,8 +86,8 @@ def check_class_counts(name: str, counts: Sequence[int]) -> None:
     """Raise ValueError if a class has no training image."""
     empty = [c for c, count in enumerate(counts) if count == 0]
     if empty:
-        shown = ', '.join(map(str, empty[:5])) + (', ...' * (len(empty) > 5))
         raise ValueError(
             f'{len(empty)} of {len(counts)} classes have no training image '
-            f'in {name}: {shown}; use the complete training list, or set '
-            'allow_empty_classes=True if no loss or offset needs the counts')
+            f'in {name}: {show(empty, 5)}; use the complete training list, or '
+            'set allow_empty_classes=True if no loss or offset needs the '
+            'counts')

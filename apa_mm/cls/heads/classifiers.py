@@ -22,10 +22,6 @@ class LongTailLinearClsHead(LogitOffset, LinearClsHead):
         **kwargs: Arguments of ``LinearClsHead``: ``loss``, ``topk``,
             ``cal_acc``, ``init_cfg``.
 
-    Raises:
-        ValueError: For an unknown offset, or one beside a loss that corrects
-            for the class counts already.
-
     Example:
         >>> import torch
         >>> head = LongTailLinearClsHead(
@@ -45,16 +41,9 @@ class LongTailLinearClsHead(LogitOffset, LinearClsHead):
 class CosineClsHead(LongTailLinearClsHead):
     """Cosine classifier on squashed features, the paper's long-tailed head.
 
-    Args:
-        num_classes, in_channels, logit_offset, **kwargs: As in
-            :class:`LongTailLinearClsHead`.
-        scale, learnable_scale, eps: As in
-            :class:`apa_mm.layers.predictor.CosineClassifier`.
-        init_cfg (dict, optional): Initialisation of ``layer``
-            'CosineClassifier'; None keeps the layer's own.
-
-    Raises:
-        ValueError: See the parent; also for a scale that is not positive.
+    Arguments are those of :class:`LongTailLinearClsHead` and of
+    :class:`apa_mm.layers.predictor.CosineClassifier`, the ``layer`` of
+    ``init_cfg``, whose None keeps the layer's own start.
     """
 
     def __init__(self, num_classes: int, in_channels: int,
@@ -77,15 +66,9 @@ class NormalizedLinearClsHead(LongTailLinearClsHead):
     The authors' head "norm" has S = 1, which bounds the probability of a
     class by e^2 / (e^2 + K - 1).
 
-    Args:
-        num_classes, in_channels, logit_offset, **kwargs: As in
-            :class:`LongTailLinearClsHead`.
-        scale (float): S, or S at the start if it is learned.
-        learnable_scale (bool): Whether S is learned.
-        eps (float): Keeps zero vectors finite.
-        init_cfg (dict, optional): Initialisation of ``layer``
-            'CosineLinear'; None keeps the layer's own, N(0, 0.01).
-
+    Arguments are those of :class:`LongTailLinearClsHead` and of
+    :class:`apa_mm.layers.CosineLinear`, the ``layer`` of ``init_cfg``, whose
+    None keeps the layer's own start. ``scale`` is S, at the start if learned.
     """
 
     def __init__(self, num_classes: int, in_channels: int, scale: float = 1.0,

@@ -63,12 +63,9 @@ class LogitOffset(ClassCounts):
 
     def loss(self, feats: tuple, data_samples: List[DataSample],
              **kwargs: Any) -> dict:
-        """Compute the loss on plain logits.
-
-        The class counts are asked for here too, so that forgetting them ends
-        the first iteration rather than the first validation.
-        """
+        """Compute the loss on plain logits."""
         if self.logit_offset is not None:
+            # Or forgetting them would show at the first validation only.
             self.require_class_counts()
         return super().loss(feats, data_samples, **kwargs)
 

@@ -19,15 +19,12 @@ MEASURES = ('entropy', 'variance', 'mean')
 class AttentionStatsHook(Hook):
     """Measure every gate while the model is validated or tested.
 
-    Forward hooks listen to the gates during every ``interval``-th batch, from
-    the first, and are removed after it. After the loop
+    Forward hooks listen to the gates during every ``interval``-th batch (1 or
+    more), from the first, and are removed after it. After the loop
     ``attention/<gate>/entropy`` (Eq. 4, base 2), ``.../variance`` (over the
     channels of the signal averaged over images) and ``.../mean``, over all
     ranks, go to the visualizer's backends, and their means over gates to the
     log. Class groups are for ``tools/analyze.py attention``.
-
-    Raises:
-        ValueError: If ``interval`` is below 1.
     """
 
     priority = 'LOW'

@@ -6,7 +6,6 @@ from mmengine.runner import Runner
 from apa_mm.preflight.class_order import class_order_problem
 from apa_mm.preflight.job import InputError
 from apa_mm.registry import HOOKS
-from apa_mm.weights import CheckpointError
 from apa_mm.weights.load_check import (CONVERT, Comparison, find_broken,
                                        find_gaps, rehearse_loading,
                                        state_dict_of, unwrap)
@@ -42,10 +41,7 @@ class CheckpointCheckHook(Hook):
                 its classes in another order.
         """
         model = unwrap(runner.model)
-        try:
-            tensors = state_dict_of(checkpoint)
-        except CheckpointError as error:
-            raise InputError(str(error)) from None
+        tensors = state_dict_of(checkpoint)
         found = rehearse_loading(model, tensors)
         training = isinstance(runner.optim_wrapper,
                               (OptimWrapper, OptimWrapperDict))

@@ -10,6 +10,7 @@ from apa_mm.data.class_frequency import (
     ClassFrequency, class_frequency, class_frequency_from_file, plain_datasets)
 from apa_mm.preflight.job import InputError
 from apa_mm.registry import DATASETS, HOOKS
+from apa_mm.utils.tables import show
 from apa_mm.weights.load_check import unwrap
 
 
@@ -121,11 +122,10 @@ class ClassFrequencyHook(Hook):
                 backend_args=getattr(first, 'backend_args', None))
         empty = np.flatnonzero(found.counts == 0)
         if len(empty) and not self.allow_empty:
-            names = ', '.join(map(str, (found.classes[i] for i in empty[:5])))
-            more = ', ...' if len(empty) > 5 else ''
+            names = show((found.classes[i] for i in empty), 5)
             raise ValueError(
                 f'{len(empty)} of {len(found.counts)} classes have no '
-                f'training image in {found.source}: {names}{more}; remove '
+                f'training image in {found.source}: {names}; remove '
                 "them from the dataset's classes, or set allow_empty=True in "
                 "dict(type='apa_mm.ClassFrequencyHook')")
         return found

@@ -18,11 +18,8 @@ class DeferredReweightingHook(Hook):
     the scalar ``train/reweighting`` (0 or 1).
 
     Args:
-        start_epoch (int): Epochs to train without weights. LDAM-DRW uses 160
-            of 200, the AGLU authors' code 0.
-
-    Raises:
-        ValueError: If ``start_epoch`` is negative.
+        start_epoch (int): Epochs to train without weights, 0 or more.
+            LDAM-DRW uses 160 of 200, the AGLU authors' code 0.
     """
 
     def __init__(self, start_epoch: int) -> None:

@@ -11,12 +11,10 @@ from apa_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Stop after some iterations in a row with NaN or infinity in a loss.
+    """Stop after ``patience`` (1 or more) iterations with a broken loss.
 
-    A single one happens, in mixed precision by design.
-
-    Raises:
-        ValueError: If ``patience``, the number of iterations, is below 1.
+    That is NaN or infinity, in a row: a single one happens, in mixed precision
+    by design.
     """
 
     # Before a checkpoint is written.

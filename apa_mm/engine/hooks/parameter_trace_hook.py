@@ -17,15 +17,12 @@ TRACE_PREFIX = 'apa/'
 class ParameterTraceHook(Hook):
     """Give kappa and lambda of every unit and gate to the visualizer.
 
-    Every ``interval`` iterations, and before the first and after the last
-    one, each site's ``apa/<site>/kappa`` and ``apa/<site>/lambd`` go to the
-    backends of mmengine's visualizer: ``vis_data/scalars.json``, TensorBoard
-    or wandb, whichever the config names. Of values per channel that is the
-    mean; lambda is shown as used, not below its floor.
+    Every ``interval`` iterations (1 or more), before the first and after the
+    last one, each site's ``apa/<site>/kappa`` and ``apa/<site>/lambd`` go to
+    the backends of mmengine's visualizer: ``vis_data/scalars.json``,
+    TensorBoard or wandb, whichever the config names. Of values per channel
+    that is the mean; lambda is shown as used, not below its floor.
     ``tools/analyze.py parameters --traces WORK_DIR`` draws the history.
-
-    Raises:
-        ValueError: If ``interval`` is below 1.
     """
 
     priority = 'LOW'

@@ -1,6 +1,5 @@
 """Checkpoints that are whole and that a run goes on from exactly."""
 import os
-import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -17,7 +16,7 @@ from apa_mm.engine.random_state import (go_on_in_data, random_state,
 from apa_mm.engine.resume import find_checkpoint
 from apa_mm.preflight.job import InputError
 from apa_mm.registry import HOOKS
-from apa_mm.utils.files import replacing
+from apa_mm.utils.files import replacing, sweep
 from apa_mm.weights.load_check import unwrap
 
 _BACKEND, _STATES = 'apa_mm.whole_files', 'random_states'
@@ -57,7 +56,7 @@ register_backend(_BACKEND, _WholeFiles, force=True)
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's checkpoint hook that cannot lose a run.
+    """mmengine's checkpoint hook, with its arguments, that loses no run.
 
     Our configs name it, and our launchers put it in place of mmengine's.
 
@@ -72,9 +71,6 @@ class SafeCheckpointHook(CheckpointHook):
       a seed and the number of processes is the same. Workers start anew with
       every epoch, ``persistent_workers`` or not. Validation moves no
       generator.
-
-    Args:
-        **kwargs: Of :class:`mmengine.hooks.CheckpointHook`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -102,7 +98,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Prepare the folder and go on where a resumed run stopped."""
         super().before_train(runner)
         if self._local and is_main_process():
-            _sweep(self.out_dir)
+            sweep(self.out_dir)
         states, self._states = self._states, None
         if runner.iter == 0:
             return
@@ -185,14 +181,6 @@ class SafeCheckpointHook(CheckpointHook):
         super()._save_best_checkpoint(runner, metrics)
         if self._local and is_main_process():
             self.file_backend.settle()
-
-
-def _sweep(folder: str) -> None:
-    """Remove what a run that was killed while writing has left there."""
-    for path in Path(folder).glob('.*.writing.pth'):
-        # A younger one may be of a run that lives.
-        if time.time() - path.stat().st_mtime > 3600:
-            path.unlink()
 
 
 def _not_finite(model: nn.Module) -> List[str]:

@@ -24,10 +24,6 @@ class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     Constructor(APAOptimWrapperConstructor,
     LearningRateDecayOptimWrapperConstructor): pass``.
 
-    Args:
-        optim_wrapper_cfg (dict): Of the wrapper and its optimizer.
-        paramwise_cfg (dict, optional): mmengine's rules for parameters.
-
     Example:
         >>> from apa_mm.layers import AGLU
         >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), AGLU())
