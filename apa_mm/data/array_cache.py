@@ -110,7 +110,8 @@ def cached(purpose: Any, state: list,
     ``purpose`` is what JSON can write; new files replace others of it.
     ``state`` is of the source, the path first, as :func:`file_state`. Where
     there are no arrays ``write`` is called with an open file: it writes from
-    0 on with :func:`put` and returns the places by name, and what JSON can write.
+    0 on with :func:`put`; it returns the places by name and what JSON can
+    write.
 
     Raises:
         OSError, RuntimeError: If there is no folder to write to.
