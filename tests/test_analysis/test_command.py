@@ -17,7 +17,8 @@ from support.tiny_jobs import (CLASSES, write_classification_config,
 
 from apa_mm.analysis import AnalysisError
 from apa_mm.analysis.command import TOOLS, build_parser, run
-from apa_mm.analysis.loading import Settings, Source, load_subjects
+from apa_mm.analysis.loading import (Settings, Source, load_subjects,
+                                     run_images)
 from apa_mm.utils.imports import HAS_MMDET, HAS_MMPRETRAIN
 
 ROOT = Path(__file__).parents[2]
@@ -180,6 +181,17 @@ def test_rois_of_a_detector_have_the_labels_of_objects(tmp_path):
     # 4 images of at most 20 proposals, some of them on the object.
     assert len(set(counts['all'])) == 1 and 4 <= counts['all'][0] <= 80
     assert 0 < sum(counts['own']) < counts['all'][0]
+
+
+def test_every_batch_knows_its_own_images(cls):
+    settings = Settings(cfg_options={'test_dataloader.batch_size': 1})
+    subject, = load_subjects(
+        [Source('APA*', cls.config, cls.checkpoint)], settings, [])
+    shown = [info['img_path'] for batch in run_images(subject, 'test')
+             for info in batch.infos]
+    own = [subject.dataset.get_data_info(i) for i in subject.indices]
+    assert shown == [info['img_path'] for info in own]
+    assert len(set(shown)) > 1
 
 
 def test_the_model_is_as_before(job):
