@@ -268,19 +268,34 @@ def test_commands_of_the_readme_make_what_configs_start_from(monkeypatch):
 
 
 # --- the way back, and publishing ---
-@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
-def test_to_authors_gives_their_file_back(run, suffix):
-    source = cifar()
+NORM = layouts.random({**layouts.authors_cifar(blocks=3),
+                       **layouts.classifier('norm', 100, 64, 'linear')})
+#: Only what the file says of its source tells it from a classifier's.
+BACKBONE = layouts.random(
+    layouts.under('backbone', layouts.authors_resnet(18)))
+
+
+@pytest.mark.parametrize('source, to, suffix, table, lost', [
+    (cifar(), 'mmpretrain', '.pth', 'cifar', set()),
+    (cifar(), 'mmpretrain', '.safetensors', 'cifar', set()),
+    (NORM, 'mmpretrain', '.pth', 'cifar', {'linear.bias'}),
+    (BACKBONE, 'mmdet-backbone', '.pth', 'detection', set()),
+])
+def test_to_authors_gives_their_file_back(run, source, to, suffix, table,
+                                          lost):
     save_authors(tensors=source)
-    code, _, _ = run('convert_checkpoint', 'src.pth', f'ours{suffix}', '--to',
-                     'mmpretrain')
-    assert code == 0
+    code, _, err = run('convert_checkpoint', 'src.pth', f'ours{suffix}',
+                       '--to', to)
+    assert code == 0, err
     code, out, err = run('convert_checkpoint', f'ours{suffix}', 'back.pth',
                          '--to', 'authors')
-    assert code == 0 and 'apa_mm -> authors-cifar' in out, err
+    assert code == 0 and f'apa_mm -> authors-{table}' in out, err
     back = torch.load('back.pth', weights_only=True)['model']
-    assert back.keys() == source.keys()
-    assert all(torch.equal(back[name], source[name]) for name in source)
+    assert back.keys() == source.keys() - lost
+    assert all(torch.equal(back[name], source[name]) for name in back)
+
+
+def test_to_authors_takes_ours_alone(run):
     torch.save(layouts.random(layouts.resnet(18)), 'plain.pth')
     code, _, err = run('convert_checkpoint', 'plain.pth', 'no.pth', '--to',
                        'authors')

@@ -17,10 +17,12 @@ if __name__ in ('__main__', '__mp_main__'):
 
 import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
+from mmengine.dataset import pseudo_collate  # noqa: E402
 
 from apa_mm.engine import launch  # noqa: E402
 from apa_mm.engine.distributed import leave_group  # noqa: E402
 from apa_mm.layers import AGLU  # noqa: E402
+from apa_mm.lm import HellaSwagEndings  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 LENGTH, STEPS, BATCH = 32, 60, 8
@@ -93,8 +95,15 @@ def scalars(folder):
 
 @torch.no_grad()
 def oracle(model, path):
-    """Score HellaSwag token by token, each by a pass of its own."""
-    right = dict(acc=0, acc_norm=0)
+    """Score HellaSwag token by token, each by a pass of its own.
+
+    Return the figures and the largest difference of an ending's loss and of
+    the mean over all tokens.
+    """
+    right, all_sums, tokens = dict(acc=0, acc_norm=0), [], 0
+    data = HellaSwagEndings(str(path), dict(kind='bytes'), LENGTH)
+    # All at once, so that most are padded.
+    batch = pseudo_collate([data[i] for i in range(len(data))])
     items = [json.loads(line) for line in path.read_text().splitlines()]
     for item in items:
         sums, means = [], []
@@ -108,10 +117,15 @@ def oracle(model, path):
                 total += (scores.exp().sum().log() - scores[token]).item()
             sums.append(total)
             means.append(total / len(behind))
+            tokens += len(behind)
+        all_sums += sums
         right['acc'] += sums.index(min(sums)) == item['label']
         right['acc_norm'] += means.index(min(means)) == item['label']
+    gaps = [model(**batch, mode='loss')['loss'] - sum(all_sums) / tokens]
+    gaps += [found['nll'] - want for found, want in zip(
+        model(**batch, mode='predict'), all_sums, strict=True)]
     return {f'hellaswag/{key}': 100 * n / len(items)
-            for key, n in right.items()}
+            for key, n in right.items()}, float(max(map(abs, gaps)))
 
 
 def main(folder):

@@ -181,6 +181,10 @@ def test_files_are_plotted_by_their_names(tmp_path, figures):
     *files, bare = map(inspect_file, paths)
     plot_parameters(files, str(tmp_path / 'p.png'))
     assert legend_of(figures[0]) == ['a.pth', 'b.pth']
+    write_scalars(tmp_path / '2026' / 'vis_data' / 'scalars.json')
+    plot_parameters(files, str(tmp_path / 'p.png'))
+    # The trace has one of their gates.
+    assert [len(axis.lines) for axis in figures[1].axes] == [2, 4, 2, 4]
     with pytest.raises(CheckpointError, match='none of the files has kappa'):
         plot_parameters([bare], str(tmp_path / 'q.png'))
     with pytest.raises(CheckpointError, match='cannot be written'):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmdet.models import ResNet as DetResNet
+from mmengine.analysis import get_model_complexity_info
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.models import ResNet as ClsResNet
 from mmpretrain.registry import MODELS
@@ -43,6 +44,12 @@ def test_counts_of_the_authors_networks(depth, kwargs, keys, parameters, units,
     assert len(model.state_dict()) + 2 == keys
     assert count(model) + head == parameters
     assert (count(model, AGLU), count(model, APA)) == (units, gates)
+
+
+def test_mmengine_counts_its_operations():
+    found = get_model_complexity_info(
+        APAResNet(50).eval(), (3, 224, 224), show_table=False, show_arch=False)
+    assert (found['flops_str'], found['params_str']) == ('4.112G', '26.053M')
 
 
 def eta(x, module):

@@ -1,6 +1,8 @@
 """mmdet's own inference and analysis tools on the demo's config."""
+import ast
 import json
 import os
+import re
 from pathlib import Path
 
 import mmdet
@@ -75,7 +77,9 @@ def test_inference_without_importing_the_package(script, inside):
 
 
 def succeed(words, cwd):
-    result = forked.run(words, cwd=cwd, env=dict(os.environ, MPLBACKEND='Agg'))
+    path = f"{cwd}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    result = forked.run(words, cwd=cwd, env=dict(
+        os.environ, MPLBACKEND='Agg', PYTHONPATH=path))
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr
     return result.stdout + result.stderr
 
@@ -93,6 +97,44 @@ def test_browsing_the_dataset(inside):
         '--output-dir', 'browsed', '--not-show', '--show-interval', 0
     ], inside)
     assert len(list(inside.glob('browsed/**/*.png'))) >= 20
+
+
+@pytest.fixture(scope='module')
+def dumped(trained):
+    """What mmdet's test.py leaves of four images: config, file, figures."""
+    (trained / 'few.py').write_text("""_base_ = 'child.py'
+test_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(indices=4))
+""")
+    # analyze_logs asks it for a style alone.
+    (trained / 'seaborn.py').write_text('def set_style(style): pass')
+    succeed([TOOLS / 'test.py', 'few.py', 'run/iter_2.pth', '--work-dir',
+             'tested', '--out', 'results.pkl'], trained)
+    file, = trained.glob('tested/*/*.json')
+    found = json.loads(file.read_text())
+    assert {name.split('/')[0] for name in found} >= {'lvis', 'exhaustive'}
+    return found
+
+
+@pytest.mark.parametrize('tool, words, pictures', [
+    ('confusion_matrix', ['few.py', 'results.pkl', 'counts'],
+     {'counts/*.png': 1}),
+    ('analyze_results', ['few.py', 'results.pkl', 'shown', '--topk', 1],
+     {'shown/good/*.png': 1, 'shown/bad/*.png': 1}),
+    ('eval_metric', ['few.py', 'results.pkl'], {}),
+    ('analyze_logs', ['plot_curve', 'run/*/vis_data/scalars.json', '--keys',
+                      'loss', '--out', 'loss.png'], {'loss.png': 1}),
+])
+def test_analysis_tools(tool, words, pictures, inside, dumped):
+    words = [next(map(str, inside.glob(word)), word) if '*' in str(word)
+             else word for word in words]
+    text = succeed([TOOLS / f'analysis_tools/{tool}.py', *words], inside)
+    for pattern, number in pictures.items():
+        assert len(list(inside.glob(pattern))) == number
+    if tool == 'eval_metric':
+        found = ast.literal_eval(re.search(r'^{.*}$', text, re.M)[0])
+        assert 'lvis/segm_AP' in found
+        assert found.items() <= dumped.items()
 
 
 def test_printing_the_config(inside):

@@ -173,8 +173,9 @@ def test_two_ranks_are_one(miniature):
 
 @needs_transformers
 def test_hellaswag_is_the_oracles(miniature):
-    for name, value in miniature['oracle'].items():
-        assert miniature['said'][-1][name] == value
+    figures, largest = miniature['oracle']
+    assert figures.items() <= miniature['said'][-1].items()
+    assert largest < 1e-3
 
 
 @needs_transformers
