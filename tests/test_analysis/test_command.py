@@ -15,7 +15,7 @@ from support.tiny_jobs import (CLASSES, write_classification_config,
                        write_classification_data, write_detection_config,
                        write_detection_data)
 
-from apa_mm.analysis import AnalysisError
+from apa_mm.analysis import AnalysisError, attention
 from apa_mm.analysis.command import TOOLS, build_parser, run
 from apa_mm.analysis.loading import (Settings, Source, load_subjects,
                                      run_images)
@@ -142,7 +142,10 @@ def compare(job, tool, tmp_path):
     return record, rows
 
 
-def test_values_of_an_untrained_model_make_sense(job, tmp_path):
+def test_values_of_an_untrained_model_make_sense(job, tmp_path, monkeypatch):
+    drawn, draw = [], attention._draw_signals
+    monkeypatch.setattr(attention, '_draw_signals', lambda signals, path: (
+        drawn.extend(map(list, signals.values())), draw(signals, path)))
     analyze('attention', job.config, job.checkpoint, '--out', tmp_path / 'a')
     record = json.loads((tmp_path / 'a' / 'metrics.json').read_text())
     gates, = record['metrics'].values()
@@ -155,6 +158,7 @@ def test_values_of_an_untrained_model_make_sense(job, tmp_path):
     signals = [len(g['all']['signal']) for g in gates.values()
                if 'signal' in g['all']]
     assert signals == [64, 512]
+    assert drawn == [[list(gates)[0], list(gates)[-1]]]
     for groups in gates.values():
         members = [g['images'] for n, g in groups.items() if n != 'all']
         assert sum(members) == images  # one class on each image
