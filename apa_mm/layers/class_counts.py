@@ -25,7 +25,7 @@ class ClassCounts:
     shown: Tuple[str, ...] = ()
 
     def init_class_counts(self, num_classes: int) -> None:
-        """Register the buffers for ``num_classes``; call it in ``__init__``.
+        """Set ``num_classes`` and register the buffers.
 
         Raises:
             ValueError: If ``num_classes`` is below 2, or below 1 where an
@@ -35,6 +35,7 @@ class ClassCounts:
         if not isinstance(num_classes, int) or num_classes < least:
             raise ValueError(f'num_classes must be an integer of at least '
                              f'{least}, but got {num_classes!r}')
+        self.num_classes = num_classes
         self.register_buffer('class_counts',
                              torch.zeros(num_classes, dtype=torch.int64))
         if not self.one_label_per_image:

@@ -49,7 +49,6 @@ class ClassCountLoss(ClassCounts, nn.Module):
         self.label_smoothing = label_smoothing
         self.reduction = reduction
         self.loss_weight = loss_weight
-        self.num_classes = num_classes
         self.init_class_counts(num_classes)
 
     @staticmethod
@@ -64,9 +63,9 @@ class ClassCountLoss(ClassCounts, nn.Module):
         """Compute the loss; the contract of MMPretrain's heads.
 
         ``cls_score`` are logits (N, C), ``label`` integers (N,) in [0, C) or
-        target probabilities (N, C), as of mixup, ``weight`` is per sample
-        (N,). ``avg_factor`` divides the sum for 'mean' in place of N, and
-        ``reduction_override`` replaces ``reduction``.
+        target probabilities (N, C), as of mixup; ``reduction_override``
+        replaces ``reduction``; others as in
+        :func:`~apa_mm.losses.utils.weight_reduce_loss`.
 
         Returns:
             Tensor: (N,) for 'none', otherwise 0-d; float32 for half inputs.
@@ -143,9 +142,7 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
     "Balanced Meta-Softmax for Long-Tailed Visual Recognition" (NeurIPS 2020,
     Eq. 4): :class:`LogitAdjustedLoss` with tau 1.
 
-    Args:
-        num_classes (int): C.
-        **kwargs: Of :class:`ClassCountLoss`.
+    Arguments are those of :class:`ClassCountLoss`.
     """
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:

@@ -65,12 +65,11 @@ def label_order_problems(
     order and judged by another scores next to nothing, without an error.
 
     Args:
-        readers (Sequence[tuple]): For each reader of a file, those of the
+        readers (Sequence[tuple]): Of each reader of a file, those of the
             training set first: its name, the path if it reads all classes
             of the file, the classes that the config gives it or None, the
-            category names in the order of its labels, and
-            the same sorted by category id, empty where no metric could be
-            told to sort.
+            category names in the order of its labels, and the same by
+            category id, empty where no metric could be told to sort.
         across_files (bool): False if the model reads the classes of each
             set as text, so that only each set itself must agree.
 

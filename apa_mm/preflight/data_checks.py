@@ -23,16 +23,11 @@ from apa_mm.preflight.loss_checks import drop_threshold
 
 
 class DataReport(NamedTuple):
-    """The data files of a config.
+    """The data files of a config, and the findings about them.
 
-    Attributes:
-        rows (list[dict]): One per annotation file and split: 'split', 'file'
-            and the counts of
-            :class:`~apa_mm.data.annotation_checks.AnnotationReport` and of
-            'missing_images'; 'images' is 'unreadable' for a file with
-            another shape.
-        problems, warnings (list[str]): As of
-            :class:`~apa_mm.preflight.findings.Findings`.
+    A row per annotation file and split has 'split', 'file', the counts of
+    :class:`~apa_mm.data.annotation_checks.AnnotationReport` and
+    'missing_images'; 'images' is 'unreadable' for a file of another shape.
     """
 
     rows: List[dict]

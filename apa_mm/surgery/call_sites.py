@@ -40,21 +40,16 @@ class CallSites(NamedTuple):
     """Where a block uses one of its modules.
 
     Of two branches only one runs, so their uses have the same numbers.
-
-    Attributes:
-        count (int, optional): Uses along the longest path through
-            ``forward``; None without source, in a loop, or where the module
-            has a second name or is reached by ``getattr``.
-        marks (dict[str, int]): Other modules of the block -> number of the
-            use, from 0, that comes next after their call.
-        chained (frozenset[int]): Uses that follow the use before them, or
-            the start of ``forward``, with no such call between.
-        unmarked (bool): Whether some use can be told by neither.
     """
 
+    #: Uses along the longest path through ``forward``; None without source,
+    #: in a loop, or if the module has a second name or is got by ``getattr``.
     count: Optional[int]
+    #: Other modules -> number, from 0, of the use after their call.
     marks: Dict[str, int] = {}
+    #: Uses with no such call since the use before, or since the start.
     chained: FrozenSet[int] = frozenset()
+    #: Whether some use can be told by neither.
     unmarked: bool = False
 
 

@@ -65,18 +65,9 @@ class CIFAR10LT(CIFAR10):
 
 
 @DATASETS.register_module()
-class CIFAR100LT(CIFAR10LT):
+class CIFAR100LT(CIFAR10LT, CIFAR100):
     """Long-tailed CIFAR-100; arguments as :class:`CIFAR10LT`.
 
     With an exponential profile it has 10,847 training images at an imbalance
     factor of 100 and 19,573 at 10.
     """
-
-    base_folder = CIFAR100.base_folder
-    url = CIFAR100.url
-    filename = CIFAR100.filename
-    tgz_md5 = CIFAR100.tgz_md5
-    train_list = CIFAR100.train_list
-    test_list = CIFAR100.test_list
-    meta = CIFAR100.meta
-    METAINFO = CIFAR100.METAINFO

@@ -87,9 +87,7 @@ def frequency_ranks(counts: Sequence[int]) -> np.ndarray:
         [2, 0, 3, 1]
     """
     order = np.argsort(-np.asarray(counts, dtype=np.int64), kind='stable')
-    ranks = np.empty_like(order)
-    ranks[order] = np.arange(len(order))
-    return ranks
+    return np.argsort(order)
 
 
 def check_class_counts(name: str, counts: Sequence[int]) -> None:

@@ -46,12 +46,12 @@ class CosineClsHead(LongTailLinearClsHead):
     """Cosine classifier on squashed features, the paper's long-tailed head.
 
     Args:
-        num_classes, in_channels, logit_offset, **kwargs: As in
-            :class:`LongTailLinearClsHead`.
         scale, learnable_scale, eps: As in
             :class:`apa_mm.layers.predictor.CosineClassifier`.
         init_cfg (dict, optional): Initialisation of ``layer``
             'CosineClassifier'; None keeps the layer's own.
+        num_classes, in_channels, **kwargs: As in
+            :class:`LongTailLinearClsHead`.
 
     Raises:
         ValueError: See the parent; also for a scale that is not positive.
@@ -59,10 +59,9 @@ class CosineClsHead(LongTailLinearClsHead):
 
     def __init__(self, num_classes: int, in_channels: int,
                  scale: Optional[float] = None, learnable_scale: bool = False,
-                 eps: float = 1e-6, logit_offset: Optional[dict] = None,
-                 init_cfg: Optional[dict] = None, **kwargs: Any) -> None:
-        super().__init__(num_classes, in_channels, logit_offset,
-                         init_cfg=init_cfg, **kwargs)
+                 eps: float = 1e-6, init_cfg: Optional[dict] = None,
+                 **kwargs: Any) -> None:
+        super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
         self.fc = CosineClassifier(in_channels, num_classes, scale,
                                    learnable_scale, eps)
 
@@ -78,22 +77,19 @@ class NormalizedLinearClsHead(LongTailLinearClsHead):
     class by e^2 / (e^2 + K - 1).
 
     Args:
-        num_classes, in_channels, logit_offset, **kwargs: As in
-            :class:`LongTailLinearClsHead`.
         scale (float): S, or S at the start if it is learned.
         learnable_scale (bool): Whether S is learned.
         eps (float): Keeps zero vectors finite.
         init_cfg (dict, optional): Initialisation of ``layer``
             'CosineLinear'; None keeps the layer's own, N(0, 0.01).
-
+        num_classes, in_channels, **kwargs: As in
+            :class:`LongTailLinearClsHead`.
     """
 
     def __init__(self, num_classes: int, in_channels: int, scale: float = 1.0,
                  learnable_scale: bool = False, eps: float = 1e-6,
-                 logit_offset: Optional[dict] = None,
                  init_cfg: Optional[dict] = None, **kwargs: Any) -> None:
-        super().__init__(num_classes, in_channels, logit_offset,
-                         init_cfg=init_cfg, **kwargs)
+        super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
         self.fc = CosineLinear(in_channels, num_classes, bias=False,
                                temperature=scale, eps=eps,
                                learnable_temperature=learnable_scale)
