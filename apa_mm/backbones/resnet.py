@@ -56,18 +56,14 @@ class APAResNet(TrainedBackbone):
 
     Args:
         depth (int): 18, 34, 50, 101 or 152.
-        in_channels, num_stages, strides, dilations, conv_cfg, norm_cfg,
-            norm_eval, with_cp, stem_channels, base_channels, dcn,
-            stage_with_dcn, plugins, pretrained: As in mmdet's ResNet;
-            ``num_stages`` is 1 to 4.
+        in_channels, num_stages, strides, dilations, style, frozen_stages,
+            conv_cfg, norm_cfg, norm_eval, with_cp, stem_channels,
+            base_channels, avg_down, dcn, stage_with_dcn, plugins,
+            pretrained: As in mmdet's ResNet.
         out_indices (Sequence[int]): Stages to return, in rising order.
-        style (str): 'pytorch' or 'caffe': which convolution of a bottleneck
-            has the stride.
         groups (int): Groups of the 3x3 convolutions; 32 for ResNeXt 32x4d.
         base_width (int, optional): Width per group; None is 64, or 4 with
             ``groups``. Also called ``width_per_group``.
-        frozen_stages (int): -1 trains all, 0 freezes the stem, n the stem
-            and the first n stages.
         freeze_stem_act (bool): Whether a frozen stem includes its AGLU. The
             authors' detection code leaves it trainable, so that the backward
             pass runs through every frozen stage for two numbers.
@@ -88,7 +84,6 @@ class APAResNet(TrainedBackbone):
         expansion (int, optional): Output channels of a block by its width.
         deep_stem (bool): Three 3x3 convolutions, named as in mmdet and
             mmsegmentation, instead of one 7x7.
-        avg_down (bool): Let a pooling take the stride of the shortcuts.
         drop_path_rate (float): Stochastic depth, rising linearly to this.
         contract_dilation (bool): Halve the dilation of a dilated stage's
             first block (mmsegmentation).

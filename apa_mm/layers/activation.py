@@ -123,8 +123,7 @@ class APA(_Adaptive):
         lambd_min (float): Floor of lambda, positive.
         channel_dim (int): Axis of the channels if ``num_parameters > 1``.
         inplace (bool): Has no effect; accepted because mmcv and timm set it.
-        device (torch.device, optional): Of the parameters.
-        dtype (torch.dtype, optional): Of the parameters.
+        device, dtype: Of the parameters.
 
     Raises:
         ValueError: For a bad argument, or an input whose channel count is

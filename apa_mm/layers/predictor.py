@@ -119,9 +119,7 @@ class CosineLinear(_Temperature, nn.Linear):
     scalar theta with T = theta^2, which needs no weight decay.
 
     Args:
-        in_features (int): C.
-        out_features (int): K.
-        bias (bool): Whether there is b.
+        in_features, out_features, bias: As in ``nn.Linear``: C, K and b.
         temperature (float, optional): T, at the start if it is learned. None:
             20 if fixed, 20.25 (theta = 4.5) if learned.
         learnable_temperature (bool): Whether T is learned.

@@ -13,20 +13,13 @@ _CONVERTED = {'native': 'native', 'frequency-rank': 'frequency'}
 
 def class_order_problem(meta: Mapping[str, Any],
                         metainfo: Mapping[str, Any]) -> Optional[str]:
-    """Compare the class order of a checkpoint with that of a data set.
+    """Say what is wrong with a checkpoint's class order, and how to mend it.
 
-    Only two findings count: the same names in another order, and another
-    ``label_order`` ('native' or 'frequency'). Other classes are what
-    fine-tuning is for.
-
-    Args:
-        meta (Mapping): ``meta`` of the checkpoint, with ``dataset_meta``
-            (mmengine) or ``class_order`` (a conversion).
-        metainfo (Mapping): Meta information of the data set; without
-            ``label_order`` its classes are in native order.
-
-    Returns:
-        str | None: What is wrong and how to mend it, if anything.
+    Only two findings count: the same names in another order than in the data
+    set's ``metainfo``, and another ``label_order`` ('native', which is the
+    default there, or 'frequency'). Other classes are what fine-tuning is for.
+    The checkpoint's ``meta`` has ``dataset_meta`` (mmengine) or
+    ``class_order`` (a conversion).
     """
     saved = meta.get('dataset_meta') or {}
     if isinstance(saved, (list, tuple)):  # of mmdet's concatenation

@@ -16,13 +16,9 @@ def long_tail_counts(max_count: int, num_classes: int, imbalance_factor: float,
     With :math:`\rho` the ratio of the largest to the smallest class, class c
     of C keeps :math:`\lfloor n_{max} \rho^{-c/(C-1)} \rfloor` images under
     the exponential profile ('exp'); under 'step' the first half of the
-    classes keeps all and the other half :math:`n_{max} / \rho`.
-
-    Args:
-        max_count (int): Images of the largest class.
-        num_classes (int): C, at least 2.
-        imbalance_factor (float): The ratio, at least 1, e.g. 100.
-        profile (str): 'exp' or 'step'.
+    classes keeps all and the other half :math:`n_{max} / \rho`. There are at
+    least 2 classes, the largest of ``max_count`` images, and the ratio,
+    ``imbalance_factor``, is at least 1.
 
     Raises:
         ValueError: If an argument is out of range or a class stays empty.
