@@ -166,13 +166,11 @@ class _ResidualBlock(BaseModule):
         """Run norm, unit and plugins behind ``conv<index>``."""
         norm, act = getattr(self, f'norm{index}'), getattr(self, f'act{index}')
         if fused:
-            x = fused_norm_act(norm, act, x, self._may_overwrite(index))
+            conv = getattr(self, f'conv{index}')
+            x = fused_norm_act(norm, act, x, may_overwrite(conv))
         else:
             x = act(norm(x))
         return self._run_plugins(index, x)
-
-    def _may_overwrite(self, index: int) -> bool:
-        return may_overwrite(getattr(self, f'conv{index}'))
 
     def _run_plugins(self, index: int, x: Tensor) -> Tensor:
         for name in self._plugins.get(index, ()):
@@ -186,9 +184,9 @@ class _ResidualBlock(BaseModule):
                 identity = module(identity)
         elif self.downsample is not None:
             identity = self.downsample(identity)
+        conv = getattr(self, f'conv{self.num_convs}')
         return fused_block_end(self.last_norm, self.attention, self.last_act,
-                               x, identity, norm,
-                               self._may_overwrite(self.num_convs))
+                               x, identity, norm, may_overwrite(conv))
 
     def _end(self, x: Tensor, identity: Tensor) -> Tensor:
         out = self._run_plugins(self.num_convs, self.last_norm(x))

@@ -52,10 +52,9 @@ def shot_groups(class_counts: Union[Tensor, Sequence[int]],
 
 def per_class_accuracy(pred_labels: Tensor, gt_labels: Tensor,
                        num_classes: int) -> Tensor:
-    """Return the share of correct samples of every class.
+    """Return the share of correct samples of every class, float64, (C,).
 
-    Returns:
-        Tensor: In [0, 1], float64, (C,); NaN for a class without samples.
+    It is in [0, 1], and NaN for a class without samples.
 
     Raises:
         ValueError: If the shapes differ or a true class is out of range.

@@ -131,7 +131,7 @@ def _value(short: Shortcut) -> Tensor:
 
 
 def _aglu_backward(z: Tensor, grad: Tensor, kappa: Tensor, lambd: Tensor,
-                   paper: bool) -> List[Optional[Tensor]]:
+                   paper: bool) -> List[Tensor]:
     return gradients_of(lambda *t: activate(*t, UNIT, paper),
                         (z, kappa, lambd), grad, (True, ) * 3)
 

@@ -113,11 +113,7 @@ class ClassCounts:
                 f'{first} had {old[first]} images and now has {counts[first]}')
 
     def refuse_other_order(self, counts: Union[Tensor, Sequence[int]]) -> None:
-        """Compare counts (C,) of the data with those of the checkpoint.
-
-        Raises:
-            ValueError: If they are the same counts in another order.
-        """
+        """Raise ValueError for the checkpoint's counts in another order."""
         counts = torch.as_tensor(counts).to(torch.int64).cpu()
         old = self.class_counts.cpu()
         if not torch.equal(old, counts) and torch.equal(

@@ -37,12 +37,11 @@ def can_fuse(wanted: Optional[bool], x: Tensor,
             ``fuse_conv_bn`` leaves), AGLU, ChannelAttention or a Sequential
             around them; None is left out.
 
-    Returns:
-        bool: False while tracing or compiling, for tensor subclasses and
-        within ``torch.func``'s transforms, if a module is of another type
-        (SyncBN among them), has no affine parameters or running statistics,
-        varies along another axis, or if it or all modules (a profiler's
-        global hooks) carry a hook, which would not run.
+    It is False while tracing or compiling, for tensor subclasses and within
+    ``torch.func``'s transforms, if a module is of another type (SyncBN among
+    them), has no affine parameters or running statistics, varies along
+    another axis, or if it or all modules (a profiler's global hooks) carry a
+    hook, which would not run.
     """
     if wanted is False or not is_plain(x) or x.dim() != 4:  # fx: no dim
         return False

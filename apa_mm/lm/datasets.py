@@ -54,12 +54,9 @@ class TokenShards(_Sequences):
     A window has one token more than GPT-2 sees, the last one to be foretold;
     the next one begins with it. What is left of a shard is left out. A
     sampler that does not shuffle gives every step the same tokens, however
-    many ranks share them.
-
-    Args:
-        shards (str): Pattern of file names.
-        length (int): Tokens that the model sees of a window.
-        max_windows (int, optional): Only so many, from the beginning.
+    many ranks share them. ``shards`` is a pattern of ``.npy`` files,
+    ``length`` the tokens that the model sees of a window; ``max_windows``
+    takes only so many, from the beginning.
 
     Raises:
         InputError: If no file matches, one is no shard, or none is as long

@@ -109,9 +109,8 @@ class LogitAdjustedLoss(ClassCountLoss):
     added at test time.
 
     Args:
-        num_classes (int): C.
         tau (float): 1 fits a balanced test set, 0 is plain cross entropy.
-        **kwargs: Of :class:`ClassCountLoss`.
+        num_classes, **kwargs: Of :class:`ClassCountLoss`.
 
     Example:
         >>> import torch
@@ -164,12 +163,10 @@ class DeferredReweightedLoss(ClassCountLoss):
     form with mixup; weighted by :math:`N / n_c` it is about C times as large.
 
     Args:
-        num_classes (int): C.
         weighting (str): 'effective', the effective number of images with
             ``beta``, mean weight over classes 1; or 'inverse', N / n.
         beta (float): In [0, 1); used by 'effective' only.
-        normalize (bool): Whether a batch's weights are divided by their mean.
-        **kwargs: Of :class:`ClassCountLoss`.
+        num_classes, **kwargs: Of :class:`ClassCountLoss`.
 
     Raises:
         ValueError: For an argument out of its range.

@@ -20,16 +20,13 @@ class CIFAR10LT(CIFAR10):
     that both need the same ``imbalance_factor`` and ``profile``.
 
     Args:
-        data_root (str): Folder that holds the folder of the batches,
-            ``cifar-10-batches-py`` or ``cifar-100-python``.
-        split (str): 'train' or 'test'.
+        data_root, split, **kwargs: As in ``CIFAR10``.
         imbalance_factor (float): Largest class over smallest, at least 1.
         profile (str): 'exp' or 'step'.
         seed (int): Seed of the subset; 0 is the common one.
         check_md5 (bool): Whether the files must have the published checksums.
             Without them, unpickling may run what a file asks for: set False
             for files of your own only.
-        **kwargs: As in ``CIFAR10``: ``download``, ``metainfo``, ``pipeline``.
 
     Raises:
         ValueError: For a wrong argument, or if a class has too few images.
