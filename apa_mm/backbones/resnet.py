@@ -85,11 +85,7 @@ class APAResNet(TrainedBackbone):
         deep_stem (bool): Three 3x3 convolutions, named as in mmdet and
             mmsegmentation, instead of one 7x7.
         drop_path_rate (float): Stochastic depth, rising linearly to this.
-        contract_dilation (bool): Halve the dilation of a dilated stage's
-            first block (mmsegmentation).
-        multi_grid (Sequence[int], optional): Dilations of the last stage's
-            blocks (mmsegmentation).
-        width_per_group (int, optional): MMPretrain's name of ``base_width``.
+        contract_dilation, multi_grid: As in mmsegmentation's ResNet.
         se_ratio (int, optional): MMPretrain's name of the attention's
             ``reduction``.
 

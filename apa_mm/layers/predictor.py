@@ -153,14 +153,9 @@ class CosineClassifier(CosineLinear):
     Unlike :class:`CosineLinear`, a short feature vector gives small logits.
     Weights start from U(-d, d) with d = C^-1/2; there is no bias.
 
-    Args:
-        in_features, out_features, learnable_temperature, eps: Of
-            :class:`CosineLinear`.
-        temperature (float, optional): S, at the start if it is learned. None:
-            16 if fixed, 25 if learned.
-
-    Raises:
-        ValueError: If ``temperature`` is not positive or ``eps`` negative.
+    ``temperature`` is S, at the start if it is learned; None is 16 if fixed
+    and 25 if learned. Other arguments and errors are those of
+    :class:`CosineLinear`.
     """
 
     def __init__(self, in_features: int, out_features: int,

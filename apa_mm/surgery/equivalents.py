@@ -44,7 +44,6 @@ SAME_FUNCTION: Dict[str, str] = {
     'QuickGELUActivation': 'quick_gelu',
 }
 
-
 _FUNCTIONS: Dict[str, Callable[[Tensor], Tensor]] = {
     'relu': F.relu,
     'silu': F.silu,

@@ -14,13 +14,11 @@ class LongTailLinearClsHead(LogitOffset, LinearClsHead):
     """MMPretrain's ``LinearClsHead`` with offsets at test time.
 
     Args:
-        num_classes, in_channels (int): K and the channels of the features.
+        num_classes, in_channels, **kwargs: As in ``LinearClsHead``.
         logit_offset (dict, optional): Correction of predictions for the
             training set's class counts, such as ``dict(type='raw')``; see
             :meth:`LogitOffset.init_logit_offset`. It needs
             ``apa_mm.ClassFrequencyHook``.
-        **kwargs: Arguments of ``LinearClsHead``: ``loss``, ``topk``,
-            ``cal_acc``, ``init_cfg``.
 
     Raises:
         ValueError: For an unknown offset, or one beside a loss that corrects
@@ -79,7 +77,7 @@ class NormalizedLinearClsHead(LongTailLinearClsHead):
     Args:
         scale (float): S, or S at the start if it is learned.
         learnable_scale (bool): Whether S is learned.
-        eps (float): Keeps zero vectors finite.
+        eps: As in :class:`apa_mm.layers.predictor.CosineLinear`.
         init_cfg (dict, optional): Initialisation of ``layer``
             'CosineLinear'; None keeps the layer's own, N(0, 0.01).
         num_classes, in_channels, **kwargs: As in
