@@ -56,30 +56,22 @@ class APAResNet(TrainedBackbone):
 
     Args:
         depth (int): 18, 34, 50, 101 or 152.
-        in_channels (int): Channels of the image.
-        num_stages (int): Stages to build, 1 to 4.
-        strides (Sequence[int]): Stride of each stage's first block.
-        dilations (Sequence[int]): Dilation of each stage.
+        in_channels, num_stages, strides, dilations, style, frozen_stages,
+            conv_cfg, norm_cfg, norm_eval, with_cp, stem_channels,
+            base_channels, avg_down, dcn, stage_with_dcn, plugins,
+            pretrained: As in mmdet's ResNet.
         out_indices (Sequence[int]): Stages to return, in rising order.
-        style (str): 'pytorch' or 'caffe': which convolution of a bottleneck
-            has the stride.
         groups (int): Groups of the 3x3 convolutions; 32 for ResNeXt 32x4d.
         base_width (int, optional): Width per group; None is 64, or 4 with
             ``groups``. Also called ``width_per_group``.
-        frozen_stages (int): -1 trains all, 0 freezes the stem, n the stem
-            and the first n stages.
         freeze_stem_act (bool): Whether a frozen stem includes its AGLU. The
             authors' detection code leaves it trainable, so that the backward
             pass runs through every frozen stage for two numbers.
-        conv_cfg (dict, optional): Convolution type.
-        norm_cfg (dict): Norm type.
-        norm_eval (bool): Keep BatchNorm in eval mode while training.
         act_cfg (dict): Any registered activation; every site gets its own
             module. ``num_parameters='channels'`` learns one value per
             channel.
         attention_cfg (dict, optional): Attention at the end of every block,
             by default APA*; None for a plain ResNet.
-        with_cp (bool): Checkpoint the blocks to save memory.
         fuse (bool, optional): Run BatchNorm, attention, addition and AGLU as
             one kernel, with the same results and state and less memory.
             True: wherever possible; False: never; None: where it was
@@ -89,25 +81,11 @@ class APAResNet(TrainedBackbone):
             The paper's networks do not.
         init_cfg (dict | list[dict], optional): Initialisation; a
             ``Pretrained`` checkpoint that does not fit raises ValueError.
-        stem_channels (int, optional): Channels of the stem; None is
-            ``base_channels``.
-        base_channels (int): Width of the first stage.
         expansion (int, optional): Output channels of a block by its width.
         deep_stem (bool): Three 3x3 convolutions, named as in mmdet and
             mmsegmentation, instead of one 7x7.
-        avg_down (bool): Let a pooling take the stride of the shortcuts.
-        dcn (dict, optional): Deformable convolution for the 3x3 ones of the
-            stages in ``stage_with_dcn``.
-        stage_with_dcn (Sequence[bool]): See ``dcn``.
-        plugins (list[dict], optional): mmdet's plugins of bottlenecks, with
-            ``cfg``, ``position`` and ``stages``.
         drop_path_rate (float): Stochastic depth, rising linearly to this.
-        contract_dilation (bool): Halve the dilation of a dilated stage's
-            first block (mmsegmentation).
-        multi_grid (Sequence[int], optional): Dilations of the last stage's
-            blocks (mmsegmentation).
-        pretrained (str, optional): Old form of a ``Pretrained`` init_cfg.
-        width_per_group (int, optional): MMPretrain's name of ``base_width``.
+        contract_dilation, multi_grid: As in mmsegmentation's ResNet.
         se_ratio (int, optional): MMPretrain's name of the attention's
             ``reduction``.
 

@@ -20,30 +20,12 @@ NORM_CFG = dict(type='BN', requires_grad=True)
 class _ResidualBlock(BaseModule):
     """Convolutions with norm and unit, attention, shortcut, unit.
 
-    Args:
-        in_channels (int): Channels of the input.
-        base_channels (int): Base width of the stage, 64 to 512.
-        stride (int): Stride of the block.
-        dilation (int): Dilation of the first 3x3 convolution.
-        downsample (nn.Module, optional): Projection of the shortcut.
-        style (str): 'pytorch' puts the stride on the 3x3 convolution of a
-            bottleneck, 'caffe' on its first 1x1.
-        groups (int): Groups of a bottleneck's 3x3 convolution (ResNeXt).
-        base_width (float): Width per group (ResNeXt: 4; ResNet: 64).
-        with_cp (bool): Trade compute for memory by checkpointing.
-        conv_cfg (dict, optional): Convolution type.
-        norm_cfg (dict): Norm type.
-        act_cfg (dict): Activation, built anew for every site.
-        attention_cfg (dict, optional): Attention before the addition, built
-            with ``in_channels`` set; None for none.
-        fuse (bool, optional): See :func:`apa_mm.layers.can_fuse`.
-        dcn (dict, optional): Type of a bottleneck's 3x3 convolution.
-        plugins (Sequence[dict]): mmdet's plugins of a bottleneck: ``cfg`` and
-            ``position``, 'after_conv1' to 'after_conv3'.
-        drop_path_rate (float): Probability of dropping the branch.
-        expansion (int, optional): Output channels by ``base_channels``; None
-            is 1 for a basic block and 4 for a bottleneck.
-        init_cfg (dict, optional): Initialisation.
+    ``base_channels`` is the width of the stage, ``dilation`` that of the
+    first 3x3 convolution, ``downsample`` the projection of the shortcut and
+    ``drop_path_rate`` the probability of dropping the branch. Only
+    bottlenecks take groups, dcn and plugins (``cfg`` and ``position``,
+    'after_conv1' to 'after_conv3'). Other arguments are those of
+    :class:`apa_mm.APAResNet`, for one block.
     """
 
     expansion: int
@@ -184,13 +166,11 @@ class _ResidualBlock(BaseModule):
         """Run norm, unit and plugins behind ``conv<index>``."""
         norm, act = getattr(self, f'norm{index}'), getattr(self, f'act{index}')
         if fused:
-            x = fused_norm_act(norm, act, x, self._may_overwrite(index))
+            conv = getattr(self, f'conv{index}')
+            x = fused_norm_act(norm, act, x, may_overwrite(conv))
         else:
             x = act(norm(x))
         return self._run_plugins(index, x)
-
-    def _may_overwrite(self, index: int) -> bool:
-        return may_overwrite(getattr(self, f'conv{index}'))
 
     def _run_plugins(self, index: int, x: Tensor) -> Tensor:
         for name in self._plugins.get(index, ()):
@@ -204,9 +184,9 @@ class _ResidualBlock(BaseModule):
                 identity = module(identity)
         elif self.downsample is not None:
             identity = self.downsample(identity)
+        conv = getattr(self, f'conv{self.num_convs}')
         return fused_block_end(self.last_norm, self.attention, self.last_act,
-                               x, identity, norm,
-                               self._may_overwrite(self.num_convs))
+                               x, identity, norm, may_overwrite(conv))
 
     def _end(self, x: Tensor, identity: Tensor) -> Tensor:
         out = self._run_plugins(self.num_convs, self.last_norm(x))

@@ -22,11 +22,8 @@ INIT_CFG = [
 class ZeroPadShortcut(nn.Module):
     """Shortcut without parameters: every other place, zeros as new channels.
 
-    Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output; the new ones are zero, one
-            half before and one half after those of the input.
-        stride (int): Step between the places that are kept.
+    ``stride`` is the step between the places that are kept. Of the new
+    channels one half comes before and one half after those of the input.
 
     Example:
         >>> import torch
@@ -71,14 +68,11 @@ class APAResNetCIFAR(APAResNet):
 
     Args:
         depth (int): 20, 32, 44, 56 or 110; 18, 34, 50, 101 or 152.
-        in_channels (int): Channels of the image.
-        out_indices (Sequence[int], optional): Stages to return, in rising
-            order; None is the last.
-        attention_cfg (dict, optional): Attention at the end of every block,
-            by default APA* with reduction 4; None for none.
-        init_cfg (dict | list[dict], optional): Initialisation, by default
-            Kaiming-normal for convolutions and linear layers.
-        **kwargs: Keyword arguments of :class:`APAResNet`.
+        in_channels, **kwargs: As in :class:`APAResNet`.
+        out_indices (Sequence[int], optional): None is the last stage.
+        attention_cfg (dict, optional): By default APA* with reduction 4.
+        init_cfg (dict | list[dict], optional): By default Kaiming-normal for
+            convolutions and linear layers.
 
     Raises:
         ValueError: For a depth or index that does not exist.

@@ -77,13 +77,10 @@ def build_shortcut(in_channels: int,
 
 def stage_dilations(count: int, dilation: int, contract: bool,
                     multi_grid: Optional[Sequence[int]]) -> Sequence[int]:
-    """Return the dilation of each block, as mmsegmentation sets it.
+    """Return the dilation of each of ``count`` blocks, as mmsegmentation.
 
-    Args:
-        count (int): Blocks of the stage.
-        dilation (int): Dilation of the stage.
-        contract (bool): Whether the first block has half of it.
-        multi_grid (Sequence[int], optional): The dilations themselves.
+    ``contract`` halves that of the first; ``multi_grid`` are the dilations
+    themselves.
     """
     if multi_grid is not None:
         if len(multi_grid) < count:

@@ -83,18 +83,11 @@ class TrainedBackbone(BaseModule):
     def get_layer_depth(self,
                         param_name: str,
                         prefix: str = '') -> Tuple[int, int]:
-        """Return the layer id of a parameter for layer-wise decay.
+        """Return a parameter's layer id and the number of layers.
 
-        As in MMPretrain: the first and last stage are one layer each, two or
-        three blocks of the others (four of depth 152) are one.
-
-        Args:
-            param_name (str): Name of the parameter.
-            prefix (str): Prefix of this backbone in the name.
-
-        Returns:
-            tuple[int, int]: Layer id (0 for the stem) and the number of
-            layers, 8 at depth 50.
+        For layer-wise decay as in MMPretrain, see :func:`blocks_per_layer`:
+        the stem has id 0, and there are 8 layers at depth 50. ``prefix`` is
+        what the backbone is called in the name.
         """
         sizes, layers = blocks_per_layer(self.stage_blocks)
         total = sum(layers) + 2

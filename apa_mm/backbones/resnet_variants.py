@@ -19,11 +19,7 @@ class APAResNetD(APAResNet):
     and ``seresnet50d``: ``conv1.{0,3,6}``, ``downsample.{1,2}``. For mmdet's
     and mmsegmentation's names of the same network (``stem.0``) set
     ``deep_stem=True``; with ``avg_down=False`` too it is their ResNetV1c.
-
-    Args:
-        *args: Positional arguments of :class:`APAResNet`.
-        avg_down (bool): See :class:`APAResNet`.
-        **kwargs: Keyword arguments of :class:`APAResNet`.
+    Arguments are those of :class:`APAResNet`.
 
     Example:
         >>> import torch
@@ -53,11 +49,8 @@ class APAResNetLegacy(APAResNet):
 
     ``MaxPool2d(3, stride=2, ceil_mode=True)`` instead of a padded one: maps
     have the same size, but each window lies one place further. Their
-    SE-ResNets, not their SE-ResNeXts, need ``style='caffe'`` too.
-
-    Args:
-        *args: Positional arguments of :class:`APAResNet`.
-        **kwargs: Keyword arguments of :class:`APAResNet`.
+    SE-ResNets, not their SE-ResNeXts, need ``style='caffe'`` too. Arguments
+    are those of :class:`APAResNet`.
 
     Example:
         >>> APAResNetLegacy(depth=18).maxpool.padding

@@ -3,7 +3,7 @@ from .apa import aglu, apa, lower_bound
 from .calibration import (calibration_bins, expected_calibration_error,
                           maximum_calibration_error)
 from .gol import count_foreground, gol_loss, rare_ratio
-from .gumbel import gumbel, gumbel_bce_with_logits
+from .gumbel import gumbel
 from .long_tail import (calibrate_scores, effective_number_weights,
                         inverse_frequency_weights, log_prior, logit_offset)
 from .shots import per_class_accuracy, shot_accuracy, shot_groups
@@ -18,7 +18,6 @@ __all__ = [
     'expected_calibration_error',
     'gol_loss',
     'gumbel',
-    'gumbel_bce_with_logits',
     'inverse_frequency_weights',
     'log_prior',
     'logit_offset',

@@ -37,11 +37,8 @@ def calibration_bins(confidences: Tensor,
                      num_bins: int = 10) -> CalibrationBins:
     """Sort predictions into bins of equal width, closed on the right.
 
-    Args:
-        confidences (Tensor): Probability of the predicted class in [0, 1],
-            floating point, (N,).
-        correct (Tensor): Whether the prediction is right, bool, (N,).
-        num_bins (int): K.
+    ``confidences`` are the probabilities of the predicted classes in [0, 1],
+    floating point, (N,), and ``correct`` says which are right, bool, (N,).
 
     Raises:
         ValueError: If the shapes differ, ``num_bins`` is below 1 or a

@@ -1,17 +1,14 @@
-"""The Gumbel probability and its binary cross entropy.
+"""The Gumbel probability of the Gumbel Optimized Loss.
 
 "Long-tailed Instance Segmentation using Gumbel Optimized Loss" (ECCV 2022).
 """
 from typing import Optional, Tuple, Union
 
-import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from apa_mm.kernels.activation import activate
-from apa_mm.kernels.formulas import GUMBEL, widen
-from apa_mm.kernels.gol import LOSSES
-from apa_mm.utils.checks import check_choice
+from apa_mm.kernels.formulas import GUMBEL
 
 from .apa import as_parameter, check_floating
 
@@ -35,6 +32,7 @@ def gumbel(x: Tensor,
     finite for every finite ``x``.
 
     Example:
+        >>> import torch
         >>> gumbel(torch.tensor([0.0, 2.0]))
         tensor([0.3679, 0.8734])
     """
@@ -44,53 +42,6 @@ def gumbel(x: Tensor,
     check_floating('x', x)
     kappa = as_parameter('kappa', kappa, x)
     return activate(x, kappa, kappa.detach(), GUMBEL, backend=backend)
-
-
-def gumbel_bce_with_logits(
-        logits: Tensor,
-        target: Tensor,
-        *,
-        clamp: Tuple[float, float] = GUMBEL_CLAMP,
-        reduction: str = 'mean') -> Tensor:
-    r"""Binary cross entropy of ``gumbel(logits)`` in closed form.
-
-    .. math:: L = t e^{-s} - (1 - t) \ln(1 - e^{-e^{-s}})
-
-    where ``s`` is ``logits`` clamped; the gradient is 0 outside the range.
-
-    Args:
-        logits (Tensor): Any shape and floating dtype; half types are computed
-            in float32.
-        target (Tensor): Probabilities in [0, 1], shape of ``logits``.
-        clamp (tuple[float, float]): Range of the logits, within [-80, 80].
-        reduction (str): 'none', 'mean' over all elements or 'sum'.
-
-    Returns:
-        Tensor: Shape of ``logits`` for 'none', else 0-d; float32, or float64
-        for float64 logits.
-
-    Raises:
-        TypeError: If ``logits`` or ``target`` is not a floating tensor.
-        ValueError: If the shapes differ, or ``clamp`` or ``reduction`` is
-            not as above.
-
-    Example:
-        >>> gumbel_bce_with_logits(torch.zeros(2), torch.ones(2))
-        tensor(1.)
-    """
-    check_floating('logits', logits)
-    check_floating('target', target)
-    if target.shape != logits.shape:
-        raise ValueError(
-            f'target must have the shape of logits, {tuple(logits.shape)}, '
-            f'but got {tuple(target.shape)}; turn class indices into one row '
-            'per sample with torch.nn.functional.one_hot(...).float()')
-    check_choice('reduction', reduction, ('none', 'mean', 'sum'))
-    low, high = check_clamp(clamp)
-    score = widen(logits).clamp(low, high)
-    negative, positive = (function(score) for function in LOSSES['gumbel'])
-    loss = torch.lerp(negative, positive, target.to(score.dtype))
-    return loss if reduction == 'none' else getattr(loss, reduction)()
 
 
 def check_clamp(clamp: Tuple[float, float]) -> Tuple[float, float]:

@@ -9,13 +9,15 @@ gradients are those of the separate layers.
 Shapes: N images, C channels, H x W pixels.
 """
 from ctypes import c_double, c_int64
-from typing import Any, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (Any, List, NamedTuple, Optional, Sequence, Tuple,
+                    Union)
 
 import torch
 from torch import Tensor
 
 from . import native
-from .activation import activate, choose_backend, is_plain, refuse_second_order
+from .activation import (activate, choose_backend, gradients_of, is_plain,
+                         refuse_second_order)
 from .formulas import UNIT
 
 __all__ = [
@@ -54,18 +56,15 @@ class _BatchNormAGLU(torch.autograd.Function):
                 batch_stats: bool, paper: bool) -> Tensor:
         ctx.save_for_backward(x, weight, bias, mean, invstd, kappa, lambd)
         ctx.batch_stats, ctx.paper = batch_stats, paper
-        affine = Affine.of(x, weight, bias, mean, invstd)
-        ctx.native = usable(x, parameters=(kappa, lambd))
-        if ctx.native:
-            return _batch_norm_forward(affine, kappa, lambd)
-        return activate(affine.compute(), kappa, lambd, UNIT)
+        return inference_norm_aglu(Affine.of(x, weight, bias, mean, invstd),
+                                   kappa=kappa, lambd=lambd, inplace=False)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
         refuse_second_order(REMEDY)
         x, weight, bias, mean, invstd, kappa, lambd = ctx.saved_tensors
         affine = Affine.of(x, weight, bias, mean, invstd)
-        if ctx.native:
+        if usable(x, parameters=(kappa, lambd)):
             grads = _batch_norm_backward(
                 affine, grad, weight, mean, invstd, kappa, lambd,
                 ctx.batch_stats, ctx.paper)
@@ -132,11 +131,9 @@ def _value(short: Shortcut) -> Tensor:
 
 
 def _aglu_backward(z: Tensor, grad: Tensor, kappa: Tensor, lambd: Tensor,
-                   paper: bool) -> Tuple[Tensor, Tensor, Tensor]:
-    with torch.enable_grad():
-        leaves = [t.detach().requires_grad_() for t in (z, kappa, lambd)]
-        out = activate(*leaves, UNIT, paper)
-    return torch.autograd.grad(out, leaves, grad)
+                   paper: bool) -> List[Tensor]:
+    return gradients_of(lambda *t: activate(*t, UNIT, paper),
+                        (z, kappa, lambd), grad, (True, ) * 3)
 
 
 def batch_norm_aglu(x: Tensor,
@@ -151,17 +148,10 @@ def batch_norm_aglu(x: Tensor,
                     lambda_grad: str = 'exact') -> Tensor:
     """Return ``aglu(batch_norm(x))``, (N, C, H, W), and keep only ``x``.
 
-    Args:
-        x (Tensor): (N, C, H, W).
-        weight (Tensor): (C,), as ``bias``.
-        bias (Tensor): See ``weight``.
-        mean (Tensor): (C,), of the batch or the running one; no gradient.
-        invstd (Tensor): (C,), ``1 / sqrt(var + eps)`` of the same.
-        kappa (Tensor): One value, or (C, 1, 1); ``lambd`` likewise.
-        lambd (Tensor): Positive.
-        batch_stats (bool): Whether mean and invstd are those of ``x``, so
-            that the gradient flows through them.
-        lambda_grad (str): See :func:`apa_mm.functional.aglu`.
+    ``mean`` and ``invstd``, ``1 / sqrt(var + eps)``, are (C,) as weight and
+    bias; with ``batch_stats`` they are those of ``x``, and the gradient flows
+    through them to it. kappa and lambda, positive, are one value or (C, 1,
+    1); ``lambda_grad`` as in :func:`apa_mm.functional.aglu`.
     """
     return _BatchNormAGLU.apply(x, weight, bias, mean, invstd, kappa, lambd,
                                 batch_stats, lambda_grad == 'paper')
@@ -178,16 +168,10 @@ def residual_aglu(h: Tensor,
                   lambda_grad: str = 'exact') -> Tensor:
     """Return ``aglu(h * gate + identity)`` without keeping h or the sum.
 
-    Args:
-        h (Tensor): (N, C, H, W), output of the block's last BatchNorm.
-        gate (Tensor): (N, C), channel attention.
-        identity (Tensor): (N, C, H, W), shortcut.
-        main (Affine): ``h`` as a map of its BatchNorm's input.
-        short (Affine, optional): The same for the shortcut; None keeps the
-            shortcut, as the block's first convolution does anyway.
-        kappa (Tensor): One value, or (C, 1, 1); ``lambd`` likewise.
-        lambd (Tensor): Positive.
-        lambda_grad (str): See :func:`apa_mm.functional.aglu`.
+    ``gate`` is (N, C), the others (N, C, H, W). ``main`` is ``h`` and
+    ``short`` the shortcut as a map of its BatchNorm's input; None keeps the
+    shortcut, as the block's first convolution does anyway. Other arguments as
+    in :func:`batch_norm_aglu`.
     """
     kept = (t.detach() for t in (*main, *(short or (identity, ))))
     return _ResidualAGLU.apply(h, gate, identity, kappa, lambd,
@@ -201,9 +185,11 @@ def inference_norm_aglu(x: Affine, *, kappa: Tensor, lambd: Tensor,
     Arguments as in :func:`batch_norm_aglu`. ``inplace`` allows the result to
     take the memory of ``x.source``: a third less is moved.
     """
-    if usable(x.source, parameters=(kappa, lambd)):
-        return _batch_norm_forward(x, kappa, lambd, inplace)
-    return activate(x.compute(), kappa, lambd, UNIT)
+    if not usable(x.source, parameters=(kappa, lambd)):
+        return activate(x.compute(), kappa, lambd, UNIT)
+    return native.forward(
+        x.source, native.flat(kappa), native.flat(lambd), _layout(x.source),
+        UNIT, (native.flat(x.scale), native.flat(x.shift)), inplace)
 
 
 def inference_residual_aglu(main: Affine, gate: Tensor, short: Shortcut, *,
@@ -244,15 +230,6 @@ def batch_statistics(x: Tensor, running_mean: Tensor, running_var: Tensor,
         c_double(eps), c_double(factor), c_int64(n), c_int64(h * w),
         c_int64(c), native.threads(x))
     return mean, invstd
-
-
-def _batch_norm_forward(affine: Affine, kappa: Tensor, lambd: Tensor,
-                        inplace: bool = False) -> Tensor:
-    """Return ``aglu(scale * x + shift)``."""
-    return native.forward(
-        affine.source, native.flat(kappa), native.flat(lambd),
-        _layout(affine.source), UNIT,
-        (native.flat(affine.scale), native.flat(affine.shift)), inplace)
 
 
 def _batch_norm_backward(affine: Affine, grad: Tensor, weight: Tensor,

@@ -1,5 +1,5 @@
 """Learnable activations as modules: gates (eta) and units (x * eta)."""
-from typing import Optional, Sequence, Union
+from typing import Any, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -85,12 +85,8 @@ class _Adaptive(_Parametric):
                  kappa_init: Init = (-1.0, 0.0),
                  lambd_init: Init = (0.0, 1.0),
                  lambd_min: float = LAMBDA_FLOOR,
-                 channel_dim: int = 1,
-                 inplace: bool = False,
-                 device: Device = None,
-                 dtype: Optional[torch.dtype] = None) -> None:
-        super().__init__(num_parameters, kappa_init, channel_dim, inplace,
-                         device, dtype)
+                 **kwargs: Any) -> None:
+        super().__init__(num_parameters, kappa_init, **kwargs)
         if not lambd_min > 0:
             raise ValueError(f'lambd_min must be positive, but got '
                              f'{lambd_min}; the default is {LAMBDA_FLOOR}')
@@ -127,8 +123,7 @@ class APA(_Adaptive):
         lambd_min (float): Floor of lambda, positive.
         channel_dim (int): Axis of the channels if ``num_parameters > 1``.
         inplace (bool): Has no effect; accepted because mmcv and timm set it.
-        device (torch.device, optional): Of the parameters.
-        dtype (torch.dtype, optional): Of the parameters.
+        device, dtype: Of the parameters.
 
     Raises:
         ValueError: For a bad argument, or an input whose channel count is
@@ -161,15 +156,10 @@ class AGLU(_Adaptive):
     def __init__(self,
                  num_parameters: int = 1,
                  kappa_init: Init = (1.0, 1.3),
-                 lambd_init: Init = (0.0, 1.0),
-                 lambd_min: float = LAMBDA_FLOOR,
+                 *args: Any,
                  lambda_grad: str = 'exact',
-                 channel_dim: int = 1,
-                 inplace: bool = False,
-                 device: Device = None,
-                 dtype: Optional[torch.dtype] = None) -> None:
-        super().__init__(num_parameters, kappa_init, lambd_init, lambd_min,
-                         channel_dim, inplace, device, dtype)
+                 **kwargs: Any) -> None:
+        super().__init__(num_parameters, kappa_init, *args, **kwargs)
         check_choice('lambda_grad', lambda_grad, LAMBDA_GRADS)
         self.lambda_grad = lambda_grad
 

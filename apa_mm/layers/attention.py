@@ -149,13 +149,9 @@ class CBAM(nn.Module):
     ``gate_cfg=dict(type='Sigmoid')``; in the authors' code it has LayerNorm
     and dropout too.
 
-    Args:
-        in_channels, reduction, act_cfg, norm_cfg, dropout, bias: See
-            :class:`ChannelAttention`.
-        gate_cfg (dict): Gate of the channels, any registered activation.
-        spatial_gate_cfg (dict, optional): Gate of the places; None for
-            ``gate_cfg``.
-        kernel_size, spatial_norm_cfg: Of :class:`SpatialAttention`.
+    Arguments are those of :class:`ChannelAttention`, and ``kernel_size`` and
+    ``spatial_norm_cfg`` of :class:`SpatialAttention`, whose gate is
+    ``spatial_gate_cfg``, by default that of the channels.
     """
 
     # mmcv would name a plugin layer "c_b_a_m".

@@ -25,7 +25,7 @@ class ClassCounts:
     shown: Tuple[str, ...] = ()
 
     def init_class_counts(self, num_classes: int) -> None:
-        """Register the buffers for ``num_classes``; call it in ``__init__``.
+        """Set ``num_classes`` and register the buffers.
 
         Raises:
             ValueError: If ``num_classes`` is below 2, or below 1 where an
@@ -35,6 +35,7 @@ class ClassCounts:
         if not isinstance(num_classes, int) or num_classes < least:
             raise ValueError(f'num_classes must be an integer of at least '
                              f'{least}, but got {num_classes!r}')
+        self.num_classes = num_classes
         self.register_buffer('class_counts',
                              torch.zeros(num_classes, dtype=torch.int64))
         if not self.one_label_per_image:
@@ -112,11 +113,7 @@ class ClassCounts:
                 f'{first} had {old[first]} images and now has {counts[first]}')
 
     def refuse_other_order(self, counts: Union[Tensor, Sequence[int]]) -> None:
-        """Compare counts (C,) of the data with those of the checkpoint.
-
-        Raises:
-            ValueError: If they are the same counts in another order.
-        """
+        """Raise ValueError for the checkpoint's counts in another order."""
         counts = torch.as_tensor(counts).to(torch.int64).cpu()
         old = self.class_counts.cpu()
         if not torch.equal(old, counts) and torch.equal(

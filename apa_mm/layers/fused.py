@@ -37,12 +37,11 @@ def can_fuse(wanted: Optional[bool], x: Tensor,
             ``fuse_conv_bn`` leaves), AGLU, ChannelAttention or a Sequential
             around them; None is left out.
 
-    Returns:
-        bool: False while tracing or compiling, for tensor subclasses and
-        within ``torch.func``'s transforms, if a module is of another type
-        (SyncBN among them), has no affine parameters or running statistics,
-        varies along another axis, or if it or all modules (a profiler's
-        global hooks) carry a hook, which would not run.
+    It is False while tracing or compiling, for tensor subclasses and within
+    ``torch.func``'s transforms, if a module is of another type (SyncBN among
+    them), has no affine parameters or running statistics, varies along
+    another axis, or if it or all modules (a profiler's global hooks) carry a
+    hook, which would not run.
     """
     if wanted is False or not is_plain(x) or x.dim() != 4:  # fx: no dim
         return False
@@ -91,10 +90,7 @@ def _fixed_statistics(norm: nn.BatchNorm2d) -> Tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _statistics(norm: nn.BatchNorm2d, x: Tensor) -> Tuple[Tensor, Tensor]:
-    """Return mean and 1 / std as ``norm`` uses them; update the running ones.
-
-    The running variance is the unbiased one, as in ``nn.BatchNorm2d``.
-    """
+    """Return mean and 1 / std for ``norm``; update the running ones."""
     if not norm.training:
         return _fixed_statistics(norm)
     count = x.numel() / x.shape[1]
@@ -119,14 +115,8 @@ def fused_norm_act(norm: nn.Module,
                    inplace: bool = False) -> Tensor:
     """Return ``act(norm(x))`` and keep only ``x`` for the backward pass.
 
-    Args:
-        norm (nn.BatchNorm2d | nn.Identity): In either mode.
-        act (AGLU): The unit behind it.
-        x (Tensor): (N, C, H, W).
-        inplace (bool): Whether ``x`` may be overwritten.
-
-    Returns:
-        Tensor: (N, C, H, W).
+    ``x`` and the result are (N, C, H, W), ``norm`` a BatchNorm2d in either
+    mode or an Identity; ``inplace`` allows to overwrite ``x``.
     """
     if not torch.is_grad_enabled() and not _uses_batch(norm):
         return inference_norm_aglu(
@@ -152,18 +142,9 @@ def fused_block_end(norm: nn.Module,
                     inplace: bool = False) -> Tensor:
     """Return ``act(attention(norm(x)) + shortcut)``, keeping only inputs.
 
-    Args:
-        norm (nn.BatchNorm2d | nn.Identity): Last norm of the block.
-        attention (ChannelAttention, optional): Attention before the addition.
-        act (AGLU): Unit after the addition.
-        x (Tensor): (N, C, H, W), input of ``norm``.
-        identity (Tensor): (N, C, H, W), the shortcut, or the input of its
-            norm.
-        shortcut_norm (nn.BatchNorm2d, optional): Last module of the shortcut.
-        inplace (bool): Whether ``x`` may be overwritten.
-
-    Returns:
-        Tensor: (N, C, H, W).
+    ``identity`` (N, C, H, W), like ``x`` and the result, is the shortcut, or
+    the input of ``shortcut_norm``, its last module. Other arguments as in
+    :func:`fused_norm_act`.
     """
     if not (torch.is_grad_enabled() or _uses_batch(norm)
             or _uses_batch(shortcut_norm)):

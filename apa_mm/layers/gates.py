@@ -11,8 +11,7 @@ from apa_mm.functional.attention import (GateStats, gate_signal, gate_stats,
                                          gate_sums)
 
 from .activation import APA
-from .attention import ChannelAttention
-from .attention import SpatialAttention
+from .attention import ChannelAttention, SpatialAttention
 
 #: Attention layers of other libraries, by the name of their class.
 _OTHER_ATTENTION = re.compile('SELayer|SEModule|SqueezeExcit|CBAM|SCSE')

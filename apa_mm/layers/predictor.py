@@ -3,7 +3,7 @@
 Shapes: N samples, C input channels, K classes, H, W.
 """
 import math
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -62,20 +62,22 @@ def _divisor(x: Tensor, power: float, eps: float) -> Tensor:
 class _Temperature(nn.Module):
     """Temperature, power and eps of the layers; see :class:`CosineLinear`."""
 
-    def _set_temperature(self, temperature: Optional[float], learnable: bool,
-                         power: float, eps: float) -> None:
+    def __init__(self, *args: Any, temperature: Optional[float] = None,
+                 learnable_temperature: bool = False, power: float = 1.0,
+                 eps: float = 1e-6, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         if temperature is None:
             # 20 as in mmdet; the detection code of the paper starts theta at
             # 4.5.
-            temperature = 4.5**2 if learnable else 20.0
+            temperature = 4.5**2 if learnable_temperature else 20.0
         if not temperature > 0 or not eps >= 0:
             raise ValueError(
                 'temperature must be positive and eps must not be negative, '
                 f'but got temperature={temperature} and eps={eps}')
-        self.learnable_temperature = learnable
+        self.learnable_temperature = learnable_temperature
         self.power = power
         self.eps = eps
-        if learnable:
+        if learnable_temperature:
             self.temperature = nn.Parameter(
                 self.weight.new_tensor(math.sqrt(temperature)))
         else:
@@ -117,9 +119,7 @@ class CosineLinear(_Temperature, nn.Linear):
     scalar theta with T = theta^2, which needs no weight decay.
 
     Args:
-        in_features (int): C.
-        out_features (int): K.
-        bias (bool): Whether there is b.
+        in_features, out_features, bias: As in ``nn.Linear``: C, K and b.
         temperature (float, optional): T, at the start if it is learned. None:
             20 if fixed, 20.25 (theta = 4.5) if learned.
         learnable_temperature (bool): Whether T is learned.
@@ -132,11 +132,8 @@ class CosineLinear(_Temperature, nn.Linear):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True,
-                 *, temperature: Optional[float] = None,
-                 learnable_temperature: bool = False, power: float = 1.0,
-                 eps: float = 1e-6, **kwargs) -> None:
+                 **kwargs: Any) -> None:
         super().__init__(in_features, out_features, bias, **kwargs)
-        self._set_temperature(temperature, learnable_temperature, power, eps)
         nn.init.normal_(self.weight, std=0.01)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -156,11 +153,9 @@ class CosineClassifier(CosineLinear):
     Unlike :class:`CosineLinear`, a short feature vector gives small logits.
     Weights start from U(-d, d) with d = C^-1/2; there is no bias.
 
-    Args:
-        in_features, out_features, learnable_temperature, eps: Of
-            :class:`CosineLinear`.
-        temperature (float, optional): S, at the start if it is learned. None:
-            16 if fixed, 25 if learned.
+    ``temperature`` is S, at the start if it is learned; None is 16 if fixed
+    and 25 if learned. Other arguments and errors are those of
+    :class:`CosineLinear`.
     """
 
     def __init__(self, in_features: int, out_features: int,
@@ -188,11 +183,9 @@ class CosineConv2d(_Temperature, nn.Conv2d):
     The formula of :class:`CosineLinear` at each place, with the start of
     ``nn.Conv2d`` and the state dict of mmdet's ``NormedConv2d``.
 
-    Args:
-        *args: Positional arguments of ``nn.Conv2d``.
-        temperature, learnable_temperature, power, eps: See
-            :class:`CosineLinear`, errors too.
-        **kwargs: Keyword arguments of ``nn.Conv2d``.
+    Arguments are those of ``nn.Conv2d``, then ``temperature``,
+    ``learnable_temperature``, ``power`` and ``eps`` of :class:`CosineLinear`,
+    with its errors.
 
     Example:
         >>> import torch
@@ -202,12 +195,6 @@ class CosineConv2d(_Temperature, nn.Conv2d):
         >>> torch.allclose(one[:, 0], layer(x)[range(2), labels], atol=1e-5)
         True
     """
-
-    def __init__(self, *args, temperature: Optional[float] = None,
-                 learnable_temperature: bool = False, power: float = 1.0,
-                 eps: float = 1e-6, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self._set_temperature(temperature, learnable_temperature, power, eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, K, H, W) of ``x`` (N, C, H, W)."""

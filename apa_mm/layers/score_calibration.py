@@ -36,7 +36,6 @@ class ScoreCalibration(ClassCounts, nn.Module):
                  gamma: float = 1.0) -> None:
         super().__init__()
         check_choice('method', method, CALIBRATIONS)
-        self.num_classes = num_classes
         self.method = method
         self.gamma = gamma
         self.init_class_counts(num_classes)

@@ -29,9 +29,8 @@ class WrappedCauchyLinear(nn.Module):
     it for their weights. MMDetection takes it as ``cls_predictor_cfg``.
 
     Args:
-        in_features (int): D.
-        out_features (int): C, with background if the loss has one.
-        bias (bool): Whether to learn ``b``.
+        in_features, out_features, bias: As in ``nn.Linear``: D, C (with
+            background if the loss has one) and b.
         scale (float, optional): Fixed ``s``; None learns it, from 50.
         form (str): 'exact' or 'released'.
         power (float): Exponent of the norms that divide.

@@ -30,16 +30,13 @@ class _Sequences(Dataset):
 # By name, so that a worker gets no copy of the tokens.
 @lru_cache(maxsize=None)
 def open_shard(path: str) -> np.ndarray:
-    """Map a shard of tokens: 1-D uint16, ``.npy`` or the numbers alone.
+    """Map a shard of tokens: 1-D uint16, ``.npy``.
 
     Raises:
         InputError: If the file cannot be read, or holds something else.
     """
     try:
-        if path.endswith('.npy'):
-            tokens = np.load(path, mmap_mode='r', allow_pickle=False)
-        else:
-            tokens = np.memmap(path, dtype='<u2', mode='r')
+        tokens = np.load(path, mmap_mode='r', allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f'shard {path} cannot be read: {error}') from error
     if tokens.dtype != np.uint16 or tokens.ndim != 1:
@@ -57,12 +54,9 @@ class TokenShards(_Sequences):
     A window has one token more than GPT-2 sees, the last one to be foretold;
     the next one begins with it. What is left of a shard is left out. A
     sampler that does not shuffle gives every step the same tokens, however
-    many ranks share them.
-
-    Args:
-        shards (str): Pattern of file names, ``.npy`` or ``.bin``.
-        length (int): Tokens that the model sees of a window.
-        max_windows (int, optional): Only so many, from the beginning.
+    many ranks share them. ``shards`` is a pattern of ``.npy`` files,
+    ``length`` the tokens that the model sees of a window; ``max_windows``
+    takes only so many, from the beginning.
 
     Raises:
         InputError: If no file matches, one is no shard, or none is as long

@@ -39,19 +39,15 @@ class GPT2(BaseModel):
                 **others: list) -> Union[Tensor, dict, List[dict]]:
         """Score every token by those before it.
 
-        Args:
-            tokens (list[Tensor]): N int64 tensors of shape (L,), of any
-                lengths, the longest at most one token more than GPT-2's
-                positions.
-            first (list[int], optional): First token of each that counts,
-                1 or more; by default 1.
-            mode (str): 'tensor', 'loss' or 'predict'.
-            **others: Lists of N, which 'predict' hands on.
+        ``tokens`` are N int64 tensors of shape (L,), of any lengths, the
+        longest at most one token more than GPT-2's positions; ``first`` is
+        the first token of each that counts, 1 or more, by default 1.
 
         Returns:
-            Tensor | dict | list[dict]: Logits (N, L - 1, V); the mean loss
-            of a counted token; or for each sequence 'nll', the sum over its
-            counted tokens in nats, their number 'count', and ``others``.
+            Tensor | dict | list[dict]: For the mode 'tensor' logits (N, L -
+            1, V); for 'loss' the mean of a counted token; for 'predict' of
+            each sequence 'nll', the sum over its counted tokens in nats,
+            their number 'count', and ``others``, lists of N.
         """
         batch = pad_sequence(tokens, batch_first=True)  # (N, L)
         logits = self.gpt2(batch[:, :-1], use_cache=False).logits

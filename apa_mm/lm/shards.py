@@ -52,23 +52,15 @@ def write_shards(texts: Iterable[str], folder: str, tokenizer: Tokenizer,
                  processes: int = 1) -> List[int]:
     """Write ``val_000000.npy`` and ``train_000001.npy`` and so on.
 
+    The first, of ``val_tokens``, is for validation, the others are of
+    ``shard_size`` tokens and the last has the rest; their sizes are returned.
     The separator stands in front of each document. Either the folder is
     there with all shards, or there is none.
 
-    Args:
-        texts (Iterable[str]): Documents.
-        folder (str): Must not exist.
-        tokenizer (Tokenizer): Of at most 65,536 numbers.
-        shard_size (int): Tokens of a training shard; the last has the rest.
-        val_tokens (int): Tokens of the first shard, for validation.
-        processes (int): How many tokenize.
-
-    Returns:
-        list[int]: Tokens of each shard.
-
     Raises:
         InputError: If the folder exists, a number is below 1, the tokenizer
-            is too large, or there is no text behind the first shard.
+            has more than 65,536 numbers, or there is no text behind the first
+            shard.
     """
     out = Path(folder)
     if out.exists():

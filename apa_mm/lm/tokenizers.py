@@ -57,7 +57,7 @@ def build_tokenizer(kind: str, vocab: Optional[str] = None,
     """
     check_choice('tokenizer', kind, ('tiktoken', 'files', 'bytes'))
     if kind == 'bytes':
-        return Tokenizer(_utf8, 256, 257)
+        return Tokenizer(_utf8, end=256, size=257)
     if kind == 'tiktoken':
         gpt2 = import_extra('tiktoken').get_encoding('gpt2')
         return Tokenizer(gpt2.encode_ordinary, gpt2.eot_token, gpt2.n_vocab)

@@ -49,7 +49,6 @@ class ClassCountLoss(ClassCounts, nn.Module):
         self.label_smoothing = label_smoothing
         self.reduction = reduction
         self.loss_weight = loss_weight
-        self.num_classes = num_classes
         self.init_class_counts(num_classes)
 
     @staticmethod
@@ -64,9 +63,9 @@ class ClassCountLoss(ClassCounts, nn.Module):
         """Compute the loss; the contract of MMPretrain's heads.
 
         ``cls_score`` are logits (N, C), ``label`` integers (N,) in [0, C) or
-        target probabilities (N, C), as of mixup, ``weight`` is per sample
-        (N,). ``avg_factor`` divides the sum for 'mean' in place of N, and
-        ``reduction_override`` replaces ``reduction``.
+        target probabilities (N, C), as of mixup; ``reduction_override``
+        replaces ``reduction``; others as in
+        :func:`~apa_mm.losses.utils.weight_reduce_loss`.
 
         Returns:
             Tensor: (N,) for 'none', otherwise 0-d; float32 for half inputs.
@@ -110,9 +109,8 @@ class LogitAdjustedLoss(ClassCountLoss):
     added at test time.
 
     Args:
-        num_classes (int): C.
         tau (float): 1 fits a balanced test set, 0 is plain cross entropy.
-        **kwargs: Of :class:`ClassCountLoss`.
+        num_classes, **kwargs: Of :class:`ClassCountLoss`.
 
     Example:
         >>> import torch
@@ -143,9 +141,7 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
     "Balanced Meta-Softmax for Long-Tailed Visual Recognition" (NeurIPS 2020,
     Eq. 4): :class:`LogitAdjustedLoss` with tau 1.
 
-    Args:
-        num_classes (int): C.
-        **kwargs: Of :class:`ClassCountLoss`.
+    Arguments are those of :class:`ClassCountLoss`.
     """
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
@@ -167,12 +163,10 @@ class DeferredReweightedLoss(ClassCountLoss):
     form with mixup; weighted by :math:`N / n_c` it is about C times as large.
 
     Args:
-        num_classes (int): C.
         weighting (str): 'effective', the effective number of images with
             ``beta``, mean weight over classes 1; or 'inverse', N / n.
         beta (float): In [0, 1); used by 'effective' only.
-        normalize (bool): Whether a batch's weights are divided by their mean.
-        **kwargs: Of :class:`ClassCountLoss`.
+        num_classes, **kwargs: Of :class:`ClassCountLoss`.
 
     Raises:
         ValueError: For an argument out of its range.

@@ -20,18 +20,13 @@ RARE_THRESHOLD = 0.0011  # of the paper's LVIS recipes
 
 @MODELS.register_module()
 class GOLLoss(ClassCounts, nn.Module):
-    r"""Gumbel Optimized Loss with dropped negatives of rare classes.
+    """Gumbel Optimized Loss with dropped negatives of rare classes.
 
-    .. math:: L = \frac{1}{N} \sum_{ij} w_{ij} \, BCE(p(s_{ij}), t_{ij})
-
-    where :math:`p(s) = e^{-e^{-s}}` and there is no background column. A
-    class is rare if its image frequency is below ``rare_threshold``.
-    Negatives of rare classes are dropped on foreground RoIs; on background
-    RoIs each is kept with probability rho, the fraction of the call's
-    foreground RoIs whose class is rare (1 without foreground). See
-    :func:`apa_mm.functional.gol_loss`.
-
-    It serves any box head of mmdet as ``loss_cls``.
+    The mean of :func:`apa_mm.functional.gol_loss` over the RoIs, as
+    ``loss_cls`` of any box head of mmdet. A class is rare if its image
+    frequency is below ``rare_threshold``; on background RoIs its negatives
+    are kept with a probability equal to the fraction of the call's foreground
+    RoIs whose class is rare (1 without foreground).
 
     Image frequencies come from ``apa_mm.ClassFrequencyHook`` or from a
     checkpoint, see :class:`~apa_mm.layers.class_counts.ClassCounts`. Out of
@@ -42,11 +37,8 @@ class GOLLoss(ClassCounts, nn.Module):
         rare_threshold (float): Image frequency in [0, 1] below which a class
             is rare. 0.0011 makes 815 of LVIS v1's 1,203 classes rare; 0 drops
             nothing and needs no frequencies.
-        activation (str): 'gumbel', or 'sigmoid' for ordinary BCE.
-        clamp (tuple[float, float], optional): Range of the scores in the
-            loss, with zero gradient outside. None: (-10, 10) for 'gumbel', no
-            limit for 'sigmoid'. Test scores are not clamped.
-        ignore_index (int): RoIs with this label do not count.
+        activation, clamp, ignore_index: As in ``gol_loss``. Test scores are
+            not clamped.
         avg_non_ignore (bool): Without ``avg_factor``, 'mean' divides by the
             number of RoIs that are not ignored instead of N.
         reduction (str): 'none' for one loss per RoI, 'mean' or 'sum'.
@@ -87,7 +79,6 @@ class GOLLoss(ClassCounts, nn.Module):
                              f'[0, 1], but got {rare_threshold}')
         check_choice('activation', activation, GOL_ACTIVATIONS)
         check_choice('reduction', reduction, REDUCTIONS)
-        self.num_classes = num_classes
         self.rare_threshold = rare_threshold
         self.activation = activation
         self.clamp = None if clamp is None else check_clamp(clamp)
@@ -136,9 +127,9 @@ class GOLLoss(ClassCounts, nn.Module):
         """Compute the loss.
 
         ``cls_score`` has no background column, (N, C). ``labels`` are int64
-        (N,) in [0, C], C for background, or ``ignore_index``; ``weight`` is
-        per RoI (N,). ``avg_factor`` divides the sum for 'mean' in place of N,
-        and ``reduction_override`` replaces ``reduction``.
+        (N,) in [0, C], C for background, or ``ignore_index``;
+        ``reduction_override`` replaces ``reduction``; others as in
+        :func:`~apa_mm.losses.utils.weight_reduce_loss`.
 
         Returns:
             Tensor: (N,) for 'none', otherwise 0-d; float32, or float64 for

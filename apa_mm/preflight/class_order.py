@@ -13,13 +13,13 @@ _CONVERTED = {'native': 'native', 'frequency-rank': 'frequency'}
 
 def class_order_problem(meta: Mapping[str, Any],
                         metainfo: Mapping[str, Any]) -> Optional[str]:
-    """Compare the class order of a checkpoint with that of a data set.
+    """Say what is wrong with a checkpoint's class order, and how to mend it.
 
-    Only two findings count: the same names in another order, and another
-    ``label_order`` ('native' or 'frequency'). Other classes are what
-    fine-tuning is for. ``meta`` of the checkpoint has ``dataset_meta``
-    (mmengine) or ``class_order`` (a conversion); without ``label_order`` in
-    ``metainfo`` the data set's classes are in native order.
+    Only two findings count: the same names in another order than in the data
+    set's ``metainfo``, and another ``label_order`` ('native', which is the
+    default there, or 'frequency'). Other classes are what fine-tuning is for.
+    The checkpoint's ``meta`` has ``dataset_meta`` (mmengine) or
+    ``class_order`` (a conversion).
     """
     saved = meta.get('dataset_meta') or {}
     if isinstance(saved, (list, tuple)):  # of mmdet's concatenation
@@ -60,12 +60,11 @@ def label_order_problems(
     config; a class that only one side has is no difference.
 
     Args:
-        readers (Sequence[tuple]): For each reader of a file, those of the
+        readers (Sequence[tuple]): Of each reader of a file, those of the
             training set first: its name, the path if it reads all classes
             of the file, the classes that the config gives it or None, the
-            category names in the order of its labels, and
-            the same sorted by category id, empty where no metric could be
-            told to sort.
+            category names in the order of its labels, and the same by
+            category id, empty where no metric could be told to sort.
         across_files (bool): False if the model reads the classes of each
             set as text, so that only each set itself must agree.
     """

@@ -24,11 +24,11 @@ from apa_mm.utils.tables import show
 
 
 class DataReport(NamedTuple):
-    """The data files of a config, and findings as of other checks.
+    """The data files of a config, and the findings about them.
 
-    There is a row per annotation file and split: 'split', 'file', the counts
-    of :class:`~apa_mm.data.annotation_checks.AnnotationReport` and of
-    'missing_images'; 'images' is 'unreadable' for a file with another shape.
+    A row per annotation file and split has 'split', 'file', the counts of
+    :class:`~apa_mm.data.annotation_checks.AnnotationReport` and
+    'missing_images'; 'images' is 'unreadable' for a file of another shape.
     """
 
     rows: List[dict]

@@ -40,10 +40,9 @@ def report_datasets(cfg: Config) -> DataReport:
     """Run the same checks for all splits, and count what the files hold."""
     data = inspect_data(cfg)
     found = [check(cfg, SPLITS) for check in CHECKS if check is not check_data]
-    return DataReport(
-        data.rows,
-        [text for item in (*found, data) for text in item.problems],
-        [text for item in (*found, data) for text in item.warnings])
+    return data._replace(
+        problems=[text for item in (*found, data) for text in item.problems],
+        warnings=[text for item in (*found, data) for text in item.warnings])
 
 
 def check_checkpoint(cfg: Config) -> None:

@@ -39,18 +39,18 @@ _Functions = Dict[str, ast.AST]
 class CallSites(NamedTuple):
     """Where a block uses one of its modules.
 
-    ``count`` are the uses along the longest path through ``forward``; None
-    without source, in a loop, or where the module has a second name or is
-    reached by ``getattr``. Of two branches only one runs, so their uses have
-    the same numbers. ``marks`` has for other modules of the block the number
-    of the use, from 0, that comes next after their call; ``chained`` uses
-    follow the one before them, or the start, with no such call between.
+    Of two branches only one runs, so their uses have the same numbers.
     """
 
+    #: Uses along the longest path through ``forward``; None without source,
+    #: in a loop, or if the module has a second name or is got by ``getattr``.
     count: Optional[int]
+    #: Other modules -> number, from 0, of the use after their call.
     marks: Dict[str, int] = {}
+    #: Uses with no such call since the use before, or since the start.
     chained: FrozenSet[int] = frozenset()
-    unmarked: bool = False  # some use can be told by neither
+    #: Whether some use can be told by neither.
+    unmarked: bool = False
 
 
 def find_call_sites(block: nn.Module, name: str) -> CallSites:

@@ -44,7 +44,6 @@ SAME_FUNCTION: Dict[str, str] = {
     'QuickGELUActivation': 'quick_gelu',
 }
 
-
 _FUNCTIONS: Dict[str, Callable[[Tensor], Tensor]] = {
     'relu': F.relu,
     'silu': F.silu,
@@ -66,12 +65,12 @@ def kind_of(module: nn.Module) -> Optional[str]:
 
 
 def equivalent_of(kind: str, relu_kappa: float = RELU_KAPPA) -> Equivalent:
-    """Return the parameters at which AGLU computes another activation.
+    """Return the parameters at which AGLU computes an activation.
 
-    SiLU is ``kappa=1, lambd=1`` exactly; GELU's sigmoid form is
-    ``kappa=1.702, lambd=1``, at most 0.021 away from the exact GELU; ReLU is
-    the limit of a large kappa, here ``relu_kappa``. Kinds are 'relu', 'silu',
-    'gelu', 'gelu_tanh' and 'quick_gelu'.
+    'silu' is ``kappa=1, lambd=1`` exactly; 'gelu', 'gelu_tanh' and
+    'quick_gelu' have the sigmoid form ``kappa=1.702, lambd=1``, at most 0.021
+    away from the exact GELU; 'relu' is the limit of a large kappa, here
+    ``relu_kappa``, positive.
 
     Raises:
         ValueError: If the kind is unknown or ``relu_kappa`` not positive.

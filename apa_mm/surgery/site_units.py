@@ -153,10 +153,9 @@ def find_shared_units(model: nn.Module) -> List[SharedUnit]:
 
 
 def split_shared_units(model: nn.Module) -> List[SharedUnit]:
-    """Give each place that calls a shared unit a copy of it, in place.
+    """Give each place that calls a shared unit its own; return what was split.
 
-    Call it before weights are loaded and the optimizer is built. Returns what
-    was split.
+    Call it before weights are loaded and the optimizer is built.
     """
     found = [pair for pair in _shared_units(model) if pair[0].can_split]
     for shared, callers in found:

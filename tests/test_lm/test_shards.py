@@ -88,16 +88,12 @@ def test_numbers_that_do_not_fit_are_refused(tmp_path):
 
 
 def shard(folder, name, tokens, dtype=np.uint16):
-    array = np.array(tokens, dtype=dtype)
-    if name.endswith('.bin'):
-        array.tofile(folder / name)
-    else:
-        np.save(folder / name, array)
+    np.save(folder / name, np.array(tokens, dtype=dtype))
     return str(folder / '*')
 
 
 def test_windows_overlap_by_one_and_stay_in_a_shard(tmp_path):
-    shard(tmp_path, 'b.bin', range(100, 108))
+    shard(tmp_path, 'b.npy', range(100, 108))
     shard(tmp_path, 'c.npy', [1, 2])  # too short for a window
     pattern = shard(tmp_path, 'a.npy', range(12))
     windows = TokenShards(pattern, length=4)

@@ -20,16 +20,13 @@ class CIFAR10LT(CIFAR10):
     that both need the same ``imbalance_factor`` and ``profile``.
 
     Args:
-        data_root (str): Folder that holds the folder of the batches,
-            ``cifar-10-batches-py`` or ``cifar-100-python``.
-        split (str): 'train' or 'test'.
+        data_root, split, **kwargs: As in ``CIFAR10``.
         imbalance_factor (float): Largest class over smallest, at least 1.
         profile (str): 'exp' or 'step'.
         seed (int): Seed of the subset; 0 is the common one.
         check_md5 (bool): Whether the files must have the published checksums.
             Without them, unpickling may run what a file asks for: set False
             for files of your own only.
-        **kwargs: As in ``CIFAR10``: ``download``, ``metainfo``, ``pipeline``.
 
     Raises:
         ValueError: For a wrong argument, or if a class has too few images.
@@ -65,18 +62,9 @@ class CIFAR10LT(CIFAR10):
 
 
 @DATASETS.register_module()
-class CIFAR100LT(CIFAR10LT):
+class CIFAR100LT(CIFAR10LT, CIFAR100):
     """Long-tailed CIFAR-100; arguments as :class:`CIFAR10LT`.
 
     With an exponential profile it has 10,847 training images at an imbalance
     factor of 100 and 19,573 at 10.
     """
-
-    base_folder = CIFAR100.base_folder
-    url = CIFAR100.url
-    filename = CIFAR100.filename
-    tgz_md5 = CIFAR100.tgz_md5
-    train_list = CIFAR100.train_list
-    test_list = CIFAR100.test_list
-    meta = CIFAR100.meta
-    METAINFO = CIFAR100.METAINFO

@@ -1,5 +1,5 @@
 """Digits-LT: a long-tailed set of real images that needs no download."""
-from typing import Any, List, Optional
+from typing import Any, List
 
 import cv2
 import numpy as np
@@ -45,8 +45,7 @@ class DigitsLT(BaseDataset):
 
     def __init__(self, split: str = 'train', imbalance_factor: float = 50,
                  profile: str = 'exp', test_per_class: int = 40,
-                 image_size: int = 8, seed: int = 0,
-                 metainfo: Optional[dict] = None, **kwargs: Any) -> None:
+                 image_size: int = 8, seed: int = 0, **kwargs: Any) -> None:
         check_choice('split', split, ('train', 'test'))
         check_choice('profile', profile, PROFILES)
         if image_size < 1:
@@ -58,7 +57,7 @@ class DigitsLT(BaseDataset):
         self.test_per_class = test_per_class
         self.image_size = image_size
         self.seed = seed
-        super().__init__(ann_file='', metainfo=metainfo, **kwargs)
+        super().__init__(ann_file='', **kwargs)
 
     def load_data_list(self) -> List[dict]:
         """Draw the split."""

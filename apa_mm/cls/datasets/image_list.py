@@ -1,5 +1,5 @@
 """Long-tailed data sets that are given by list files."""
-from typing import Any, List, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence
 
 import numpy as np
 from mmengine.fileio import get_file_backend, join_path
@@ -39,8 +39,7 @@ class ImageListDataset(BaseDataset):
             some classes.
         metainfo (dict, optional): ``classes`` are names in native order; by
             default the names of the images' folders.
-        data_root, data_prefix, test_mode, lazy_init, **kwargs: As in
-            MMPretrain's ``BaseDataset``.
+        data_root, test_mode, **kwargs: As in MMPretrain's ``BaseDataset``.
 
     Raises:
         ValueError: For a wrong argument, list file or number of images or
@@ -54,9 +53,8 @@ class ImageListDataset(BaseDataset):
                  train_ann_file: Optional[str] = None,
                  label_order: str = 'native', num_images: Optional[int] = None,
                  check_images: bool = True, allow_empty_classes: bool = False,
-                 metainfo: Optional[dict] = None, data_root: str = '',
-                 data_prefix: Union[str, dict] = '', test_mode: bool = False,
-                 lazy_init: bool = False, **kwargs: Any) -> None:
+                 data_root: str = '', test_mode: bool = False,
+                 **kwargs: Any) -> None:
         check_choice('label_order', label_order, LABEL_ORDERS)
         self.num_classes = num_classes or self.NUM_CLASSES
         if self.num_classes is None:
@@ -74,9 +72,8 @@ class ImageListDataset(BaseDataset):
         self.num_images = num_images
         self.check_images = check_images
         self.allow_empty_classes = allow_empty_classes
-        super().__init__(ann_file, metainfo=metainfo, data_root=data_root,
-                         data_prefix=data_prefix, test_mode=test_mode,
-                         lazy_init=lazy_init, **kwargs)
+        super().__init__(ann_file, data_root=data_root, test_mode=test_mode,
+                         **kwargs)
 
     def load_data_list(self) -> List[dict]:
         """Read and check the list file."""

@@ -17,10 +17,9 @@ def long_tail_counts(max_count: int, num_classes: int, imbalance_factor: float,
     With :math:`\rho` the ratio of the largest to the smallest class, class c
     of C keeps :math:`\lfloor n_{max} \rho^{-c/(C-1)} \rfloor` images under
     the exponential profile ('exp'); under 'step' the first half of the
-    classes keeps all and the other half :math:`n_{max} / \rho`.
-
-    The largest class has ``max_count`` images; C is at least 2, the ratio,
-    ``imbalance_factor``, at least 1, e.g. 100.
+    classes keeps all and the other half :math:`n_{max} / \rho`. There are at
+    least 2 classes, the largest of ``max_count`` images, and the ratio,
+    ``imbalance_factor``, is at least 1.
 
     Raises:
         ValueError: If an argument is out of range or a class stays empty.
@@ -77,9 +76,7 @@ def frequency_ranks(counts: Sequence[int]) -> np.ndarray:
     promise that, so that their classes of one size may be swapped.
     """
     order = np.argsort(-np.asarray(counts, dtype=np.int64), kind='stable')
-    ranks = np.empty_like(order)
-    ranks[order] = np.arange(len(order))
-    return ranks
+    return np.argsort(order)
 
 
 def check_class_counts(name: str, counts: Sequence[int]) -> None:

@@ -14,13 +14,11 @@ class LongTailLinearClsHead(LogitOffset, LinearClsHead):
     """MMPretrain's ``LinearClsHead`` with offsets at test time.
 
     Args:
-        num_classes, in_channels (int): K and the channels of the features.
+        num_classes, in_channels, **kwargs: As in ``LinearClsHead``.
         logit_offset (dict, optional): Correction of predictions for the
             training set's class counts, such as ``dict(type='raw')``; see
             :meth:`LogitOffset.init_logit_offset`. It needs
             ``apa_mm.ClassFrequencyHook``.
-        **kwargs: Arguments of ``LinearClsHead``: ``loss``, ``topk``,
-            ``cal_acc``, ``init_cfg``.
 
     Example:
         >>> import torch
@@ -48,10 +46,9 @@ class CosineClsHead(LongTailLinearClsHead):
 
     def __init__(self, num_classes: int, in_channels: int,
                  scale: Optional[float] = None, learnable_scale: bool = False,
-                 eps: float = 1e-6, logit_offset: Optional[dict] = None,
-                 init_cfg: Optional[dict] = None, **kwargs: Any) -> None:
-        super().__init__(num_classes, in_channels, logit_offset,
-                         init_cfg=init_cfg, **kwargs)
+                 eps: float = 1e-6, init_cfg: Optional[dict] = None,
+                 **kwargs: Any) -> None:
+        super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
         self.fc = CosineClassifier(in_channels, num_classes, scale,
                                    learnable_scale, eps)
 
@@ -73,10 +70,8 @@ class NormalizedLinearClsHead(LongTailLinearClsHead):
 
     def __init__(self, num_classes: int, in_channels: int, scale: float = 1.0,
                  learnable_scale: bool = False, eps: float = 1e-6,
-                 logit_offset: Optional[dict] = None,
                  init_cfg: Optional[dict] = None, **kwargs: Any) -> None:
-        super().__init__(num_classes, in_channels, logit_offset,
-                         init_cfg=init_cfg, **kwargs)
+        super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
         self.fc = CosineLinear(in_channels, num_classes, bias=False,
                                temperature=scale, eps=eps,
                                learnable_temperature=learnable_scale)

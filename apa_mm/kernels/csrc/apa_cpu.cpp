@@ -58,13 +58,9 @@ double add_up(const float* values, int64_t count, int64_t stride) {
   return sum;
 }
 
-struct Sums {
-  float kappa = 0.f, lambda = 0.f, z = 0.f, zx = 0.f;
-};
-
 template <typename T, Kind kKind, bool kPaper>
 NOINLINE void backward_part(const T* in, const T* gin, T* out, int64_t count,
-                            Parameters p, Sums* sums) {
+                            Parameters p, float* sums) {
   float k = 0.f, l = 0.f, dz = 0.f, dzx = 0.f;
 #pragma omp simd reduction(+ : k, l, dz, dzx)
   for (int64_t i = 0; i < count; ++i) {
@@ -76,18 +72,16 @@ NOINLINE void backward_part(const T* in, const T* gin, T* out, int64_t count,
     dz += g.z;
     dzx += g.z * (value - p.center);
   }
-  sums->kappa += k, sums->lambda += l, sums->z += dz, sums->zx += dzx;
+  sums[0] += k, sums[1] += l, sums[2] += dz, sums[3] += dzx;
 }
 
-// Sums per row: of the gradients for kappa and lambda, of grad_z, and of
-// grad_z * (x - center).
 template <typename T, Kind kKind, bool kPaper>
 void backward_rows(const Problem& problem, const T* x, const T* grad,
                    T* grad_z, double* sums, int threads) {
   const int64_t inner = problem.inner;
   const int64_t units = (inner + kChunk - 1) / kChunk;
   const std::vector<Parameters> table = problem.table();
-  std::vector<float> partial(problem.rows * units * 4);
+  std::vector<float> partial(problem.rows * units * 4, 0.f);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t unit = 0; unit < problem.rows * units; ++unit) {
     const int64_t row = unit / units, begin = unit % units * kChunk;
@@ -97,20 +91,17 @@ void backward_rows(const Problem& problem, const T* x, const T* grad,
     const T* gin = grad + row * inner + begin;
     T* out = grad_z + row * inner + begin;
     const int64_t whole = count / kWidth * kWidth;
-    Sums part;
-    backward_part<T, kKind, kPaper>(in, gin, out, whole, p, &part);
+    float* part = partial.data() + unit * 4;
+    backward_part<T, kKind, kPaper>(in, gin, out, whole, p, part);
     if (whole < count) {
       // The padded gradients are 0, and so is what they add to the sums.
       T x_padded[kWidth] = {}, grad_padded[kWidth] = {}, result[kWidth];
       copy_some(in + whole, x_padded, count - whole);
       copy_some(gin + whole, grad_padded, count - whole);
       backward_part<T, kKind, kPaper>(x_padded, grad_padded, result, kWidth, p,
-                                      &part);
+                                      part);
       copy_some(result, out + whole, count - whole);
     }
-    float* into = partial.data() + unit * 4;
-    into[0] = part.kappa, into[1] = part.lambda;
-    into[2] = part.z, into[3] = part.zx;
   }
   for (int64_t row = 0; row < problem.rows; ++row)
     for (int j = 0; j < 4; ++j)
