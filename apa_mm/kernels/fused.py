@@ -9,8 +9,7 @@ gradients are those of the separate layers.
 Shapes: N images, C channels, H x W pixels.
 """
 from ctypes import c_double, c_int64
-from typing import (Any, List, NamedTuple, Optional, Sequence, Tuple,
-                    Union)
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor

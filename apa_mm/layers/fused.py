@@ -53,14 +53,15 @@ def can_fuse(wanted: Optional[bool], x: Tensor,
 
 
 def may_overwrite(conv: nn.Module) -> bool:
-    """Return whether what ``conv`` returned is read once: no grad, no hook."""
-    return (not torch.is_grad_enabled() and type(conv) is nn.Conv2d
-            and not _has_hook(conv))
+    """Return whether what ``conv`` returned is read once: nobody watches."""
+    return (type(conv) is nn.Conv2d and not torch.is_grad_enabled()
+            and not _has_hook(conv)
+            and not torch._C._len_torch_function_stack())
 
 
 def _has_hook(module: nn.Module) -> bool:
-    settings = module.__dict__
-    return any(settings[name] for name in HOOKS)
+    settings = module.__dict__  # libraries put wrappers there as 'forward'
+    return 'forward' in settings or any(settings[name] for name in HOOKS)
 
 
 def _is_fusable(module: nn.Module) -> bool:
@@ -196,9 +197,10 @@ def _fixed_recipe(norm: nn.Module, x: Tensor) -> Affine:
     return Affine.of(x, norm.weight, norm.bias, *_fixed_statistics(norm))
 
 
-def _norm_with_recipe(norm: nn.BatchNorm2d,
-                      x: Tensor) -> Tuple[Tensor, Affine]:
+def _norm_with_recipe(norm: nn.Module, x: Tensor) -> Tuple[Tensor, Affine]:
     """Return ``norm(x)`` and how to compute it again from ``x``."""
+    if type(norm) is nn.Identity:
+        return x, _fixed_recipe(norm, x)
     if norm.training:
         out, mean, invstd = torch.native_batch_norm(
             x, norm.weight, norm.bias, norm.running_mean, norm.running_var,

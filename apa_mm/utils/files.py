@@ -48,7 +48,7 @@ def replacing(path: Union[str, Path]) -> Iterator[Path]:
 def sweep(folder: Union[str, Path]) -> None:
     """Remove what runs that were killed while writing have left there."""
     for form in _UNFINISHED:
-        for left in Path(folder).glob(form):
+        for left in filter(Path.is_file, Path(folder).glob(form)):
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                 left.unlink(missing_ok=True)
 

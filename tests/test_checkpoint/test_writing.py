@@ -99,6 +99,10 @@ def test_what_a_killed_run_left_is_swept_once_it_is_old(tmp_path):
     old, new = tmp_path / '.converting-a', tmp_path / '.b.writing.pth'
     for path in (old, new):
         path.write_text('')
-    os.utime(old, (0, 0))
+    shards = tmp_path / '.c.1.writing'  # a folder is never swept
+    shards.mkdir()
+    for path in (old, shards):
+        os.utime(path, (0, 0))
     write_checkpoint(str(tmp_path / 'a.pth'), TENSORS, META)
-    assert sorted(os.listdir(tmp_path)) == ['.b.writing.pth', 'a.pth']
+    assert sorted(os.listdir(tmp_path)) == [
+        '.b.writing.pth', '.c.1.writing', 'a.pth']

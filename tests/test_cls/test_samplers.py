@@ -130,6 +130,11 @@ def test_an_epoch_is_cut_to_a_multiple_of_256_images(monkeypatch):
     assert not cfg.get('drop_last', False)
 
 
+def test_a_set_smaller_than_the_ranks_gives_each_an_image(monkeypatch):
+    assert {len(repeated(3, rank, 8, monkeypatch)[1])
+            for rank in range(8)} == {1}
+
+
 def test_the_ranks_draw_the_copies_of_one_image(monkeypatch):
     drawn = [list(repeated(1000, rank, 2, monkeypatch)[1]) for rank in (0, 1)]
     assert drawn[0] == drawn[1] and len(drawn[0]) == 384

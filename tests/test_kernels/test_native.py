@@ -80,6 +80,17 @@ def test_half_types_agree_with_float64(dtype, per_channel, name):
 
 
 @needs_compiler
+@pytest.mark.parametrize('name', sorted(FUNCTIONS))
+def test_every_nan_stays_one(name):
+    bits = torch.tensor([0x7fc00000, 0x7fc00001, 0x7fffffff, -1, -(1 << 22)])
+    x = bits.int().view(torch.float32).repeat(9)
+    assert x.isnan().all()
+    one = torch.ones(1)
+    out, *_ = run(FUNCTIONS[name], x, one, one, x, backend='native')
+    assert out.isnan().all()
+
+
+@needs_compiler
 def test_gumbel_at_the_ends_of_float32():
     x = torch.tensor([-1e4, -5., -4.4, 0., 80., 1e4, torch.nan])
     out, grad, *_ = run(

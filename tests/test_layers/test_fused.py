@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from apa_mm.backbones import APAResNet
 from apa_mm.kernels import fused, native
@@ -241,9 +242,7 @@ def test_inference_agrees_folded_or_not(folded, monkeypatch):
         want = separate(x)
         if folded:
             fuse_conv_bn(model)
-        for module in model.modules():
-            if isinstance(module, AGLU):  # is not called
-                monkeypatch.setattr(module, 'forward', None)
+        monkeypatch.setattr(AGLU, 'forward', None)  # is not called
         got = model(x)
     for a, b in zip(got, want, strict=True):
         scale = b.abs().max()
@@ -257,6 +256,14 @@ def test_a_folded_network_trains_with_separate_layers():
     assert model.layer1[0].act1.kappa.grad.abs() > 0
     with torch.no_grad():  # Identity in training mode has no statistics
         assert model(x)[-1].isfinite().all()
+
+
+def test_a_norm_may_be_folded_without_that_of_the_shortcut():
+    norm, act, x = norm_layer(4, True, torch.float32), AGLU(), torch.rand(
+        2, 4, 3, 3)
+    with torch.no_grad():
+        got = fused_block_end(nn.Identity(), None, act, x, x, norm)
+        torch.testing.assert_close(got, act(x + norm(x)))
 
 
 @needs_compiler
@@ -275,6 +282,21 @@ def test_inference_takes_the_memory_of_the_convolution():
             assert out.data_ptr() == x.data_ptr() and torch.equal(out, kept)
 
 
+class Watch(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+def test_modules_whose_forward_is_replaced_are_called():
+    """As mmengine's activation checkpointing and accelerate do."""
+    conv, act, x = nn.Conv2d(3, 3, 1), AGLU(), torch.rand(1, 3, 2, 2)
+    with torch.no_grad():
+        assert may_overwrite(conv) and can_fuse(True, x, [act])
+        for module in (conv, act):
+            module.forward = module.forward
+        assert not may_overwrite(conv) and not can_fuse(True, x, [act])
+
+
 def test_what_others_may_read_is_not_overwritten():
     conv = nn.Conv2d(3, 3, 1)
     assert not may_overwrite(conv)  # the backward pass reads it
@@ -287,6 +309,8 @@ def test_what_others_may_read_is_not_overwritten():
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert may_overwrite(conv)
+        with Watch():
+            assert not may_overwrite(conv)
         assert not may_overwrite(nn.Identity())  # its output is its input
         model(x)
     assert len(seen) == 53

@@ -163,7 +163,8 @@ def test_lists_of_verified_classes_come_or_are_missed(loss, parts, found):
             'unverified_only, and nothing tells it what was looked for on an '
             "image; set model.roi_head.type='apa_mm.FederatedRoIHead' (or "
             'FederatedCascadeRoIHead) and train on nothing but '
-            'apa_mm.FederatedLVISDataset')
+            'apa_mm.FederatedLVISDataset, or give --skip-checks if code of '
+            'yours calls set_verified')
 
 
 @pytest.mark.skipif(not HAS_MMDET, reason='mmdet is missing')

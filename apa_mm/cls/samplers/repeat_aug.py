@@ -5,8 +5,6 @@ from mmpretrain.datasets import RepeatAugSampler as _RepeatAugSampler
 
 from apa_mm.registry import DATA_SAMPLERS
 
-__all__ = ['RepeatAugSampler']
-
 
 @DATA_SAMPLERS.register_module()
 class RepeatAugSampler(_RepeatAugSampler):
@@ -14,5 +12,5 @@ class RepeatAugSampler(_RepeatAugSampler):
 
     def __init__(self, dataset: Sized, **kwargs: Any) -> None:
         super().__init__(dataset, **kwargs)
-        images = len(dataset) // 256 * 256 or len(dataset)
-        self.num_selected_samples = images // self.world_size
+        if images := len(dataset) // 256 * 256:
+            self.num_selected_samples = images // self.world_size

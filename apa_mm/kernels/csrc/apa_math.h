@@ -1,7 +1,7 @@
 // The activations of one element, forward and backward, and element types.
 //
 // In base 2, since the powers of 2 are what a float holds. With
-// t = log2(lambda * exp(-kappa * z)), v = 2^-|t| and log(1 + v) = v - v^2 h(v):
+// t = log2(lambda * exp(-kappa z)), v = 2^-|t| and log(1 + v) = v - v^2 h(v):
 //   softplus(t) = max(t, 0) + log2(1 + v)
 //   eta         = 2^(-softplus(t) / lambda)
 //   log(1 + v) - v / (1 + v), which the gradient for lambda holds, cancels for
@@ -133,14 +133,15 @@ inline float gumbel_exponent(float z, const Parameters& p) {
 template <Kind kKind>
 inline float forward_at(float z, const Parameters& p) {
   if constexpr (kKind == kGumbel)
-    return exp_flushed(-exp_negative(gumbel_exponent(z, p)));
+    return z != z ? z : exp_flushed(-exp_negative(gumbel_exponent(z, p)));
   const float t = p.slope * finite(z) + p.offset;
   const float v = exp2_negative(-std::fabs(t));
   const float log1p = v - v * v * log1p_tail(v);
   const float exponent =
       -((t > 0.f ? t : 0.f) + kLog2E * log1p) * p.inverse_lambda;
   const float eta = exp2_negative(exponent);
-  return exponent < -126.f ? 0.f : kKind == kUnit ? z * eta : eta;
+  // A NaN other than the usual one comes out of power_of_two as a number.
+  return exponent < -126.f ? 0.f : kKind == kUnit ? z * eta : z != z ? z : eta;
 }
 
 template <Kind kKind, bool kPaper>
@@ -206,7 +207,8 @@ template <Kind kKind, typename T>
 NOINLINE void apply_whole(const float* z, T* out, int64_t count,
                           Parameters p) {
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i) store(out + i, forward_at<kKind>(z[i], p));
+  for (int64_t i = 0; i < count; ++i)
+    store(out + i, forward_at<kKind>(z[i], p));
 }
 
 // z is readable up to a multiple of kWidth.
@@ -221,9 +223,9 @@ void apply(const float* z, T* out, int64_t count, const Parameters& p) {
   }
 }
 
-// The activation of rows whose arguments are computed first: fill(row, begin, count, z) writes
-// those of a part of a row. Where all rows share kappa and lambda (stride 0),
-// many short rows are one piece of work.
+// The activation of rows whose arguments are computed first: fill(row, begin,
+// count, z) writes those of a part of a row. Where all rows share kappa and
+// lambda (stride 0), many short rows are one piece of work.
 template <Kind kKind, typename T, typename Fill>
 void forward_rows(T* y, int64_t rows, int64_t inner, int64_t channels,
                   const float* kappa, const float* lambda, int64_t stride,
