@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from apa_mm.preflight.findings import InputError
+from apa_mm.utils.checks import InputError
 from apa_mm.registry import DATASETS
 
 from .tokenizers import build_tokenizer

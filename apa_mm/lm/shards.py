@@ -9,7 +9,7 @@ from typing import Iterable, Iterator, List
 
 import numpy as np
 
-from apa_mm.preflight.findings import InputError
+from apa_mm.utils.checks import InputError
 
 from .tokenizers import Tokenizer
 

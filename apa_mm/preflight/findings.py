@@ -4,8 +4,6 @@ from typing import List, NamedTuple
 
 from mmengine.config import Config
 
-from apa_mm.utils.checks import InputError  # noqa: F401 (lm takes it here)
-
 #: What launchers call the process's rank, before torch.distributed starts.
 _RANK_VARIABLES = dict(
     pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
