@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from apa_mm.kernels.activation import choose_backend, is_plain
-from apa_mm.kernels.fused import (Affine, batch_norm_aglu, batch_statistics,
+from apa_mm.kernels.fused import (Affine, Unwritten, batch_norm,
+                                  batch_norm_aglu, batch_statistics,
                                   inference_norm_aglu, inference_residual_aglu,
                                   residual_aglu, usable)
 
@@ -90,8 +91,12 @@ def _fixed_statistics(norm: nn.BatchNorm2d) -> Tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _statistics(norm: nn.BatchNorm2d, x: Tensor) -> Tuple[Tensor, Tensor]:
-    """Return mean and 1 / std for ``norm``; update the running ones."""
+def _statistics(norm: nn.BatchNorm2d, x: Tensor) -> Tuple[Tensor, ...]:
+    """Return mean and 1 / std for ``norm``; update the running ones.
+
+    Where it is a by-product, the mean of every map less that of its channel
+    (N, C) comes third.
+    """
     if not norm.training:
         return _fixed_statistics(norm)
     count = x.numel() / x.shape[1]
@@ -122,7 +127,7 @@ def fused_norm_act(norm: nn.Module,
     if not torch.is_grad_enabled() and not _uses_batch(norm):
         return inference_norm_aglu(
             _fixed_recipe(norm, x), inplace=inplace, **act.values(x))
-    mean, invstd = _statistics(norm, x)
+    mean, invstd, *_ = _statistics(norm, x)
     return batch_norm_aglu(
         x,
         norm.weight,
@@ -147,44 +152,28 @@ def fused_block_end(norm: nn.Module,
     the input of ``shortcut_norm``, its last module. Other arguments as in
     :func:`fused_norm_act`.
     """
-    if not (torch.is_grad_enabled() or _uses_batch(norm)
-            or _uses_batch(shortcut_norm)):
-        return _inference_block_end(norm, attention, act, x, identity,
-                                    shortcut_norm, inplace)
-    h, recipe = _norm_with_recipe(norm, x)
-    short = None
-    if shortcut_norm is not None:
-        identity, short = _norm_with_recipe(shortcut_norm, identity)
-    gate = h.new_ones(h.shape[:2]) if attention is None else attention.gates(h)
-    return residual_aglu(
-        h,
-        gate,
-        identity,
-        recipe,
-        short,
-        lambda_grad=act.lambda_grad,
-        **act.values(h))
-
-
-def _inference_block_end(norm: nn.Module,
-                         attention: Optional[ChannelAttention], act: AGLU,
-                         x: Tensor, identity: Tensor,
-                         shortcut_norm: Optional[nn.BatchNorm2d],
-                         inplace: bool) -> Tensor:
-    """Return what the block ends with, in one pass over its inputs.
-
-    With fixed statistics the mean of ``norm(x)`` is that of ``x``, scaled and
-    shifted, so that no norm's output needs to be written down.
-    """
-    main, short = _fixed_recipe(norm, x), identity
+    if torch.is_grad_enabled() or _uses_batch(norm) or _uses_batch(
+            shortcut_norm):
+        main, short = _unwritten(norm, x, attention is not None), identity
+        if shortcut_norm is not None:
+            short = _unwritten(shortcut_norm, identity, False)
+        return residual_aglu(main, _gates(attention, x, main.pooled), short,
+                             lambda_grad=act.lambda_grad, **act.values(x))
+    main, short, pooled = _fixed_recipe(norm, x), identity, None
     if shortcut_norm is not None:
         short = _fixed_recipe(shortcut_norm, identity)
-    gate = x.new_ones(x.shape[:2])
     if attention is not None:
-        pooled = x.mean(dim=(2, 3)) * main.scale + main.shift
-        gate = attention.gate(attention.excite(pooled.to(x.dtype)))
-    return inference_residual_aglu(
-        main, gate, short, inplace=inplace, **act.values(x))
+        # With fixed statistics the mean of norm(x) is that of x, mapped.
+        pooled = (x.mean(dim=(2, 3)) * main.scale + main.shift).to(x.dtype)
+    return inference_residual_aglu(main, _gates(attention, x, pooled), short,
+                                   inplace=inplace, **act.values(x))
+
+
+def _gates(attention: Optional[ChannelAttention], x: Tensor,
+           pooled: Optional[Tensor]) -> Tensor:
+    if attention is None:
+        return x.new_ones(x.shape[:2])
+    return attention.gate(attention.excite(pooled))
 
 
 def _uses_batch(norm: Optional[nn.Module]) -> bool:
@@ -192,21 +181,25 @@ def _uses_batch(norm: Optional[nn.Module]) -> bool:
 
 
 def _fixed_recipe(norm: nn.Module, x: Tensor) -> Affine:
+    return Affine.of(x, *_constants(norm, x))
+
+
+def _constants(norm: nn.Module, x: Tensor) -> Tuple[Tensor, ...]:
+    """Return weight, bias and the running mean and 1 / std."""
     if type(norm) is nn.Identity:  # folded into the convolution
-        return Affine(x, x.new_ones(x.shape[1]), x.new_zeros(x.shape[1]))
-    return Affine.of(x, norm.weight, norm.bias, *_fixed_statistics(norm))
+        one, zero = x.new_ones(x.shape[1]), x.new_zeros(x.shape[1])
+        return one, zero, zero, one
+    return norm.weight, norm.bias, *_fixed_statistics(norm)
 
 
-def _norm_with_recipe(norm: nn.Module, x: Tensor) -> Tuple[Tensor, Affine]:
-    """Return ``norm(x)`` and how to compute it again from ``x``."""
+def _unwritten(norm: nn.Module, x: Tensor, pool: bool) -> Unwritten:
+    """Return ``norm(x)``, with the means of its maps if ``pool``."""
     if type(norm) is nn.Identity:
-        return x, _fixed_recipe(norm, x)
-    if norm.training:
-        out, mean, invstd = torch.native_batch_norm(
-            x, norm.weight, norm.bias, norm.running_mean, norm.running_var,
-            True, _count_batch(norm), norm.eps)
+        weight, bias, *statistics = _constants(norm, x)
     else:
-        out = norm(x)
-        mean, invstd = _fixed_statistics(norm)
-    return out, Affine.of(x.detach(), norm.weight.detach(),
-                          norm.bias.detach(), mean, invstd)
+        weight, bias, statistics = norm.weight, norm.bias, _statistics(norm, x)
+    mean, invstd, *away = statistics
+    if pool and not away:
+        away = [x.detach().mean(dim=(2, 3)) - mean]
+    return batch_norm(x, weight, bias, mean, invstd, away[0] if pool else None,
+                      batch_stats=_uses_batch(norm))

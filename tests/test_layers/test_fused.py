@@ -355,10 +355,13 @@ def test_default_is_the_compiled_form_on_the_cpu():
 def test_batch_statistics(shape):
     x = torch.randn(shape) * 3 + 40
     running_mean, running_var = torch.zeros(shape[1]), torch.ones(shape[1])
-    mean, invstd = fused.batch_statistics(x, running_mean, running_var,
-                                                 1e-3, 0.25)
+    mean, invstd, away = fused.batch_statistics(x, running_mean, running_var,
+                                                1e-3, 0.25)
     want, dims = x.double(), (0, 2, 3)
     torch.testing.assert_close(mean.double(), want.mean(dims))
+    torch.testing.assert_close(
+        away.double(), want.mean((2, 3)) - want.mean(dims), rtol=1e-4,
+        atol=1e-5)
     biased = want.var(dims, correction=0)
     torch.testing.assert_close(
         invstd.double(), (biased + 1e-3).rsqrt(), rtol=1e-5, atol=0)

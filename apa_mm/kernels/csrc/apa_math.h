@@ -252,20 +252,4 @@ void forward_rows(T* y, int64_t rows, int64_t inner, int64_t channels,
   }
 }
 
-// grads (2, channels or 1): the sums of columns 0 and 1 of ``sums`` (rows,
-// columns) per channel (stride 1) or over all (stride 0), in a fixed order.
-inline void add_parameter_grads(const double* sums, int columns, int64_t rows,
-                                int64_t channels, int64_t stride,
-                                float* grads) {
-  const int64_t count = stride ? channels : 1;
-  std::vector<double> total(2 * count, 0.0);
-  for (int64_t row = 0; row < rows; ++row) {
-    const int64_t place = row % channels * stride;
-    total[place] += sums[row * columns];
-    total[count + place] += sums[row * columns + 1];
-  }
-  for (int64_t i = 0; i < 2 * count; ++i)
-    grads[i] = static_cast<float>(total[i]);
-}
-
 }  // namespace apa_mm

@@ -30,24 +30,31 @@ struct Folded {
   }
 };
 
+// What a row of gradients adds up to: those for kappa and lambda, of z, and
+// the last against x and d, less their means.
+struct Sums {
+  double kappa = 0, lambda = 0, z = 0, x = 0, d = 0;
+};
+
 template <bool kPaper>
 NOINLINE void end_backward(const float* in, const float* other,
-                           const float* gin, float* out_z, float* out_h,
-                           int64_t count, Row row, Parameters p,
-                           double* total) {
-  float k = 0.f, l = 0.f, dz = 0.f, dzx = 0.f;
-#pragma omp simd reduction(+ : k, l, dz, dzx)
+                           const float* gin, float* out, int64_t count,
+                           Row row, Parameters p, float mean, float short_mean,
+                           Sums* total) {
+  float k = 0.f, l = 0.f, dz = 0.f, dzx = 0.f, dzd = 0.f;
+#pragma omp simd reduction(+ : k, l, dz, dzx, dzd)
   for (int64_t i = 0; i < count; ++i) {
     const Gradient g = backward_at<kUnit, kPaper>(
         row.a * in[i] + row.b * other[i] + row.c, gin[i], p);
-    out_z[i] = g.z;
-    out_h[i] = g.z * row.gate;
+    out[i] = g.z;
     k += g.kappa;
     l += g.lambda;
     dz += g.z;
-    dzx += g.z * in[i];
+    dzx += g.z * (in[i] - mean);
+    dzd += g.z * (other[i] - short_mean);
   }
-  total[0] += k, total[1] += l, total[2] += dz, total[3] += dzx;
+  total->kappa += k, total->lambda += l;
+  total->z += dz, total->x += dzx, total->d += dzd;
 }
 
 }  // namespace
@@ -71,16 +78,19 @@ extern "C" void block_end_forward(
                       fill);
 }
 
-// grad_z: gradient for the shortcut's output; grad_h = gate * grad_z: for the
-// norm's output. grad_gate: one per row. sums (rows, 2) is work space;
-// parameter_grads (2, channels or 1): gradients for kappa, then for lambda.
+// grad_z: gradient for the sum of norm and shortcut. grad_gate: one per row.
+// sums and short_sums (rows, 3): the factor that turns grad_z into the
+// gradient for a norm's output, the sum of grad_z and that of grad_z against
+// the norm's input less its mean. unit_sums (rows, 2): of the gradients for
+// kappa and lambda. short_mean: null if the shortcut has no norm.
 extern "C" void block_end_backward(
     const float* x, const float* d, const float* grad, float* grad_z,
-    float* grad_h, float* grad_gate, double* sums, float* parameter_grads,
-    const float* scale, const float* shift, const float* gate,
-    const float* short_scale, const float* short_shift, int64_t rows,
-    int64_t inner, int64_t channels, const float* kappa, const float* lambda,
-    int64_t stride, int paper, int threads) {
+    float* grad_gate, double* sums, double* short_sums, double* unit_sums,
+    const float* mean, const float* short_mean, const float* scale,
+    const float* shift, const float* gate, const float* short_scale,
+    const float* short_shift, int64_t rows, int64_t inner, int64_t channels,
+    const float* kappa, const float* lambda, int64_t stride, int paper,
+    int threads) {
   const Folded folded{scale, shift, gate, short_scale, short_shift};
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t row = 0; row < rows; ++row) {
@@ -88,29 +98,38 @@ extern "C" void block_end_backward(
     const Parameters p =
         Parameters::of(kappa[channel * stride], lambda[channel * stride]);
     const Row r = folded.at(row, channel);
+    const float center = mean[channel];
+    const float other_center = short_mean ? short_mean[channel] : 0.f;
     const float *in = x + row * inner, *other = d + row * inner;
     const float* gin = grad + row * inner;
-    float *out_z = grad_z + row * inner, *out_h = grad_h + row * inner;
-    double total[4] = {0, 0, 0, 0};
+    float* out = grad_z + row * inner;
+    Sums total;
     const auto part = paper ? end_backward<true> : end_backward<false>;
     const int64_t whole = inner / kWidth * kWidth, left = inner - whole;
     for (int64_t begin = 0; begin < whole; begin += kChunk)
-      part(in + begin, other + begin, gin + begin, out_z + begin,
-           out_h + begin, std::min(whole - begin, kChunk), r, p, total);
+      part(in + begin, other + begin, gin + begin, out + begin,
+           std::min(whole - begin, kChunk), r, p, center, other_center,
+           &total);
     if (left) {
       float one[kWidth] = {}, two[kWidth] = {}, three[kWidth] = {};
-      float result_z[kWidth], result_h[kWidth];
+      float result[kWidth];
       copy_some(in + whole, one, left);
       copy_some(other + whole, two, left);
       copy_some(gin + whole, three, left);
-      part(one, two, three, result_z, result_h, kWidth, r, p, total);
-      copy_some(result_z, out_z + whole, left);
-      copy_some(result_h, out_h + whole, left);
+      part(one, two, three, result, kWidth, r, p, center, other_center,
+           &total);
+      copy_some(result, out + whole, left);
     }
-    // h = scale * x + shift, summed against grad_z.
-    grad_gate[row] = static_cast<float>(scale[channel] * total[3] +
-                                        shift[channel] * total[2]);
-    sums[row * 2] = total[0], sums[row * 2 + 1] = total[1];
+    // h = scale * (x - mean) + bias, summed against grad_z.
+    const double bias = shift[channel] + double{scale[channel]} * center;
+    grad_gate[row] =
+        static_cast<float>(scale[channel] * total.x + bias * total.z);
+    const auto write = [&](double* to, double factor, double against) {
+      to[row * 3] = factor, to[row * 3 + 1] = total.z;
+      to[row * 3 + 2] = against;
+    };
+    write(sums, r.gate, total.x);
+    if (short_mean) write(short_sums, 1.0, total.d);
+    unit_sums[row * 2] = total.kappa, unit_sums[row * 2 + 1] = total.lambda;
   }
-  add_parameter_grads(sums, 2, rows, channels, stride, parameter_grads);
 }
