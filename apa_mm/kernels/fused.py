@@ -359,7 +359,7 @@ def _block_end_backward(main: Affine, short: Shortcut, grad: Tensor,
     sums, short_sums = x.new_empty((2, *x.shape[:2], 3), dtype=torch.float64)
     if isinstance(short, Affine):
         means[1] = native.flat(short.mean)
-    unit_sums = x.new_empty((*x.shape[:2], 2), dtype=torch.float64)
+    unit_sums = x.new_empty((*x.shape[:2], 5), dtype=torch.float64)
     native.library().block_end_backward(
         *map(native.pointer, (x, _source(short), grad.contiguous(), grad_z,
                               grad_gate, sums, short_sums, unit_sums, *means)),

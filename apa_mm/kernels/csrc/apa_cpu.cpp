@@ -10,7 +10,7 @@
 //
 // The argument of the activation is z = scale * x + shift, per channel, which
 // is how BatchNorm is folded in; without it scale is 1 and shift 0.
-#include "apa_math.h"
+#include "rows.h"
 
 #include <omp.h>
 
@@ -25,31 +25,64 @@ struct Problem {
   const float *kappa, *lambda, *scale, *shift, *center;
   int64_t parameter_stride;  // 0: one kappa and lambda for all channels
 
-  std::vector<Parameters> table() const {  // one entry per channel
-    std::vector<Parameters> entries(channels);
-    for (int64_t c = 0; c < channels; ++c) {
-      entries[c] = Parameters::of(
-          kappa[c * parameter_stride], lambda[c * parameter_stride],
-          scale ? scale[c] : 1.f, shift ? shift[c] : 0.f,
-          center ? center[c] : 0.f);
-    }
-    return entries;
+  Pair pair() const { return {kappa, lambda, parameter_stride}; }
+
+  // Writes the arguments of a part of a row.
+  template <typename T>
+  auto filler(const T* x) const {
+    return [=, *this](int64_t row, int64_t begin, int64_t count, float* z) {
+      const float a = scale ? scale[row % channels] : 1.f;
+      const float b = shift ? shift[row % channels] : 0.f;
+      const T* in = x + row * inner + begin;
+#pragma omp simd
+      for (int64_t i = 0; i < count; ++i) z[i] = a * load(in[i]) + b;
+    };
   }
 };
 
 template <typename T, Kind kKind>
 void forward_all_rows(const Problem& problem, const T* x, T* y, int threads) {
-  const auto fill = [&](int64_t row, int64_t begin, int64_t count, float* z) {
-    const int64_t c = row % problem.channels;
-    const float a = problem.scale ? problem.scale[c] : 1.f;
-    const float b = problem.shift ? problem.shift[c] : 0.f;
-    const T* in = x + row * problem.inner + begin;
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) z[i] = a * load(in[i]) + b;
-  };
   forward_rows<kKind>(y, problem.rows, problem.inner, problem.channels,
-                      problem.kappa, problem.lambda, problem.parameter_stride,
-                      threads, fill);
+                      problem.pair(), threads, problem.filler(x),
+                      [=](int64_t at, int64_t count) {
+                        fetch(x + at, count);
+                        fetch<true>(y + at, count);
+                      });
+}
+
+template <typename T, Kind kKind, bool kPaper>
+void backward_all_rows(const Problem& problem, const T* x, const T* grad,
+                       T* grad_z, double* sums, int threads) {
+  const int64_t inner = problem.inner;
+  const auto load_grad = [=](int64_t row, int64_t begin, int64_t count,
+                             float* to) {
+    const T* from = grad + row * inner + begin;
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) to[i] = load(from[i]);
+  };
+  const auto collect = [=](int64_t row, int64_t begin, int64_t count,
+                           const float* from, float* total) {
+    const T* in = x + row * inner + begin;
+    T* to = grad_z + row * inner + begin;
+    const float center =
+        problem.center ? problem.center[row % problem.channels] : 0.f;
+    float dz = 0.f, dzx = 0.f;
+#pragma omp simd reduction(+ : dz, dzx)
+    for (int64_t i = 0; i < count; ++i) {
+      store(to + i, from[i]);
+      dz += from[i];
+      dzx += from[i] * (load(in[i]) - center);
+    }
+    total[0] += dz, total[1] += dzx;
+  };
+  backward_rows<kKind, kPaper, 4>(problem.rows, inner, problem.channels,
+                                  problem.pair(), sums, threads,
+                                  problem.filler(x), load_grad, collect,
+                                  [=](int64_t at, int64_t count) {
+                                    fetch(x + at, count);
+                                    fetch(grad + at, count);
+                                    fetch<true>(grad_z + at, count);
+                                  });
 }
 
 double add_up(const float* values, int64_t count, int64_t stride) {
@@ -58,76 +91,26 @@ double add_up(const float* values, int64_t count, int64_t stride) {
   return sum;
 }
 
-template <typename T, Kind kKind, bool kPaper>
-NOINLINE void backward_part(const T* in, const T* gin, T* out, int64_t count,
-                            Parameters p, float* sums) {
-  float k = 0.f, l = 0.f, dz = 0.f, dzx = 0.f;
-#pragma omp simd reduction(+ : k, l, dz, dzx)
-  for (int64_t i = 0; i < count; ++i) {
-    const float value = load(in[i]);
-    const Gradient g = backward_one<kKind, kPaper>(value, load(gin[i]), p);
-    store(out + i, g.z);
-    k += g.kappa;
-    l += g.lambda;
-    dz += g.z;
-    dzx += g.z * (value - p.center);
-  }
-  sums[0] += k, sums[1] += l, sums[2] += dz, sums[3] += dzx;
-}
-
-template <typename T, Kind kKind, bool kPaper>
-void backward_rows(const Problem& problem, const T* x, const T* grad,
-                   T* grad_z, double* sums, int threads) {
-  const int64_t inner = problem.inner;
-  const int64_t units = (inner + kChunk - 1) / kChunk;
-  const std::vector<Parameters> table = problem.table();
-  std::vector<float> partial(problem.rows * units * 4, 0.f);
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t unit = 0; unit < problem.rows * units; ++unit) {
-    const int64_t row = unit / units, begin = unit % units * kChunk;
-    const int64_t count = std::min(inner - begin, kChunk);
-    const Parameters p = table[row % problem.channels];
-    const T* in = x + row * inner + begin;
-    const T* gin = grad + row * inner + begin;
-    T* out = grad_z + row * inner + begin;
-    const int64_t whole = count / kWidth * kWidth;
-    float* part = partial.data() + unit * 4;
-    backward_part<T, kKind, kPaper>(in, gin, out, whole, p, part);
-    if (whole < count) {
-      // The padded gradients are 0, and so is what they add to the sums.
-      T x_padded[kWidth] = {}, grad_padded[kWidth] = {}, result[kWidth];
-      copy_some(in + whole, x_padded, count - whole);
-      copy_some(gin + whole, grad_padded, count - whole);
-      backward_part<T, kKind, kPaper>(x_padded, grad_padded, result, kWidth, p,
-                                      part);
-      copy_some(result, out + whole, count - whole);
-    }
-  }
-  for (int64_t row = 0; row < problem.rows; ++row)
-    for (int j = 0; j < 4; ++j)
-      sums[row * 4 + j] = add_up(&partial[row * units * 4 + j], units, 4);
-}
-
 // Parameters of the channels as one array per kind, which vectorises.
 struct ChannelTable {
   std::vector<float> kappa, slope, offset, inverse_lambda, scale, shift,
       center;
 
   explicit ChannelTable(const Problem& problem) {
-    for (const Parameters& p : problem.table()) {
+    for (int64_t c = 0; c < problem.channels; ++c) {
+      const Parameters p = problem.pair().of(c);
       kappa.push_back(p.kappa);
       slope.push_back(p.slope);
       offset.push_back(p.offset);
       inverse_lambda.push_back(p.inverse_lambda);
-      scale.push_back(p.scale);
-      shift.push_back(p.shift);
-      center.push_back(p.center);
+      scale.push_back(problem.scale ? problem.scale[c] : 1.f);
+      shift.push_back(problem.shift ? problem.shift[c] : 0.f);
+      center.push_back(problem.center ? problem.center[c] : 0.f);
     }
   }
 
   Parameters at(int64_t c) const {
-    return {kappa[c], slope[c], offset[c], inverse_lambda[c],
-            scale[c], shift[c], center[c]};
+    return {kappa[c], slope[c], offset[c], inverse_lambda[c]};
   }
 };
 
@@ -141,8 +124,8 @@ void forward_channels(const Problem& problem, const T* x, T* y, int threads) {
     T* out = y + row * channels;
 #pragma omp simd
     for (int64_t c = 0; c < channels; ++c) {
-      const Parameters p = table.at(c);
-      store(out + c, forward_at<kKind>(p.scale * load(in[c]) + p.shift, p));
+      const float z = table.scale[c] * load(in[c]) + table.shift[c];
+      store(out + c, forward_at<kKind>(z, table.at(c)));
     }
   }
 }
@@ -169,8 +152,9 @@ void backward_channels(const Problem& problem, const T* x, const T* grad,
 #pragma omp simd
       for (int64_t c = 0; c < channels; ++c) {
         const float value = load(in[c]);
-        const Gradient g = backward_one<kKind, kPaper>(
-            value, load(gin[c]), table.at(c));
+        const Gradient g = backward_at<kKind, kPaper>(
+            table.scale[c] * value + table.shift[c], load(gin[c]),
+            table.at(c));
         store(out + c, g.z);
         k[c] += g.kappa;
         l[c] += g.lambda;
@@ -242,9 +226,9 @@ extern "C" void apa_backward(const void* x, const void* grad, void* grad_z,
     constexpr Kind kKind = decltype(constant)::value;
     constexpr bool kPaper = kKind == kUnit;  // it has no other gradient
     const auto exact = channels_last ? backward_channels<T, kKind, false>
-                                     : backward_rows<T, kKind, false>;
+                                     : backward_all_rows<T, kKind, false>;
     const auto printed = channels_last ? backward_channels<T, kKind, kPaper>
-                                       : backward_rows<T, kKind, kPaper>;
+                                       : backward_all_rows<T, kKind, kPaper>;
     (paper ? printed : exact)(
         problem, static_cast<const T*>(x), static_cast<const T*>(grad),
         static_cast<T*>(grad_z), sums, threads);

@@ -13,28 +13,26 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 namespace apa_mm {
 
-// Elements per unit of work: three float arrays of it fit in a 32 KiB cache.
-// The partial sums of the units are added in order, so that the gradients of
-// the parameters do not depend on the number of threads.
-constexpr int64_t kChunk = 2048;
+// Elements per piece of work: a few float arrays of it fit in the cache. The
+// sums of the pieces are added in order, so that the gradients of the
+// parameters do not depend on the number of threads.
+constexpr int64_t kChunk = 512;
 
-// Elements of one vector. What is left of a row after whole vectors is padded
-// to one: element by element, the 9 last of 25 would cost more than all.
+// A processor looks some hundred instructions ahead, so that a long chain of
+// them waits for itself. It is cut into loops over so many elements.
+constexpr int64_t kBlock = 256;
+
+// Elements of one vector. What is left after whole vectors is padded to one:
+// element by element, the 9 last of 25 would cost more than all.
 constexpr int64_t kWidth = 16;
 
 // For loops that are called with kWidth: known lengths are unrolled before
 // they could become vector code.
 #define NOINLINE __attribute__((noinline))
 #define ALWAYS_INLINE inline __attribute__((always_inline))
-
-template <typename T>
-inline void copy_some(const T* from, T* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
-}
 
 template <typename To, typename From>
 inline To cast_bits(From from) {
@@ -61,10 +59,12 @@ inline float power_of_two(float f, float shifted) {
                           (cast_bits<uint32_t>(shifted) << 23));
 }
 
-// 2^x for x <= 0 (and a little above: up to 126); below -126, where normal
-// float32 end, it stays there.
+// 2^x for x <= -0; below -126, where normal float32 end, it stays there, and
+// so does NaN. The bits of two negative floats compare as their sizes do: one
+// instruction, where a comparison of floats and a choice take two.
 inline float exp2_negative(float x) {
-  x = x < -126.f ? -126.f : x;
+  x = cast_bits<float>(
+      std::min(cast_bits<uint32_t>(x), cast_bits<uint32_t>(-126.f)));
   const float shifted = x + kRounding;
   return power_of_two(x - (shifted - kRounding), shifted);
 }
@@ -101,24 +101,18 @@ inline float log1p_tail(float v) {
 
 // Stands for infinity, which times 0 is NaN; the gradient of kappa squares it.
 inline float finite(float z) {
-  z = z < -1e15f ? -1e15f : z;
-  return z > 1e15f ? 1e15f : z;
+  return std::fabs(z) > 1e15f ? std::copysign(1e15f, z) : z;
 }
 
 struct Parameters {
-  float kappa, slope, offset, inverse_lambda, scale, shift, center;
+  float kappa, slope, offset, inverse_lambda;
 
   // t = slope * z + offset.
-  static Parameters of(float kappa, float lambda, float scale = 1.f,
-                       float shift = 0.f, float center = 0.f) {
-    return {kappa,        -kappa * kLog2E, std::log2(lambda),
-            1.f / lambda, scale,           shift,
-            center};
+  static Parameters of(float kappa, float lambda) {
+    return {kappa, -kappa * kLog2E, std::log2(lambda), 1.f / lambda};
   }
-};
 
-struct Gradient {
-  float z, kappa, lambda;
+  bool has_nan() const { return slope != slope || !std::isfinite(offset); }
 };
 
 // eta(z), z * eta(z) and the Gumbel gate; the numbers are those of Python.
@@ -130,126 +124,171 @@ inline float gumbel_exponent(float z, const Parameters& p) {
   return u > 5.f ? 5.f : u;
 }
 
+inline float gumbel_at(float z, const Parameters& p) {
+  return z != z ? z : exp_flushed(-exp_negative(gumbel_exponent(z, p)));
+}
+
+// t and v as above. Numbers, not structures, go in and out of the stages of
+// the calculation, or loops of them would not become vector code.
+inline float t_at(float z, const Parameters& p) {
+  return p.slope * z + p.offset;
+}
+
+inline float v_at(float t) { return exp2_negative(-std::fabs(t)); }
+
+// max(t, 0) + log2(1 + v), from h(v).
+inline float softplus_at(float t, float v, float tail) {
+  return (t > 0.f ? t : 0.f) + kLog2E * (v - v * v * tail);
+}
+
+// The value at z for log2(eta). A NaN of z stays one.
+template <Kind kKind>
+inline float value_at(float z, float exponent) {
+  const float eta = exp2_negative(exponent);
+  return exponent < -126.f ? 0.f : kKind == kUnit ? z * eta : z != z ? z : eta;
+}
+
+inline float exponent_at(float t, float v, const Parameters& p) {
+  return softplus_at(t, v, log1p_tail(v)) * -p.inverse_lambda;
+}
+
 template <Kind kKind>
 inline float forward_at(float z, const Parameters& p) {
-  if constexpr (kKind == kGumbel)
-    return z != z ? z : exp_flushed(-exp_negative(gumbel_exponent(z, p)));
-  const float t = p.slope * finite(z) + p.offset;
-  const float v = exp2_negative(-std::fabs(t));
-  const float log1p = v - v * v * log1p_tail(v);
-  const float exponent =
-      -((t > 0.f ? t : 0.f) + kLog2E * log1p) * p.inverse_lambda;
-  const float eta = exp2_negative(exponent);
-  // A NaN other than the usual one comes out of power_of_two as a number.
-  return exponent < -126.f ? 0.f : kKind == kUnit ? z * eta : z != z ? z : eta;
+  if constexpr (kKind == kGumbel) return gumbel_at(z, p);
+  if (p.has_nan()) return NAN;
+  const float t = t_at(finite(z), p);
+  return value_at<kKind>(z, exponent_at(t, v_at(t), p));
+}
+
+struct Gradient {
+  float z, kappa, lambda;
+};
+
+// log2(eta), and the derivatives of log(eta) for kappa z and for lambda, both
+// times lambda: what is the same for all elements is left to the sums.
+struct Slopes {
+  float exponent, z, lambda;
+};
+
+template <bool kPaper>
+inline Slopes slopes_at(float t, float v, const Parameters& p) {
+  const float tail = log1p_tail(v);
+  const float inverse = 1.f / (1.f + v);
+  const bool positive = t > 0.f;
+  const float softplus = softplus_at(t, v, tail);
+  const float sigmoid = positive ? inverse : v * inverse;
+  float lambda;
+  if (kPaper) {
+    lambda = -sigmoid * p.inverse_lambda;
+  } else {
+    const float low = v * p.inverse_lambda * v * (inverse - tail);
+    const float high = (kLn2 * softplus - inverse) * p.inverse_lambda;
+    lambda = positive ? high : low;
+  }
+  return Slopes{softplus * -p.inverse_lambda, sigmoid, lambda};
+}
+
+// The gradient for z, and those for kappa and lambda times lambda. z is not
+// infinite.
+template <Kind kKind>
+inline Gradient gradient_at(float z, float grad, float exponent, float slope,
+                            float lambda, const Parameters& p) {
+  const float through = grad * exp2_flushed(exponent);  // to where eta is
+  const float outer = kKind == kUnit ? through * z : z != z ? z : through;
+  const float steep = outer * slope;
+  return Gradient{steep * (p.kappa * p.inverse_lambda) +
+                      (kKind == kUnit ? through : 0.f),
+                  steep * z, outer * lambda};
+}
+
+inline Gradient gumbel_gradient_at(float z, float grad, const Parameters& p) {
+  const float u = gumbel_exponent(z, p);
+  const float slope = grad * exp_flushed(u - exp_negative(u));
+  return {slope * p.kappa, slope * z, 0.f};
 }
 
 template <Kind kKind, bool kPaper>
 ALWAYS_INLINE Gradient backward_at(float z, float grad, const Parameters& p) {
-  if constexpr (kKind == kGumbel) {
-    const float u = gumbel_exponent(z, p);
-    const float slope = grad * exp_flushed(u - exp_negative(u));
-    return Gradient{slope * p.kappa, slope * z, 0.f};
-  }
+  if constexpr (kKind == kGumbel) return gumbel_gradient_at(z, grad, p);
   z = finite(z);
-  const float t = p.slope * z + p.offset;
-  const float v = exp2_negative(-std::fabs(t));
-  const float inverse = 1.f / (1.f + v);
-  const float tail = log1p_tail(v);
-  const bool positive = t > 0.f;
-  const float softplus =
-      (positive ? t : 0.f) + kLog2E * (v - v * v * tail);
-  const float sigmoid = positive ? inverse : v * inverse;
-  const float eta = exp2_flushed(-softplus * p.inverse_lambda);
-  const float g = eta * sigmoid * p.inverse_lambda;
-  const float outer = kKind == kUnit ? grad * z : grad;
-  Gradient out;
-  out.z = outer * g * p.kappa + (kKind == kUnit ? grad * eta : 0.f);
-  out.kappa = outer * z * g;
-  if (kPaper) {
-    out.lambda = -outer * g * p.inverse_lambda;
-  } else {
-    const float scaled = v * p.inverse_lambda;
-    const float low = scaled * scaled * (inverse - tail);
-    const float high =
-        (kLn2 * softplus - inverse) * p.inverse_lambda * p.inverse_lambda;
-    out.lambda = outer * eta * (positive ? high : low);
-  }
-  return out;
+  const float t = t_at(z, p);
+  const Slopes at = slopes_at<kPaper>(t, v_at(t), p);
+  const Gradient g =
+      gradient_at<kKind>(z, grad, at.exponent, at.z, at.lambda, p);
+  return Gradient{g.z, g.kappa * p.inverse_lambda,
+                  g.lambda * p.inverse_lambda};
 }
 
-template <Kind kKind, bool kPaper>
-ALWAYS_INLINE Gradient backward_one(float x, float grad, const Parameters& p) {
-  return backward_at<kKind, kPaper>(p.scale * x + p.shift, grad, p);
-}
-
-// --- element types: float, bfloat16 and float16 in memory, float inside ---
-struct BFloat16 {
-  uint16_t bits;
-};
-
-inline float load(float x) { return x; }
-inline float load(_Float16 x) { return static_cast<float>(x); }
-inline float load(BFloat16 x) {
-  return cast_bits<float>(static_cast<uint32_t>(x.bits) << 16);
-}
-inline void store(float* to, float x) { *to = x; }
-inline void store(_Float16* to, float x) { *to = static_cast<_Float16>(x); }
-inline void store(BFloat16* to, float x) {
-  const uint32_t bits = cast_bits<uint32_t>(x);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  to->bits = static_cast<uint16_t>(x != x ? 0x7fc0u : rounded);
-}
-
-// Parameters by value: what a reference points to might be stored to, and the
-// loop would not become vector code.
-template <Kind kKind, typename T>
-NOINLINE void apply_whole(const float* z, T* out, int64_t count,
-                          Parameters p) {
+// Turns z into the activation; count is a multiple of kWidth. Parameters by
+// value: what a reference points to might be stored to, and the loop would not
+// become vector code.
+template <Kind kKind, typename Ahead>
+NOINLINE void forward_vectors(float* z, int64_t count, Parameters p,
+                              Ahead ahead) {
+  if (kKind == kGumbel) {
 #pragma omp simd
-  for (int64_t i = 0; i < count; ++i)
-    store(out + i, forward_at<kKind>(z[i], p));
-}
-
-// z is readable up to a multiple of kWidth.
-template <Kind kKind, typename T>
-void apply(const float* z, T* out, int64_t count, const Parameters& p) {
-  const int64_t whole = count / kWidth * kWidth;
-  apply_whole<kKind>(z, out, whole, p);
-  if (whole < count) {
-    T result[kWidth];
-    apply_whole<kKind>(z + whole, result, kWidth, p);
-    copy_some(result, out + whole, count - whole);
+    for (int64_t i = 0; i < count; ++i) z[i] = gumbel_at(z[i], p);
+    return;
   }
-}
-
-// The activation of rows whose arguments are computed first: fill(row, begin,
-// count, z) writes those of a part of a row. Where all rows share kappa and
-// lambda (stride 0), many short rows are one piece of work.
-template <Kind kKind, typename T, typename Fill>
-void forward_rows(T* y, int64_t rows, int64_t inner, int64_t channels,
-                  const float* kappa, const float* lambda, int64_t stride,
-                  int threads, Fill fill) {
-  const int64_t total = rows * inner;
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t begin = 0; begin < total; begin += kChunk) {
-    const int64_t end = std::min(begin + kChunk, total);
-    float z[kChunk + kWidth];
-    std::fill_n(z + (end - begin), kWidth, 0.f);
-    for (int64_t row = begin / inner; row * inner < end; ++row) {
-      const int64_t from = std::max(begin, row * inner);
-      const int64_t count = std::min(end, (row + 1) * inner) - from;
-      float* part = z + (from - begin);
-      fill(row, from - row * inner, count, part);
-      const int64_t c = row % channels;
-      if (stride)
-        apply<kKind>(part, y + from, count,
-                     Parameters::of(kappa[c], lambda[c]));
+  if (p.has_nan()) return static_cast<void>(std::fill_n(z, count, NAN));
+  float t[kBlock], v[kBlock];
+  for (int64_t begin = 0; begin < count; begin += kBlock, z += kBlock) {
+    const int64_t some = std::min(count - begin, kBlock);
+    ahead(begin, some);
+#pragma omp simd
+    for (int64_t i = 0; i < some; ++i) {
+      t[i] = t_at(finite(z[i]), p);
+      v[i] = v_at(t[i]);
     }
-    if (!stride)
-      apply<kKind>(z, y + begin, end - begin,
-                   Parameters::of(*kappa, *lambda));
+#pragma omp simd
+    for (int64_t i = 0; i < some; ++i) t[i] = exponent_at(t[i], v[i], p);
+#pragma omp simd
+    for (int64_t i = 0; i < some; ++i) z[i] = value_at<kKind>(z[i], t[i]);
   }
+}
+
+// Turns grad into the gradient for z, and adds those for kappa and lambda to
+// two sums; count is a multiple of kWidth. z is made finite.
+template <Kind kKind, bool kPaper, typename Ahead>
+NOINLINE void backward_vectors(float* z, float* grad, int64_t count,
+                               Parameters p, float* sums, Ahead ahead) {
+  float k = 0.f, l = 0.f;
+  float t[kBlock], v[kBlock], slope[kBlock];
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    const int64_t some = std::min(count - begin, kBlock);
+    ahead(begin, some);
+    float *at = z + begin, *g = grad + begin;
+    if (kKind == kGumbel) {
+#pragma omp simd reduction(+ : k)
+      for (int64_t i = 0; i < some; ++i) {
+        const Gradient to = gumbel_gradient_at(at[i], g[i], p);
+        g[i] = to.z;
+        k += to.kappa;
+      }
+      continue;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < some; ++i) {
+      at[i] = finite(at[i]);
+      t[i] = t_at(at[i], p);
+      v[i] = v_at(t[i]);
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < some; ++i) {
+      const Slopes one = slopes_at<kPaper>(t[i], v[i], p);
+      t[i] = one.exponent, v[i] = one.z, slope[i] = one.lambda;
+    }
+#pragma omp simd reduction(+ : k, l)
+    for (int64_t i = 0; i < some; ++i) {
+      const Gradient to =
+          gradient_at<kKind>(at[i], g[i], t[i], v[i], slope[i], p);
+      g[i] = to.z;
+      k += to.kappa;
+      l += to.lambda;
+    }
+  }
+  const float last = kKind == kGumbel ? 1.f : p.inverse_lambda;
+  sums[0] += k * last, sums[1] += l * last;
 }
 
 }  // namespace apa_mm

@@ -3,6 +3,8 @@
 // Layout as "rows" in apa_cpu.cpp, one row per image and channel; float32.
 #include "apa_math.h"
 
+#include <vector>
+
 #include <omp.h>
 
 using namespace apa_mm;

@@ -4,9 +4,11 @@
 // BatchNorm, d the shortcut (or the input of its BatchNorm), and a, b, c are
 // one number per row: norm, gate and shortcut norm folded together. Layout as
 // "rows" in apa_cpu.cpp; float32 only.
-#include "apa_math.h"
+#include "rows.h"
 
 #include <omp.h>
+
+#include <type_traits>
 
 using namespace apa_mm;
 
@@ -30,32 +32,22 @@ struct Folded {
   }
 };
 
-// What a row of gradients adds up to: those for kappa and lambda, of z, and
-// the last against x and d, less their means.
-struct Sums {
-  double kappa = 0, lambda = 0, z = 0, x = 0, d = 0;
-};
+// x and the shortcut, and how their rows add up to the argument.
+struct Inputs {
+  const float *x, *d;
+  int64_t inner, channels;
+  Folded folded;
 
-template <bool kPaper>
-NOINLINE void end_backward(const float* in, const float* other,
-                           const float* gin, float* out, int64_t count,
-                           Row row, Parameters p, float mean, float short_mean,
-                           Sums* total) {
-  float k = 0.f, l = 0.f, dz = 0.f, dzx = 0.f, dzd = 0.f;
-#pragma omp simd reduction(+ : k, l, dz, dzx, dzd)
-  for (int64_t i = 0; i < count; ++i) {
-    const Gradient g = backward_at<kUnit, kPaper>(
-        row.a * in[i] + row.b * other[i] + row.c, gin[i], p);
-    out[i] = g.z;
-    k += g.kappa;
-    l += g.lambda;
-    dz += g.z;
-    dzx += g.z * (in[i] - mean);
-    dzd += g.z * (other[i] - short_mean);
+  // Writes the arguments of a part of a row.
+  void operator()(int64_t row, int64_t begin, int64_t count, float* z) const {
+    const Row r = folded.at(row, row % channels);
+    const float* in = x + row * inner + begin;
+    const float* other = d + row * inner + begin;
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i)
+      z[i] = r.a * in[i] + r.b * other[i] + r.c;
   }
-  total->kappa += k, total->lambda += l;
-  total->z += dz, total->x += dzx, total->d += dzd;
-}
+};
 
 }  // namespace
 
@@ -65,24 +57,22 @@ extern "C" void block_end_forward(
     const float* shift, const float* gate, const float* short_scale,
     const float* short_shift, int64_t rows, int64_t inner, int64_t channels,
     const float* kappa, const float* lambda, int64_t stride, int threads) {
-  const Folded folded{scale, shift, gate, short_scale, short_shift};
-  const auto fill = [=](int64_t row, int64_t begin, int64_t count, float* z) {
-    const Row r = folded.at(row, row % channels);
-    const float* in = x + row * inner + begin;
-    const float* other = d + row * inner + begin;
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i)
-      z[i] = r.a * in[i] + r.b * other[i] + r.c;
-  };
-  forward_rows<kUnit>(y, rows, inner, channels, kappa, lambda, stride, threads,
-                      fill);
+  const Inputs inputs{
+      x, d, inner, channels, {scale, shift, gate, short_scale, short_shift}};
+  forward_rows<kUnit>(y, rows, inner, channels, {kappa, lambda, stride},
+                      threads, inputs, [=](int64_t at, int64_t count) {
+                        fetch(x + at, count);
+                        fetch(d + at, count);
+                        fetch<true>(y + at, count);
+                      });
 }
 
 // grad_z: gradient for the sum of norm and shortcut. grad_gate: one per row.
 // sums and short_sums (rows, 3): the factor that turns grad_z into the
 // gradient for a norm's output, the sum of grad_z and that of grad_z against
-// the norm's input less its mean. unit_sums (rows, 2): of the gradients for
-// kappa and lambda. short_mean: null if the shortcut has no norm.
+// the norm's input less its mean. unit_sums (rows, 5): of the gradients for
+// kappa and lambda, and work space. short_mean: null if the shortcut has no
+// norm.
 extern "C" void block_end_backward(
     const float* x, const float* d, const float* grad, float* grad_z,
     float* grad_gate, double* sums, double* short_sums, double* unit_sums,
@@ -91,45 +81,52 @@ extern "C" void block_end_backward(
     const float* short_shift, int64_t rows, int64_t inner, int64_t channels,
     const float* kappa, const float* lambda, int64_t stride, int paper,
     int threads) {
-  const Folded folded{scale, shift, gate, short_scale, short_shift};
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t row = 0; row < rows; ++row) {
-    const int64_t channel = row % channels;
-    const Parameters p =
-        Parameters::of(kappa[channel * stride], lambda[channel * stride]);
-    const Row r = folded.at(row, channel);
-    const float center = mean[channel];
-    const float other_center = short_mean ? short_mean[channel] : 0.f;
-    const float *in = x + row * inner, *other = d + row * inner;
-    const float* gin = grad + row * inner;
-    float* out = grad_z + row * inner;
-    Sums total;
-    const auto part = paper ? end_backward<true> : end_backward<false>;
-    const int64_t whole = inner / kWidth * kWidth, left = inner - whole;
-    for (int64_t begin = 0; begin < whole; begin += kChunk)
-      part(in + begin, other + begin, gin + begin, out + begin,
-           std::min(whole - begin, kChunk), r, p, center, other_center,
-           &total);
-    if (left) {
-      float one[kWidth] = {}, two[kWidth] = {}, three[kWidth] = {};
-      float result[kWidth];
-      copy_some(in + whole, one, left);
-      copy_some(other + whole, two, left);
-      copy_some(gin + whole, three, left);
-      part(one, two, three, result, kWidth, r, p, center, other_center,
-           &total);
-      copy_some(result, out + whole, left);
+  const Inputs inputs{
+      x, d, inner, channels, {scale, shift, gate, short_scale, short_shift}};
+  const auto load_grad = [=](int64_t row, int64_t begin, int64_t count,
+                             float* to) {
+    std::copy_n(grad + row * inner + begin, count, to);
+  };
+  const auto collect = [=](int64_t row, int64_t begin, int64_t count,
+                           const float* from, float* total) {
+    const float center = mean[row % channels];
+    const float other_center = short_mean ? short_mean[row % channels] : 0.f;
+    const float* in = x + row * inner + begin;
+    const float* other = d + row * inner + begin;
+    float* to = grad_z + row * inner + begin;
+    float dz = 0.f, dzx = 0.f, dzd = 0.f;
+#pragma omp simd reduction(+ : dz, dzx, dzd)
+    for (int64_t i = 0; i < count; ++i) {
+      to[i] = from[i];
+      dz += from[i];
+      dzx += from[i] * (in[i] - center);
+      dzd += from[i] * (other[i] - other_center);
     }
+    total[0] += dz, total[1] += dzx, total[2] += dzd;
+  };
+  const auto ahead = [=](int64_t at, int64_t count) {
+    fetch(x + at, count);
+    fetch(d + at, count);
+    fetch(grad + at, count);
+    fetch<true>(grad_z + at, count);
+  };
+  const auto walk = [&](auto constant) {
+    backward_rows<kUnit, decltype(constant)::value, 5>(
+        rows, inner, channels, {kappa, lambda, stride}, unit_sums, threads,
+        inputs, load_grad, collect, ahead);
+  };
+  paper ? walk(std::true_type{}) : walk(std::false_type{});
+  for (int64_t row = 0; row < rows; ++row) {
+    const double* total = unit_sums + row * 5;
+    const int64_t channel = row % channels;
     // h = scale * (x - mean) + bias, summed against grad_z.
-    const double bias = shift[channel] + double{scale[channel]} * center;
+    const double bias =
+        shift[channel] + double{scale[channel]} * mean[channel];
     grad_gate[row] =
-        static_cast<float>(scale[channel] * total.x + bias * total.z);
-    const auto write = [&](double* to, double factor, double against) {
-      to[row * 3] = factor, to[row * 3 + 1] = total.z;
-      to[row * 3 + 2] = against;
-    };
-    write(sums, r.gate, total.x);
-    if (short_mean) write(short_sums, 1.0, total.d);
-    unit_sums[row * 2] = total.kappa, unit_sums[row * 2 + 1] = total.lambda;
+        static_cast<float>(scale[channel] * total[3] + bias * total[2]);
+    sums[row * 3] = gate[row];
+    sums[row * 3 + 1] = short_sums[row * 3 + 1] = total[2];
+    sums[row * 3 + 2] = total[3];
+    short_sums[row * 3] = 1, short_sums[row * 3 + 2] = total[4];
   }
 }
