@@ -30,13 +30,14 @@ REMEDY = "set fuse=False on the backbone or block, or APA_MM_BACKEND='eager'"
 class Affine(NamedTuple):
     """BatchNorm's output as an affine map of its input, which is kept anyway.
 
-    ``scale`` is weight / sqrt(var + eps), ``shift`` is bias - mean * scale.
+    ``scale`` is weight / sqrt(var + eps), ``shift`` is bias - mean * scale;
+    None where the norm is folded into the convolution.
     """
 
     source: Tensor  # (N, C, H, W)
-    scale: Tensor  # this and what follows: (C,)
-    shift: Tensor
-    mean: Tensor
+    scale: Optional[Tensor] = None  # this and what follows: (C,)
+    shift: Optional[Tensor] = None
+    mean: Optional[Tensor] = None
 
     @classmethod
     def of(cls, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor,
@@ -47,6 +48,8 @@ class Affine(NamedTuple):
 
     def compute(self) -> Tensor:
         """Return the tensor itself, (N, C, H, W), in the source's dtype."""
+        if self.scale is None:
+            return self.source
         scale, shift = (v[:, None, None] for v in (self.scale, self.shift))
         return torch.addcmul(shift, self.source, scale).to(self.source.dtype)
 
@@ -261,7 +264,7 @@ def inference_norm_aglu(x: Affine, *, kappa: Tensor, lambd: Tensor,
         return activate(x.compute(), kappa, lambd, UNIT)
     return native.forward(
         x.source, native.flat(kappa), native.flat(lambd), _layout(x.source),
-        UNIT, _flat(x.scale, x.shift), inplace)
+        UNIT, x.scale is not None and _flat(x.scale, x.shift), inplace)
 
 
 def inference_residual_aglu(main: Affine, gate: Tensor, short: Shortcut, *,
@@ -375,18 +378,15 @@ def _layout(x: Tensor) -> native.Layout:
     return native.Layout(n * c, h * w, c, False)
 
 
-def _folded(main: Affine, short: Shortcut, gate: Tensor) -> tuple:
+def _folded(main: Affine, short: Shortcut, gate: Tensor) -> map:
     """Return pointers to scale and shift of both norms and to the gate."""
-    tensors = [main.scale, main.shift, gate]
-    folded = isinstance(short, Affine)
-    if folded:
-        tensors += [short.scale, short.shift]
-    pointers = map(native.pointer, _flat(*tensors))
-    return (*pointers, *([] if folded else [native.pointer(None)] * 2))
+    other = short if isinstance(short, Affine) else Affine(short)
+    return map(native.pointer, _flat(main.scale, main.shift, gate, other.scale,
+                                     other.shift))
 
 
-def _flat(*tensors: Tensor) -> List[Tensor]:
-    return [native.flat(t) for t in tensors]
+def _flat(*tensors: Optional[Tensor]) -> List[Optional[Tensor]]:
+    return [None if t is None else native.flat(t) for t in tensors]
 
 
 def _sizes(x: Tensor, kappa: Tensor, lambd: Tensor) -> tuple:

@@ -164,7 +164,9 @@ def fused_block_end(norm: nn.Module,
         short = _fixed_recipe(shortcut_norm, identity)
     if attention is not None:
         # With fixed statistics the mean of norm(x) is that of x, mapped.
-        pooled = (x.mean(dim=(2, 3)) * main.scale + main.shift).to(x.dtype)
+        pooled = x.mean(dim=(2, 3))
+        if main.scale is not None:
+            pooled = (pooled * main.scale + main.shift).to(x.dtype)
     return inference_residual_aglu(main, _gates(attention, x, pooled), short,
                                    inplace=inplace, **act.values(x))
 
@@ -181,25 +183,17 @@ def _uses_batch(norm: Optional[nn.Module]) -> bool:
 
 
 def _fixed_recipe(norm: nn.Module, x: Tensor) -> Affine:
-    return Affine.of(x, *_constants(norm, x))
-
-
-def _constants(norm: nn.Module, x: Tensor) -> Tuple[Tensor, ...]:
-    """Return weight, bias and the running mean and 1 / std."""
     if type(norm) is nn.Identity:  # folded into the convolution
-        one, zero = x.new_ones(x.shape[1]), x.new_zeros(x.shape[1])
-        return one, zero, zero, one
-    return norm.weight, norm.bias, *_fixed_statistics(norm)
+        return Affine(x)
+    return Affine.of(x, norm.weight, norm.bias, *_fixed_statistics(norm))
 
 
 def _unwritten(norm: nn.Module, x: Tensor, pool: bool) -> Unwritten:
     """Return ``norm(x)``, with the means of its maps if ``pool``."""
-    if type(norm) is nn.Identity:
-        weight, bias, *statistics = _constants(norm, x)
-    else:
-        weight, bias, statistics = norm.weight, norm.bias, _statistics(norm, x)
-    mean, invstd, *away = statistics
+    if type(norm) is nn.Identity:  # without gradients, see _is_fusable
+        return Unwritten(Affine(x), x, None, x.mean((2, 3)) if pool else None)
+    mean, invstd, *away = _statistics(norm, x)
     if pool and not away:
         away = [x.detach().mean(dim=(2, 3)) - mean]
-    return batch_norm(x, weight, bias, mean, invstd, away[0] if pool else None,
-                      batch_stats=_uses_batch(norm))
+    return batch_norm(x, norm.weight, norm.bias, mean, invstd,
+                      away[0] if pool else None, batch_stats=norm.training)

@@ -16,19 +16,19 @@ namespace {
 
 // What does not change along a row.
 struct Row {
-  float a, b, c, gate;
+  float a, b, c;
 };
 
-// Scale and shift of both norms (null: 1 and 0 for the shortcut), one value
-// per channel, and the gate, one per row.
+// Scale and shift of both norms (null: 1 and 0), one value per channel, and
+// the gate, one per row.
 struct Folded {
   const float *scale, *shift, *gate, *short_scale, *short_shift;
 
   Row at(int64_t row, int64_t channel) const {
-    const float c = shift[channel] * gate[row];
-    return {scale[channel] * gate[row],
+    const float c = shift ? shift[channel] * gate[row] : 0.f;
+    return {scale ? scale[channel] * gate[row] : gate[row],
             short_scale ? short_scale[channel] : 1.f,
-            short_shift ? c + short_shift[channel] : c, gate[row]};
+            short_shift ? c + short_shift[channel] : c};
   }
 };
 
