@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from apa_mm.kernels.activation import choose_backend, is_plain
-from apa_mm.kernels.fused import (Affine, Unwritten, batch_norm,
-                                  batch_norm_aglu, batch_statistics,
+from apa_mm.kernels.fused import (Unwritten, batch_norm, batch_norm_aglu,
                                   inference_norm_aglu, inference_residual_aglu,
-                                  residual_aglu, usable)
+                                  residual_aglu)
+from apa_mm.kernels.native_fused import Affine, batch_statistics, usable
 
 from .activation import AGLU
 from .attention import ChannelAttention
@@ -154,21 +154,20 @@ def fused_block_end(norm: nn.Module,
     """
     if torch.is_grad_enabled() or _uses_batch(norm) or _uses_batch(
             shortcut_norm):
-        main, short = _unwritten(norm, x, attention is not None), identity
-        if shortcut_norm is not None:
-            short = _unwritten(shortcut_norm, identity, False)
+        main = _unwritten(norm, x, attention is not None)
+        short = _unwritten(shortcut_norm, identity, False)
         return residual_aglu(main, _gates(attention, x, main.pooled), short,
                              lambda_grad=act.lambda_grad, **act.values(x))
-    main, short, pooled = _fixed_recipe(norm, x), identity, None
-    if shortcut_norm is not None:
-        short = _fixed_recipe(shortcut_norm, identity)
+    main, pooled = _fixed_recipe(norm, x), None
     if attention is not None:
         # With fixed statistics the mean of norm(x) is that of x, mapped.
         pooled = x.mean(dim=(2, 3))
         if main.scale is not None:
             pooled = (pooled * main.scale + main.shift).to(x.dtype)
-    return inference_residual_aglu(main, _gates(attention, x, pooled), short,
-                                   inplace=inplace, **act.values(x))
+    return inference_residual_aglu(
+        main, _gates(attention, x, pooled),
+        _fixed_recipe(shortcut_norm, identity), inplace=inplace,
+        **act.values(x))
 
 
 def _gates(attention: Optional[ChannelAttention], x: Tensor,
@@ -182,16 +181,17 @@ def _uses_batch(norm: Optional[nn.Module]) -> bool:
     return type(norm) is nn.BatchNorm2d and norm.training
 
 
-def _fixed_recipe(norm: nn.Module, x: Tensor) -> Affine:
-    if type(norm) is nn.Identity:  # folded into the convolution
+def _fixed_recipe(norm: Optional[nn.Module], x: Tensor) -> Affine:
+    if type(norm) is not nn.BatchNorm2d:  # none, or folded into what gave x
         return Affine(x)
     return Affine.of(x, norm.weight, norm.bias, *_fixed_statistics(norm))
 
 
-def _unwritten(norm: nn.Module, x: Tensor, pool: bool) -> Unwritten:
+def _unwritten(norm: Optional[nn.Module], x: Tensor, pool: bool) -> Unwritten:
     """Return ``norm(x)``, with the means of its maps if ``pool``."""
-    if type(norm) is nn.Identity:  # without gradients, see _is_fusable
-        return Unwritten(Affine(x), x, None, x.mean((2, 3)) if pool else None)
+    if type(norm) is not nn.BatchNorm2d:
+        plain = Unwritten.plain(x)
+        return plain._replace(pooled=x.mean((2, 3))) if pool else plain
     mean, invstd, *away = _statistics(norm, x)
     if pool and not away:
         away = [x.detach().mean(dim=(2, 3)) - mean]

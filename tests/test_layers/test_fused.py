@@ -8,7 +8,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from apa_mm.backbones import APAResNet
-from apa_mm.kernels import fused, native
+from apa_mm.kernels import native, native_fused
 from apa_mm.layers import (AGLU, ChannelAttention, can_fuse, fused_block_end,
                            fused_norm_act, may_overwrite)
 
@@ -188,6 +188,41 @@ def test_norm_act_keeps_its_input_alone():
     assert 0 <= extra <= (2 * 8 + 2) * 4
 
 
+def test_the_block_end_keeps_its_inputs_alone():
+    class End(nn.Module):
+
+        def __init__(self):
+            super().__init__()
+            self.norm, self.act = nn.BatchNorm2d(16), AGLU()
+            self.attention = ChannelAttention(16)
+
+        def forward(self, inputs):
+            return fused_block_end(self.norm, self.attention, self.act,
+                                   *inputs)
+
+    x, identity = torch.randn(2, 2, 16, 40, 40, requires_grad=True).unbind()
+    extra = saved_bytes(End(), (x, identity)) - x.numel() * 4 * 2
+    # Vectors of 16 channels for two images: pooled, hidden, gates and so on.
+    assert 0 <= extra < x.numel() * 4 / 8
+
+
+def test_a_block_end_can_be_differentiated_twice_over():
+    """With retain_graph, and with inputs that need no gradient."""
+    norm, act = norm_layer(4, True, torch.float32), AGLU()
+    attention = ChannelAttention(4, reduction=2, dropout=0.)
+    x, identity = torch.randn(2, 2, 4, 5, 5).unbind()
+    out = fused_block_end(norm, attention, act, x, identity).square().sum()
+    out.backward(retain_graph=True)
+    once = [p.grad.clone() for p in (*norm.parameters(), *act.parameters(),
+                                     *attention.parameters())]
+    out.backward()
+    twice = [p.grad for p in (*norm.parameters(), *act.parameters(),
+                              *attention.parameters())]
+    for a, b in zip(once, twice, strict=True):
+        assert a.abs().max() > 0
+        torch.testing.assert_close(2 * a, b)
+
+
 def test_what_is_not_joined():
     x = torch.rand(2, 16, 4, 4)
     norm, act, attention = nn.BatchNorm2d(16), AGLU(), ChannelAttention(16)
@@ -355,8 +390,8 @@ def test_default_is_the_compiled_form_on_the_cpu():
 def test_batch_statistics(shape):
     x = torch.randn(shape) * 3 + 40
     running_mean, running_var = torch.zeros(shape[1]), torch.ones(shape[1])
-    mean, invstd, away = fused.batch_statistics(x, running_mean, running_var,
-                                                1e-3, 0.25)
+    mean, invstd, away = native_fused.batch_statistics(
+        x, running_mean, running_var, 1e-3, 0.25)
     want, dims = x.double(), (0, 2, 3)
     torch.testing.assert_close(mean.double(), want.mean(dims))
     torch.testing.assert_close(
