@@ -1,25 +1,13 @@
 # ImageNet-LT: images of ImageNet-1K, lists ImageNet_LT_{train,test}.txt.
-# Pipelines of the parent with torchvision's bilinear resizing and AutoAugment
-# (ImageNet's policy, gaps black).
-_base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_pil_resize_autoaug.py'
+# Pipelines of ImageNet-1K, for crops of 224 pixels in training too.
+_base_ = './imagenet_192.py'
 dataset_type = 'apa_mm.ImageNetLT'
 data_root = 'data/imagenet/'
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='NumpyToPIL', to_rgb=True),
-    dict(type='torchvision/AutoAugment', interpolation='bilinear'),
-    dict(type='PILToNumpy', to_bgr=True),
-    dict(type='PackInputs')
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs')
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].scale = 224
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = 256
 
 train_dataloader = dict(
     dataset=dict(
