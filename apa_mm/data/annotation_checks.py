@@ -44,6 +44,7 @@ def check_annotations(content: Annotations,
                       lvis_metric: bool = False,
                       masks: bool = False,
                       trains: bool = False,
+                      min_size: float = 0,
                       need_annotations: bool = True) -> AnnotationReport:
     """Check the content of a file.
 
@@ -59,6 +60,7 @@ def check_annotations(content: Annotations,
         lvis_metric (bool): Ask for the keys that LVIS evaluation reads.
         masks (bool): Ask for a usable ``segmentation`` in every annotation.
         trains (bool): Not in those that training drops before.
+        min_size (float): Shorter sides of images that training leaves out.
         need_annotations (bool): False for a set that may be without labels.
     """
     check_choice('layout', layout, (*LAYOUTS, None))
@@ -89,7 +91,7 @@ def check_annotations(content: Annotations,
         problems += _mask_problems(annotations, image_of,
                                    chosen if trains else None)
     counts, unused, shares, federated = _counts(
-        image_of, annotations, categories, chosen)
+        image_of, annotations, categories, chosen, min_size)
     by_id = sorted(categories, key=lambda category: category.id)
     return AnnotationReport(problems, counts, unused, names,
                             label_names(by_id, classes, layout), shares,
@@ -209,6 +211,15 @@ def _class_problems(categories: Sequence[Category],
     if classes is None:
         return []
     names = [category.name for category in categories]
+    listed = Counter(label_names(categories, classes, layout))
+    twice = [name for name, times in (listed | Counter(classes)).items()
+             if times > 1]
+    if twice:
+        return [
+            f'{len(twice)} class names occur more than once ({show(twice)}) '
+            "in its categories or the dataset's metainfo; give every class "
+            'a name of its own'
+        ]
     every = layout not in ('coco', None)
     if every and len(names) != len(classes):
         return [
@@ -230,13 +241,15 @@ def _class_problems(categories: Sequence[Category],
 
 
 def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
-            categories: Sequence[Category], chosen: Set[int]) -> tuple:
+            categories: Sequence[Category], chosen: Set[int],
+            min_size: float) -> tuple:
     """Return the report's counts, unused categories, shares, federated."""
     shown: Dict[int, set] = defaultdict(set)
     learned = 0
     for item in annotations:
         image = images.get(item.image_id)
         if (image is not None and item.category_id in chosen
+                and min(image.height, image.width) >= min_size
                 and is_learned(item, image)):
             shown[item.category_id].add(item.image_id)
             learned += 1

@@ -36,6 +36,7 @@ class DataFile(NamedTuple):
     masks: bool = False  # instance masks are read from it
     labelled: bool = True
     sort_categories: bool = False  # labels go by category id, not file order
+    min_size: float = 0  # smaller images are left out
     build: Optional[Callable] = None  # of a data set that caches
 
 
@@ -121,9 +122,10 @@ def _dataset_file(split: str, dataset: dict, scope: Optional[str],
     if layout:
         prefix = dataset.get('data_prefix') or {}
         folder = _join(root, prefix.get('img', prefix.get('img_path', '')))
+    filters = {} if dataset.get('test_mode') else dataset.get(
+        'filter_cfg') or {}
     if is_member and split == 'train':
-        labelled = bool(
-            (dataset.get('filter_cfg') or {}).get('filter_empty_gt'))
+        labelled = bool(filters.get('filter_empty_gt'))
     else:
         labelled = not metrics or not all(
             metric.get('format_only') for metric in metrics)
@@ -133,6 +135,7 @@ def _dataset_file(split: str, dataset: dict, scope: Optional[str],
         lvis_metric=any('LVIS' in _type_name(m) for m in metrics),
         masks=_reads_masks(dataset, metrics), labelled=labelled,
         sort_categories=any(m.get('sort_categories') for m in metrics),
+        min_size=filters.get('min_size', 0),
         build=partial(_build, dataset, scope)
         if hasattr(kind, 'prepare') else None)
 

@@ -163,7 +163,7 @@ def _report(source: Source, item: DataFile) -> AnnotationReport:
     settings = dict(
         layout=item.layout, classes=item.classes, masks=item.masks,
         lvis_metric=item.lvis_metric, trains=item.split == 'train',
-        need_annotations=item.labelled)
+        min_size=item.min_size, need_annotations=item.labelled)
 
     def check(file: Optional[BinaryIO] = None) -> tuple:
         report = check_annotations(source.content, **settings)
@@ -207,8 +207,8 @@ def _empty_problems(sound: Dict[DataFile, AnnotationReport]) -> List[str]:
     return [
         f'{" + ".join(map(_where, train))}: none of its {total} annotations '
         'can be learned: all are crowds, ignored, thinner than a pixel, '
-        'without area or outside of their image; train on a file with '
-        'objects, or correct iscrowd, bbox and area'
+        'without area, outside of their image or on one below min_size; '
+        'train on a file with objects, or correct iscrowd, bbox and area'
     ]
 
 

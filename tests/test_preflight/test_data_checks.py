@@ -287,6 +287,45 @@ def test_a_training_set_without_an_object_to_learn(job, change):
     assert problems(job) == []
 
 
+@pytest.mark.parametrize('small', [[0, 1, 2, 3], [1]])
+def test_images_below_the_least_size_are_not_learned(job, small):
+    content = coco_annotations()
+    for index in small:
+        content['images'][index]['width'] = 31
+    train = dict(member(job), ann_file=put(job, 'small.json', content),
+                 filter_cfg=dict(filter_empty_gt=True, min_size=32))
+    job.train_dataloader.dataset = train
+    job.pop('data')
+    report = report_datasets(job)
+    row = next(row for row in report.rows if row['split'] == 'train')
+    assert row['unlearned_annotations'] == len(small)
+    if small == [1]:
+        from mmdet.registry import DATASETS
+        assert len(DATASETS.build(dict(train, _scope_='mmdet'))) == 3
+        assert report.problems == []
+        warning, = report.warnings
+        assert warning.endswith('cannot be learned: ball')
+    else:
+        assert 'none of its 4 annotations can be learned' in str(
+            report.problems)
+
+
+@pytest.mark.parametrize('kind', ['CocoDataset', 'LVISV1Dataset'])
+def test_a_name_that_two_categories_have(job, kind):
+    content = coco_annotations()
+    content['categories'].append(dict(content['categories'][0], id=9))
+    train = dict(member(job), type=kind,
+                 ann_file=put(job, 'twice.json', content))
+    job.train_dataloader.dataset = train
+    if kind != 'CocoDataset':  # which takes them by their place
+        train['metainfo'] = dict(classes=['cube', 'ball', 'ring', 'cube'])
+    found = [text for text in problems(job) if 'num_classes' not in text]
+    assert len(found) == 1 and found[0].endswith(
+        f'twice.json (train {kind}): 1 class names occur more than once '
+        "(cube) in its categories or the dataset's metainfo; give every "
+        'class a name of its own')
+
+
 @pytest.mark.parametrize('annotations', [[], None])
 def test_members_without_labels(job, annotations):
     content = coco_annotations()
