@@ -103,7 +103,8 @@ class _Categories(Struct):
     categories: Optional[List[Category]] = None
 
 
-_SECTIONS = dict(images=Image, annotations=Annotation, categories=Category)
+#: What a file's sections are lists of.
+SECTIONS = dict(images=Image, annotations=Annotation, categories=Category)
 
 
 def read_annotations(path: str,
@@ -158,7 +159,7 @@ def _problems(data: bytes, error: Exception) -> List[str]:
             "an object with 'images', 'annotations' and 'categories'"
         ]
     found = []
-    for section, kind in _SECTIONS.items():
+    for section, kind in SECTIONS.items():
         items = content.get(section)
         if isinstance(items, list):
             found += _unusable(section, kind, items)

@@ -9,8 +9,8 @@ from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 from torch.utils.data import Subset
 
-from apa_mm.data.annotation_checks import (check_annotations, is_learned,
-                                           label_names)
+from apa_mm.data.annotation_checks import (check_annotations,
+                                           chosen_categories, is_learned)
 from apa_mm.data.annotations import (AnnotationError, read_annotations,
                                      read_categories)
 from apa_mm.utils.tables import show
@@ -89,7 +89,7 @@ def class_frequency_from_file(ann_file: str,
 
     If all its categories have an ``image_count``, as in LVIS, that is taken;
     otherwise images are counted. ``classes`` are the dataset's names, by which
-    :func:`~apa_mm.data.annotation_checks.label_names` chooses.
+    :func:`~apa_mm.data.annotation_checks.chosen_categories` chooses.
 
     Raises:
         ValueError: If the file is not JSON, lacks a key, or lacks a class.
@@ -106,9 +106,7 @@ def class_frequency_from_file(ann_file: str,
         problems = error.problems
     if problems:
         raise ValueError(f'annotation file {ann_file}: ' + '; '.join(problems))
-    names = label_names(content.categories, classes, layout)
-    wanted = set(names)
-    categories = [c for c in content.categories if c.name in wanted]
+    categories = chosen_categories(content.categories, classes, layout)
     images = {item.id: item for item in content.images}
     shown = {(item.category_id, item.image_id) for item in content.annotations
              if is_learned(item, images[item.image_id])}
@@ -119,7 +117,7 @@ def class_frequency_from_file(ann_file: str,
         counts = [number[item.id] for item in categories]
     return ClassFrequency(
         np.array(counts, dtype=np.int64), len({image for _, image in shown}),
-        tuple(names), str(ann_file))
+        tuple(item.name for item in categories), str(ann_file))
 
 
 def plain_datasets(dataset: Any) -> Iterator[Any]:

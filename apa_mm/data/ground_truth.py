@@ -6,7 +6,8 @@ from typing import Dict, List, Optional, Sequence
 from mmengine.logging import MMLogger
 
 from apa_mm.data.annotation_checks import (LVIS_IMAGE_KEYS,
-                                           check_annotations, label_names)
+                                           check_annotations,
+                                           chosen_categories)
 from apa_mm.data.annotations import (Annotation, AnnotationError, Annotations,
                                      Category, read_annotations)
 from apa_mm.data.segmentation import pack, unpack
@@ -107,8 +108,7 @@ class GroundTruth:
         Raises:
             ValueError: If classes and categories do not match.
         """
-        names = set(label_names(self.categories, classes, self._layout))
-        chosen = [c for c in self.categories if c.name in names]
+        chosen = chosen_categories(self.categories, classes, self._layout)
         if classes is not None:
             self._compare(list(classes), chosen)
         self._labels = {category.id: k for k, category in enumerate(chosen)}

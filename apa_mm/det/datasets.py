@@ -20,7 +20,8 @@ from mmdet.datasets import LVISV05Dataset as MMDetLVISV05Dataset
 from mmdet.datasets import V3DetDataset as MMDetV3DetDataset
 from mmengine.logging import print_log
 
-from apa_mm.data.annotation_checks import check_annotations, is_learned
+from apa_mm.data.annotation_checks import (check_annotations,
+                                           chosen_categories, is_learned)
 from apa_mm.data.annotations import (FAULTS, Annotation, AnnotationError,
                                      Annotations, Image, read_annotations)
 from apa_mm.data.array_cache import Contents, Source, put
