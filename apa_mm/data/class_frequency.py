@@ -81,10 +81,9 @@ def class_frequency(dataset: Any) -> ClassFrequency:
         ' + '.join(item.source for item in labelled))
 
 
-def class_frequency_from_file(ann_file: str,
-                              classes: Optional[Sequence[str]] = None,
-                              backend_args: Optional[dict] = None
-                              ) -> ClassFrequency:
+def class_frequency_from_file(
+        ann_file: str, classes: Optional[Sequence[str]] = None,
+        backend_args: Optional[dict] = None) -> ClassFrequency:
     """Read the images of every class from a COCO- or LVIS-style file.
 
     If all its categories have an ``image_count``, as in LVIS, that is taken;
@@ -100,8 +99,8 @@ def class_frequency_from_file(ann_file: str,
         lvis = any(image.coco_url and not image.file_name
                    for image in (content.images or ())[:1])
         layout = 'lvis_v1' if lvis else 'coco'
-        problems = check_annotations(content, layout=layout,
-                                     classes=classes).problems
+        problems = check_annotations(
+            content, layout=layout, classes=classes).problems
     except AnnotationError as error:
         problems = error.problems
     if problems:
@@ -131,8 +130,7 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
             yield from plain_datasets(member)
     elif hasattr(dataset, 'dataset') and not isinstance(dataset, Subset):
         if hasattr(dataset, 'full_init'):
-            # mmpretrain's KFoldDataset takes its fold out here.
-            dataset.full_init()
+            dataset.full_init()  # mmpretrain's KFoldDataset takes its fold
         yield from plain_datasets(dataset.dataset)
     else:
         yield dataset
@@ -191,8 +189,7 @@ def _names_by_label(dataset: Any) -> tuple:
     try:
         names = getattr(dataset, 'cat_names', None) or {
             item.id: item.name for item in read_categories(
-                dataset.ann_file, getattr(dataset, 'backend_args', None))
-        }
+                dataset.ann_file, getattr(dataset, 'backend_args', None))}
     except (AttributeError, OSError, ValueError):
         return told  # made by code, not from a file
     found = tuple(str(names.get(key, key)) for key in dataset.cat_ids)
@@ -204,10 +201,8 @@ def _from_samples(dataset: Any) -> ClassFrequency:
     name = type(dataset).__name__
     classes = _class_names(dataset)
     try:
-        labels = [
-            np.unique(np.asarray(dataset.get_cat_ids(i), dtype=np.int64))
-            for i in range(len(dataset))
-        ]
+        labels = [np.unique(np.asarray(dataset.get_cat_ids(i), np.int64))
+                  for i in range(len(dataset))]
     except (AttributeError, NotImplementedError) as error:
         raise TypeError(
             f'{name} cannot tell the classes of its images: it has neither '
@@ -217,7 +212,7 @@ def _from_samples(dataset: Any) -> ClassFrequency:
     if not classes:
         raise TypeError(f'{name} has no class names; set '
                         'metainfo=dict(classes=...)')
-    flat = np.concatenate(labels) if labels else np.zeros(0, dtype=np.int64)
+    flat = np.concatenate([np.zeros(0, np.int64), *labels])
     if flat.size and not 0 <= flat.min() <= flat.max() < len(classes):
         raise ValueError(
             f'{name} has labels from {flat.min()} to {flat.max()}, but '

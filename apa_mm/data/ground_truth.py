@@ -40,12 +40,8 @@ class GroundTruth:
         ValueError: If it is no JSON, or keys are missing or unusable.
     """
 
-    def __init__(self,
-                 ann_file: str,
-                 backend_args: Optional[dict] = None,
-                 *,
-                 lvis_style: bool = False,
-                 with_masks: bool = False,
+    def __init__(self, ann_file: str, backend_args: Optional[dict] = None, *,
+                 lvis_style: bool = False, with_masks: bool = False,
                  with_annotations: bool = True) -> None:
         self.path = ann_file
         self.lvis_style = lvis_style
@@ -64,8 +60,8 @@ class GroundTruth:
         self._entries: Dict[int, List[tuple]] = defaultdict(list)
         for number, item in enumerate(content.annotations or ()):
             self._entries[item.image_id].append(self._pack(number, item))
-        self.select(None)
         self._images = {item.id: item for item in content.images}
+        self.select(None)
 
     def _read(self, path: str, backend_args: Optional[dict],
               with_annotations: bool) -> Annotations:
@@ -150,9 +146,8 @@ class GroundTruth:
         entries = []
         for number, category_id, box, area, crowd, shape in self._entries.get(
                 image_id, ()):
-            # lvis-api drops annotations without area.
-            if category_id not in self._labels or (self.lvis_style
-                                                   and not area > 0):
+            if category_id not in self._labels or (
+                    self.lvis_style and not area > 0):  # as lvis-api
                 continue
             entries.append(dict(
                 id=number, image_id=self.images[image_id],

@@ -25,14 +25,10 @@ def missing_files(folder: str, names: Sequence[str]) -> List[str]:
     one look per file.
     """
     parts = [os.path.split(name) for name in names]
-    present = {
-        parent: _listing(os.path.join(folder, parent))
-        for parent in {parent for parent, _ in parts}
-    }
-    return [
-        name for name, (parent, base) in zip(names, parts, strict=True)
-        if base not in present[parent]
-    ]
+    present = {parent: _listing(os.path.join(folder, parent))
+               for parent in {parent for parent, _ in parts}}
+    return [name for name, (parent, base) in zip(names, parts, strict=True)
+            if base not in present[parent]]
 
 
 def _listing(folder: str) -> Set[str]:
