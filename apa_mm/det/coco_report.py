@@ -11,12 +11,8 @@ from .eval_summary import (PrecisionGrid, average_precision, average_recall,
 
 #: Threshold and area range of each average precision that mmdet reports.
 AP_ITEMS = dict(
-    mAP=(None, 'all'),
-    mAP_50=(0.5, 'all'),
-    mAP_75=(0.75, 'all'),
-    mAP_s=(None, 'small'),
-    mAP_m=(None, 'medium'),
-    mAP_l=(None, 'large'))
+    mAP=(None, 'all'), mAP_50=(0.5, 'all'), mAP_75=(0.75, 'all'),
+    mAP_s=(None, 'small'), mAP_m=(None, 'medium'), mAP_l=(None, 'large'))
 AR_ITEM = re.compile(r'AR(?:_([sml]))?@([1-9]\d*)')
 AREA_OF_LETTER = {None: 'all', 's': 'small', 'm': 'medium', 'l': 'large'}
 #: pycocotools reads the first number of its summary at this limit.
@@ -67,12 +63,10 @@ def detection_limits(limits: Sequence[int],
     return sorted(needed)
 
 
-def coco_report(metric: str,
-                grid: PrecisionGrid,
-                limits: Tuple[int, int, int],
-                items: Optional[Sequence[str]] = None,
-                classwise: Optional[Sequence[Category]] = None
-                ) -> Dict[str, float]:
+def coco_report(
+        metric: str, grid: PrecisionGrid, limits: Tuple[int, int, int],
+        items: Optional[Sequence[str]] = None,
+        classwise: Optional[Sequence[Category]] = None) -> Dict[str, float]:
     """Return the numbers of one metric, rounded, and log them as mmdet does.
 
     ``limits`` are from :func:`ap_limits`, ``classwise`` the categories to

@@ -3,24 +3,18 @@ from typing import Dict, List, Optional
 
 from mmengine.logging import MMLogger
 
-from apa_mm.data.ground_truth import GroundTruth
 from apa_mm.registry import METRICS
 from apa_mm.utils.tables import text_table
 from .coco_metric import CocoMetric
 from .eval_summary import (PrecisionGrid, average_precision, average_recall,
-                           frequency_columns, rounded)
-from .streaming import LVIS_MAX_DETS, StreamingMatcher
+                           rounded)
+from .streaming import LVIS_MAX_DETS
 
 #: Threshold, area range and frequency group of each of LVIS's precisions.
 AP_ITEMS = dict(
-    AP=(None, 'all', None),
-    AP50=(0.5, 'all', None),
-    AP75=(0.75, 'all', None),
-    APs=(None, 'small', None),
-    APm=(None, 'medium', None),
-    APl=(None, 'large', None),
-    APr=(None, 'all', 'r'),
-    APc=(None, 'all', 'c'),
+    AP=(None, 'all', None), AP50=(0.5, 'all', None), AP75=(0.75, 'all', None),
+    APs=(None, 'small', None), APm=(None, 'medium', None),
+    APl=(None, 'large', None), APr=(None, 'all', 'r'), APc=(None, 'all', 'c'),
     APf=(None, 'all', 'f'))
 AR_ITEMS = {'AR@300': 'all', 'ARs@300': 'small', 'ARm@300': 'medium',
             'ARl@300': 'large'}
@@ -73,13 +67,10 @@ class LVISMetric(CocoMetric):
     default_prefix: Optional[str] = 'lvis'
     lvis_style = True
 
-    def __init__(self,
-                 ann_file: Optional[str] = None,
-                 *args,
+    def __init__(self, ann_file: Optional[str] = None, *args,
                  segm_area: str = 'box',
                  max_dets_per_class: Optional[int] = None,
-                 dilation_ratio: Optional[float] = None,
-                 **kwargs) -> None:
+                 dilation_ratio: Optional[float] = None, **kwargs) -> None:
         if ann_file is None:
             raise ValueError(
                 'LVISMetric needs ann_file, but got None: data samples hold '
@@ -115,16 +106,10 @@ class LVISMetric(CocoMetric):
         return (['bbox'] * bool({'bbox', 'proposal'} & {*self.metrics}) +
                 ['segm'] * ('segm' in self.metrics))
 
-    def _new_matcher(self, truth: GroundTruth) -> StreamingMatcher:
-        return StreamingMatcher(
-            truth, self.categories, self._iou_types(), self.max_dets,
-            self.iou_thrs, self.segm_area, self.max_dets_per_class,
-            self.dilation_ratio)
-
     def _report(self, metric: str, grids: Dict[str, PrecisionGrid],
                 results: list) -> Dict[str, float]:
         if metric == 'proposal':
-            values = self._logged(metric, grids['bbox'])
+            values = self._values(metric, grids['bbox'])
             items = self.metric_items or AR_ITEMS
             return {k: _formatted(values[k]) for k in values if k in items}
         report = self._classwise(grids[metric]) if self.classwise else {}
@@ -133,27 +118,24 @@ class LVISMetric(CocoMetric):
                 # Recall at 300 says nothing where the limit is another.
                 items = [k for k in self.metric_items or AP_ITEMS
                          if kind == metric or k in AP_ITEMS]
-                values = self._logged(kind, grids[kind])
+                values = self._values(kind, grids[kind])
                 report.update((f'{kind}_{k}', _formatted(values[k]))
                               for k in values if k in items)
         return report
 
-    def _logged(self, kind: str, grid: PrecisionGrid) -> Dict[str, float]:
+    def _values(self, kind: str, grid: PrecisionGrid) -> Dict[str, float]:
         """Return and log all of LVIS's numbers, not rounded."""
-        values = self._values(grid)
-        MMLogger.get_current_instance().info(
-            f'{kind}: ' + ', '.join(f'{k} {v:.3f}' for k, v in values.items()))
-        return values
-
-    def _values(self, grid: PrecisionGrid) -> Dict[str, float]:
-        columns = frequency_columns(self.categories)
+        columns = {
+            letter: [k for k, category in enumerate(self.categories)
+                     if category.frequency == letter] for letter in 'rcf'}
         values = {
             item: average_precision(grid, iou_thr=threshold, area=area,
                                     columns=columns.get(group))
-            for item, (threshold, area, group) in AP_ITEMS.items()
-        }
+            for item, (threshold, area, group) in AP_ITEMS.items()}
         values.update((item, average_recall(grid, area=area))
                       for item, area in AR_ITEMS.items())
+        MMLogger.get_current_instance().info(
+            f'{kind}: ' + ', '.join(f'{k} {v:.3f}' for k, v in values.items()))
         return values
 
     def _classwise(self, grid: PrecisionGrid) -> Dict[str, float]:

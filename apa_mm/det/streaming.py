@@ -33,6 +33,10 @@ def need_hotcoco() -> None:
                       f'{found}; {INSTALL}')
 
 
+#: What mmdet calls the fields of Detections.
+_KEYS = ('bboxes', 'scores', 'labels', 'masks', 'mask_scores')
+
+
 class Detections(NamedTuple):
     """Predictions of one image, N boxes in the frame of the original image.
 
@@ -51,8 +55,7 @@ class Detections(NamedTuple):
         """Read and check the ``pred_instances`` of a data sample."""
         pred = data_sample['pred_instances']
         image = f"the predictions of image id {data_sample['img_id']!r}"
-        boxes, scores, labels = (_numpy(pred[key])
-                                 for key in ('bboxes', 'scores', 'labels'))
+        boxes, scores, labels = (_numpy(pred[key]) for key in _KEYS[:3])
         mask_scores = pred.get('mask_scores')
         if mask_scores is not None:
             mask_scores = _numpy(mask_scores)
@@ -73,21 +76,16 @@ class Detections(NamedTuple):
         return cls(boxes.reshape(-1, 4), scores, whole, pred.get('masks'),
                    mask_scores)
 
-    def as_result(self, image_id: int, keep_masks: bool) -> dict:
+    def as_result(self, image_id: int) -> dict:
         """Return them as mmdet's own methods read a result."""
-        result = dict(img_id=image_id, bboxes=self.boxes, scores=self.scores,
-                      labels=self.labels)
-        if keep_masks and self.masks is not None:
-            result['masks'] = self.masks
-        if self.mask_scores is not None:
-            result['mask_scores'] = self.mask_scores
-        return result
+        found = zip(_KEYS, self, strict=True)
+        return {'img_id': image_id,
+                **{key: value for key, value in found if value is not None}}
 
     @classmethod
     def from_result(cls, result: dict) -> 'Detections':
         """Read what :meth:`as_result` returned."""
-        return cls(*map(result.get, ('bboxes', 'scores', 'labels', 'masks',
-                                     'mask_scores')))
+        return cls(*map(result.get, _KEYS))
 
 
 def _numpy(values: Any) -> np.ndarray:
@@ -132,13 +130,11 @@ class StreamingMatcher:
         self._streams = {
             iou_type: _new_stream(iou_type, categories, truth.lvis_style,
                                   max_dets, iou_thrs)
-            for iou_type in iou_types
-        }
-        self._tables = {
-            kind: DetectionTable(iou_thrs, LVIS_MAX_DETS)
-            for kind in [*iou_types] * bool(class_limit) +
-            ['segm_boundary'] * bool(dilation_ratio)
-        }
+            for iou_type in iou_types}
+        kinds = ([*iou_types] * bool(class_limit) +
+                 ['segm_boundary'] * bool(dilation_ratio))
+        self._tables = {kind: DetectionTable(iou_thrs, LVIS_MAX_DETS)
+                        for kind in kinds}
 
     def update(self, image_id: int, found: Detections) -> None:
         """Match the detections of one image, which the truth must have."""
@@ -173,14 +169,12 @@ class StreamingMatcher:
         drops what has no area, or a category that the image neither has nor
         is known not to have.
         """
-        keep = np.arange(len(rows))
         if not self.truth.lvis_style:
-            return keep
-        if len(keep) > LVIS_MAX_DETS:
-            keep = np.argsort(-rows[:, 5], kind='stable')[:LVIS_MAX_DETS]
-        known = {entry['category_id'] for entry in entries}
-        known.update(image['neg_category_ids'])
-        return keep[(areas[keep] > 0) & _is_among(rows[keep, 6], known)]
+            return np.arange(len(rows))
+        keep = np.argsort(-rows[:, 5], kind='stable')[:LVIS_MAX_DETS]
+        known = [*image['neg_category_ids'],
+                 *(entry['category_id'] for entry in entries)]
+        return keep[(areas[keep] > 0) & np.isin(rows[keep, 6], known)]
 
     def _update_masks(self, stream: Any, image: dict, entries: List[dict],
                       rows: np.ndarray, found: Detections) -> None:
@@ -190,10 +184,9 @@ class StreamingMatcher:
         areas = None if by_box else mask_areas(found.masks)
         sizes = rows[:, 3] * rows[:, 4] if by_box else areas
         keep = self._admit(image, entries, rows, sizes)
-        present = {entry['category_id'] for entry in entries}
-        read = np.zeros(len(rows), dtype=bool)
-        wanted = slice(None) if self._tables else keep
-        read[wanted] = _is_among(rows[wanted, 6], present)
+        read = np.isin(rows[:, 6], [entry['category_id'] for entry in entries])
+        if not self._tables:
+            read &= np.isin(np.arange(len(rows)), keep)
         codes = encode_masks(found.masks, read, areas)
         self._judge_masks(image, entries, rows, sizes, codes)
         codes = [codes[i] for i in keep]
@@ -204,8 +197,7 @@ class StreamingMatcher:
         stream.update([image], entries, [
             dict(image_id=image['id'], category_id=int(row[6]), score=row[5],
                  segmentation=code)
-            for row, code in zip(rows[keep].tolist(), codes, strict=True)
-        ])
+            for row, code in zip(rows[keep].tolist(), codes, strict=True)])
 
     def _judge_boxes(self, image: dict, entries: List[dict], rows: np.ndarray,
                      areas: np.ndarray) -> None:
@@ -245,19 +237,17 @@ class StreamingMatcher:
 
     def state(self) -> Tuple[List[int], Dict[str, bytes], Dict[str, dict]]:
         """Return what another rank needs: ids seen, states per IoU type."""
-        return sorted(self.seen), {
-            iou_type: stream.to_bytes()
-            for iou_type, stream in self._streams.items()
-        }, {kind: table.images for kind, table in self._tables.items()}
+        states = {kind: s.to_bytes() for kind, s in self._streams.items()}
+        tables = {kind: table.images for kind, table in self._tables.items()}
+        return sorted(self.seen), states, tables
 
     def merge(self, parts: Sequence[tuple]) -> None:
         """Take in what every rank's :meth:`state` returned, own included."""
         from hotcoco import StreamingEval
         for iou_type in self._streams:
-            self._streams[iou_type] = StreamingEval.merge([
-                StreamingEval.from_bytes(states.pop(iou_type))
-                for _, states, _ in parts
-            ])
+            self._streams[iou_type] = StreamingEval.merge(
+                [StreamingEval.from_bytes(states.pop(iou_type))
+                 for _, states, _ in parts])
         for kind, table in self._tables.items():
             for *_, images in parts:
                 table.images.update(images.pop(kind))
@@ -280,10 +270,8 @@ class StreamingMatcher:
                 stream.update(images, entries, np.zeros((0, 7)))
         logger.info(f'Accumulating {list(self._streams)} over '
                     f'{len(self.truth.images)} images')
-        grids = {
-            iou_type: _accumulate(self._streams.pop(iou_type))
-            for iou_type in list(self._streams)
-        }
+        grids = {iou_type: _accumulate(self._streams.pop(iou_type))
+                 for iou_type in list(self._streams)}
         totals = np.zeros((self.num_classes, len(AREAS)), dtype=np.int64)
         for i in self.truth.images if self._tables else ():
             for entry in self.truth.annotations(i):
@@ -294,11 +282,6 @@ class StreamingMatcher:
             if self.class_limit:
                 grids[f'{kind}_fixed'] = table.grid(totals, self.class_limit)
         return grids
-
-
-def _is_among(category_ids: np.ndarray, wanted: set) -> np.ndarray:
-    """Return which ids are wanted; for so few a set beats np.isin."""
-    return np.array([i in wanted for i in category_ids.tolist()], dtype=bool)
 
 
 def _new_stream(iou_type: str, categories: Sequence[Category],
