@@ -64,12 +64,9 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
             results.scores = self.score_calibration(results.scores)
         if rcnn_test_cfg is None:
             return results
+        cfg, box_type = rcnn_test_cfg, get_box_type(self.predict_box_type)[1]
         dets, labels = exact_multiclass_nms(
-            results.bboxes,
-            results.scores,
-            rcnn_test_cfg['score_thr'],
-            rcnn_test_cfg['nms'],
-            rcnn_test_cfg['max_per_img'],
-            box_dim=get_box_type(self.predict_box_type)[1].box_dim)
+            results.bboxes, results.scores, cfg['score_thr'], cfg['nms'],
+            cfg['max_per_img'], box_dim=box_type.box_dim)
         return InstanceData(
             bboxes=dets[:, :-1], scores=dets[:, -1], labels=labels)

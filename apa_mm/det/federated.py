@@ -13,10 +13,6 @@ from apa_mm.data.annotations import Annotation, Image
 from apa_mm.det.datasets import LVISV1Dataset
 from apa_mm.registry import DATASETS, MODELS
 
-__all__ = [
-    'FederatedCascadeRoIHead', 'FederatedLVISDataset', 'FederatedRoIHead'
-]
-
 KEY = 'verified_labels'
 
 

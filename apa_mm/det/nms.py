@@ -7,7 +7,7 @@ Candidates are ordered by score, equal scores by the flat index
 ``roi * C + class``. Greedy NMS judges a candidate by better ones only, so a
 prefix of the list gets the same decisions as the whole.
 """
-from typing import Callable, NamedTuple, Optional, Tuple, Union
+from typing import Callable, NamedTuple, Optional, Tuple
 
 import torch
 from mmcv.ops import nms as mmcv_nms
@@ -18,10 +18,9 @@ from apa_mm.det.nms_groups import grouped_nms
 from apa_mm.det.nms_order import ScoredPairs, best
 
 #: Keys of ``nms_cfg`` that hard NMS understands. Any other key is for mmdet.
-HARD_NMS_KEYS = frozenset([
+HARD_NMS_KEYS = {
     'type', 'iou_threshold', 'iou_thr', 'offset', 'score_threshold', 'max_num',
-    'split_thr', 'class_agnostic', 'exact'
-])
+    'split_thr', 'class_agnostic', 'exact'}
 #: Least number of candidates looked at first; a second round costs more than
 #: a shorter prefix saves (1,566 candidates of 80 classes: 1.4 ms in one round,
 #: 1.8 ms in two).
@@ -57,28 +56,19 @@ class HardNMS(NamedTuple):
             raise KeyError(
                 f'nms_cfg lacks iou_threshold, got {cfg}; write for example '
                 "dict(type='nms', iou_threshold=0.5)")
-        if cfg.get('offset', 0) not in (0, 1):
-            raise ValueError('nms_cfg.offset must be 0 or 1, but got '
-                             f'{cfg["offset"]}')
-        return cls(threshold, cfg.get('offset', 0),
-                   cfg.get('score_threshold', 0.0), cfg.get('max_num', -1),
-                   cfg.get('class_agnostic', False))
-
-    def limit(self, max_num: int) -> int:
-        """Return the least positive limit, or -1 if there is none."""
-        return min((m for m in (max_num, self.max_num) if m > 0), default=-1)
+        known = {key: cfg[key] for key in cls._fields[1:] if key in cfg}
+        hard = cls(threshold, **known)
+        if hard.offset not in (0, 1):
+            raise ValueError(
+                f'nms_cfg.offset must be 0 or 1, but got {hard.offset}')
+        return hard
 
 
 def exact_multiclass_nms(
-    multi_bboxes: Tensor,
-    multi_scores: Tensor,
-    score_thr: float,
-    nms_cfg: Optional[dict],
-    max_num: int = -1,
-    score_factors: Optional[Tensor] = None,
-    return_inds: bool = False,
-    box_dim: int = 4
-) -> Union[Tuple[Tensor, Tensor], Tuple[Tensor, Tensor, Tensor]]:
+        multi_bboxes: Tensor, multi_scores: Tensor, score_thr: float,
+        nms_cfg: Optional[dict], max_num: int = -1,
+        score_factors: Optional[Tensor] = None, return_inds: bool = False,
+        box_dim: int = 4) -> Tuple[Tensor, ...]:
     """Suppress per class, exactly, at the cost of the boxes returned.
 
     A drop-in for mmdet's ``multiclass_nms``: boxes (N, C * D) or, shared by
@@ -106,7 +96,6 @@ def exact_multiclass_nms(
     Raises:
         ValueError: If shapes do not fit together or ``offset`` is unknown.
         KeyError: If ``nms_cfg`` has no ``iou_threshold``.
-
     """
     hard = HardNMS.parse(nms_cfg, box_dim)
     if hard is None:
@@ -132,9 +121,7 @@ def exact_multiclass_nms(
     return dets, labels
 
 
-def exact_batched_nms(boxes: Tensor,
-                      scores: Tensor,
-                      idxs: Tensor,
+def exact_batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor,
                       nms_cfg: Optional[dict],
                       max_num: int = -1) -> Tuple[Tensor, Tensor]:
     """Suppress inside each group, exactly, as mmcv's ``batched_nms`` means to.
@@ -190,10 +177,10 @@ def _select(first: Callable, look_up: Callable, hard: HardNMS,
     there are more; ``look_up`` their boxes (k, 4) and groups (k,). More are
     taken until enough survive; only survivors suppress the next ones.
     """
-    limit = hard.limit(max_num)
+    limit = min((m for m in (max_num, hard.max_num) if m > 0), default=0)
     if hard.iou_threshold is None:
         return first(limit)[0]
-    width = max(MIN_PREFIX, PREFIX_FACTOR * limit) if limit > 0 else 0
+    width = max(MIN_PREFIX, PREFIX_FACTOR * limit) if limit else 0
     best, more = first(width)
     kept, done = best[:0], 0
     while True:
@@ -206,6 +193,6 @@ def _select(first: Callable, look_up: Callable, hard: HardNMS,
             groups = torch.zeros_like(groups)
         kept = kept[grouped_nms(boxes, groups, hard.iou_threshold)]
         if not more or 0 < limit <= len(kept):
-            return kept[:limit] if limit > 0 else kept
+            return kept[:limit or None]
         done, width = len(best), width * PREFIX_FACTOR
         best, more = first(width)

@@ -93,12 +93,11 @@ def _names(function: Any) -> Sequence[str]:
 
 def _counts_come_from(cfg: Config) -> bool:
     """Return whether a hook, or a checkpoint, may hold the counts."""
-    if cfg.get('load_from') or cfg.get('resume'):
-        return True
-    return any(
-        getattr(_own_class(HOOKS, hook.get('type')), 'gives_class_counts',
-                False) for hook in cfg.get('custom_hooks') or []
-        if isinstance(hook, dict))
+    hooks = [_own_class(HOOKS, hook.get('type'))
+             for hook in cfg.get('custom_hooks') or []
+             if isinstance(hook, dict)]
+    return bool(cfg.get('load_from') or cfg.get('resume')) or any(
+        getattr(hook, 'gives_class_counts', False) for hook in hooks)
 
 
 def _lists_come(cfg: Config) -> bool:
