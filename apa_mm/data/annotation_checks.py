@@ -1,8 +1,4 @@
-"""Check the content of an annotation file against what reads it.
-
-:mod:`apa_mm.preflight.data_checks` does so before training, the metrics and
-the class counts when they read a file.
-"""
+"""Check the content of an annotation file against what reads it."""
 from collections import Counter, defaultdict
 from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Union
 
@@ -47,9 +43,9 @@ def check_annotations(
             :func:`~apa_mm.data.annotations.read_annotations`.
         layout (str, optional): Who reads it, one of 'coco', 'lvis_v0.5' and
             'lvis_v1'. It says which key names an image (see
-            :func:`~apa_mm.data.image_files.image_name`), and whether classes
-            are looked up by name or, as mmdet's LVIS datasets do, all taken
-            from the file. None is 'coco' without need of image names.
+            :func:`~apa_mm.data.image_files.image_name`) and which categories
+            are taken (:func:`chosen_categories`). None is 'coco' without need
+            of image names.
         classes (Sequence[str], optional): The dataset's class names.
         lvis_metric (bool): Ask for the keys that LVIS evaluation reads.
         masks (bool): Ask for a usable ``segmentation`` in every annotation.
@@ -121,14 +117,11 @@ def _section_problems(content: Annotations,
               if name != 'annotations' or need_annotations]
     absent = [name for name in needed if getattr(content, name) is None]
     if absent:
-        return [
-            f"it lacks {', '.join(map(repr, absent))}; a COCO-style file has "
-            "'images', 'annotations' and 'categories'"
-        ]
-    return [
-        f"'{name}' is empty; nothing could be read from it, so check that it "
-        'is the right file' for name in needed if not getattr(content, name)
-    ]
+        return [f"it lacks {', '.join(map(repr, absent))}; a COCO-style file "
+                "has 'images', 'annotations' and 'categories'"]
+    return [f"'{name}' is empty; nothing could be read from it, so check that "
+            'it is the right file'
+            for name in needed if not getattr(content, name)]
 
 
 def _key_problems(section: str,
@@ -158,8 +151,7 @@ def _mask_problems(annotations: Sequence[Annotation],
         if (image := images.get(item.image_id)) and (
             chosen is None or
             item.category_id in chosen and is_learned(item, image, True))
-        and not is_usable(item.segmentation, (image.height, image.width))
-    ]
+        and not is_usable(item.segmentation, (image.height, image.width))]
     if not bad:
         return []
     first = annotations[bad[0]]
@@ -201,21 +193,17 @@ def _class_problems(categories: Sequence[Category],
     names = [category.name for category in categories]
     every = layout not in ('coco', None)
     if every and len(names) != len(classes):
-        return [
-            f"it has {len(names)} categories, but the dataset's metainfo "
-            f'names {len(classes)} classes; set metainfo=dict(classes=...) '
-            'to the names of the file, in its order'
-        ]
+        return [f"it has {len(names)} categories, but the dataset's metainfo "
+                f'names {len(classes)} classes; set metainfo=dict(classes='
+                '...) to the names of the file, in its order']
     known = set(names)
     lost = [name for name in classes if name not in known]
     # LVIS datasets go by the place, so that a spelling does no harm there.
     if len(lost) > (len(classes) - 1 if every else 0):
-        return [
-            f"{len(lost)} of {len(classes)} classes of the dataset's metainfo "
-            f'are not among its {len(names)} categories (classes: '
-            f'{show(lost)}; categories: {show(names)}); set '
-            'metainfo=dict(classes=...) to names of the file'
-        ]
+        return [f"{len(lost)} of {len(classes)} classes of the dataset's "
+                f'metainfo are not among its {len(names)} categories '
+                f'(classes: {show(lost)}; categories: {show(names)}); set '
+                'metainfo=dict(classes=...) to names of the file']
     return []
 
 

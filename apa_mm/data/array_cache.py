@@ -34,7 +34,6 @@ class Source:
     """A file that is read by the first who needs what is in it.
 
     ``state`` is :func:`file_state`, None where that cannot be noted.
-    ``content`` raises OSError if the file changes while it is read.
     """
 
     def __init__(self, path: str, read: Callable[[str], Any]) -> None:
@@ -46,7 +45,7 @@ class Source:
 
     @cached_property
     def content(self) -> Any:
-        """What ``read`` makes of the file."""
+        """What ``read`` makes of the file; OSError if that changes then."""
         content = self.read(self.path)
         if self.state and file_state(self.path) != self.state:
             raise OSError(f'{self.path} changed while it was read')
@@ -147,10 +146,9 @@ def _map(path: Path) -> Contents:
         data = mmap(file.fileno(), 0, access=ACCESS_READ)
     length = int.from_bytes(data[-LENGTH:], 'little')
     places, rest = json.loads(data[-LENGTH - length:-LENGTH])
-    return {
-        name: np.frombuffer(data, kind, number, start)
-        for name, (start, kind, number) in places.items()
-    }, rest
+    arrays = {name: np.frombuffer(data, kind, number, start)
+              for name, (start, kind, number) in places.items()}
+    return arrays, rest
 
 
 def _name(parts: Any) -> str:

@@ -1,7 +1,7 @@
 """Images per class, read once from a training dataset or its annotations.
 
 Datasets are taken by what they can do, so that neither mmdet nor mmpretrain
-is imported. C is the number of classes.
+is imported.
 """
 from collections import Counter
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
@@ -17,16 +17,12 @@ from apa_mm.utils.tables import show
 
 
 class ClassFrequency(NamedTuple):
-    """In how many images each class occurs, in the order of the labels.
+    """In how many images each class occurs, in the order of the labels."""
 
-    ``counts`` are int64, (C,), ``num_images`` the images that they refer to,
-    ``source`` says for messages where they come from.
-    """
-
-    counts: np.ndarray
-    num_images: int
+    counts: np.ndarray  # (C,) int64, C classes
+    num_images: int  # that the counts refer to
     classes: tuple
-    source: str
+    source: str  # where they come from, for messages
 
 
 def class_frequency(dataset: Any) -> ClassFrequency:
@@ -137,10 +133,7 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def _from_index(dataset: Any) -> ClassFrequency:
-    """Count with mmdet's index of all annotations, by category.
-
-    The images that the dataset holds show which of them it learns.
-    """
+    """Count with mmdet's index of all annotations, by category."""
     source = str(getattr(dataset, 'ann_file', type(dataset).__name__))
     classes = _names_by_label(dataset)
     if len(dataset.cat_ids) != len(classes):

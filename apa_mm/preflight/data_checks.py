@@ -1,8 +1,7 @@
 """Check the annotation files and images that a config names.
 
-Each file is read once for all of its readers, which is nearly all of the
-cost, and what was found and what the data sets make of it are kept in the
-cache; ``--skip-checks`` leaves it out.
+Each file is read once for all of its readers; what was found and what the
+data sets make of it are kept in the cache.
 """
 import os.path as osp
 import time

@@ -18,12 +18,7 @@ from apa_mm.registry import HOOKS, MODELS, SCOPE
 
 
 def check_losses(cfg: Config, splits: Sequence[str]) -> Findings:
-    """Find losses of this package that would fail or learn something else.
-
-    These are a loss such as :class:`apa_mm.GOLLoss` where mmdet would take
-    its scores for those of a softmax or a sigmoid, and, if 'train' is among
-    the splits, one that needs class counts without a source of them.
-    """
+    """Find losses of this package that would fail or learn something else."""
     problems = []
     scope = cfg.get('default_scope')
     counted = 'train' not in splits or _counts_come_from(cfg)
