@@ -1,9 +1,10 @@
 """Match detections image by image and merge what the ranks counted."""
+import logging
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 from mmengine.utils import digit_version
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from apa_mm.utils import HAS_HOTCOCO
 from .detection_table import DetectionTable, is_outside
 from .eval_summary import AREAS, PrecisionGrid
 from .mask_rle import boundary_ious, encode_masks, mask_areas, mask_size
+
+if HAS_HOTCOCO:
+    import hotcoco
 
 INSTALL = "pip install 'hotcoco>=1.3,<2'"
 #: lvis-api keeps this many detections of an image, over all classes.
@@ -25,7 +29,6 @@ def need_hotcoco() -> None:
     """Raise ImportError unless hotcoco can be used."""
     found = 'is not installed'
     if HAS_HOTCOCO:
-        import hotcoco
         found = f'{hotcoco.__version__} is installed'
         if (1, 3) <= digit_version(hotcoco.__version__)[:2] < (2, 0):
             return
@@ -111,7 +114,7 @@ class StreamingMatcher:
 
     ``categories`` are in label order, ``iou_types`` of 'bbox' and 'segm',
     ``max_dets`` limits per image and class, ascending; LVIS has its own, 300
-    per image. Other arguments are as of
+    per image. The rest is as of
     :class:`~apa_mm.det.lvis_metric.LVISMetric`.
     """
 
@@ -151,10 +154,9 @@ class StreamingMatcher:
                 areas = rows[:, 3] * rows[:, 4]
                 self._judge_boxes(image, entries, rows, areas)
                 keep = self._admit(image, entries, rows, areas)
-                plain = entries
-                if self.truth.with_masks:  # polygons would cost time
-                    plain = [{k: v for k, v in entry.items()
-                              if k != 'segmentation'} for entry in entries]
+                # Polygons would cost time.
+                plain = [{k: v for k, v in entry.items()
+                          if k != 'segmentation'} for entry in entries]
                 stream.update([image], plain, rows[keep])
             else:
                 self._check_size(image_id, image, found)
@@ -202,20 +204,20 @@ class StreamingMatcher:
     def _judge_boxes(self, image: dict, entries: List[dict], rows: np.ndarray,
                      areas: np.ndarray) -> None:
         if 'bbox' in self._tables:
-            from hotcoco.mask import bbox_iou
             boxes = np.array([entry['bbox'] for entry in entries])
             self._tables['bbox'].update(
-                image, entries, rows, areas, lambda found, there: bbox_iou(
+                image, entries, rows, areas,
+                lambda found, there: hotcoco.mask.bbox_iou(
                     rows[found, 1:5], boxes[there], [0] * len(there)))
 
     def _judge_masks(self, image: dict, entries: List[dict], rows: np.ndarray,
                      areas: np.ndarray, codes: List[dict]) -> None:
-        from hotcoco.mask import fr_py_objects, merge
+        if not self._tables:
+            return
         shapes = [entry['segmentation'] for entry in entries]
-        if self._tables:
-            shapes = [shape if isinstance(shape, dict) else merge(
-                fr_py_objects(shape, image['height'], image['width']))
-                for shape in shapes]
+        shapes = [shape if isinstance(shape, dict) else hotcoco.mask.merge(
+            hotcoco.mask.fr_py_objects(shape, image['height'], image['width']))
+            for shape in shapes]
         for kind, ratio in (('segm', None),
                             ('segm_boundary', self.dilation_ratio)):
             if kind in self._tables:
@@ -243,10 +245,10 @@ class StreamingMatcher:
 
     def merge(self, parts: Sequence[tuple]) -> None:
         """Take in what every rank's :meth:`state` returned, own included."""
-        from hotcoco import StreamingEval
+        stream = hotcoco.StreamingEval
         for iou_type in self._streams:
-            self._streams[iou_type] = StreamingEval.merge(
-                [StreamingEval.from_bytes(states.pop(iou_type))
+            self._streams[iou_type] = stream.merge(
+                [stream.from_bytes(states.pop(iou_type))
                  for _, states, _ in parts])
         for kind, table in self._tables.items():
             for *_, images in parts:
@@ -255,21 +257,20 @@ class StreamingMatcher:
 
     def finish(self) -> Dict[str, PrecisionGrid]:
         """Count unseen images as missed and return the grid per IoU type."""
-        logger = MMLogger.get_current_instance()
         unseen = [i for i in self.truth.images if i not in self.seen]
         if unseen:
-            logger.warning(
+            print_log(
                 f'{len(unseen)} of {len(self.truth.images)} images of '
                 f"'{self.truth.path}' were not seen: their objects count as "
-                'missed')
+                'missed', 'current', logging.WARNING)
         for start in range(0, len(unseen), CHUNK):
             chunk = unseen[start:start + CHUNK]
             images = [self.truth.image(i) for i in chunk]
             entries = [e for i in chunk for e in self.truth.annotations(i)]
             for stream in self._streams.values():
                 stream.update(images, entries, np.zeros((0, 7)))
-        logger.info(f'Accumulating {list(self._streams)} over '
-                    f'{len(self.truth.images)} images')
+        print_log(f'Accumulating {list(self._streams)} over '
+                  f'{len(self.truth.images)} images', 'current')
         grids = {iou_type: _accumulate(self._streams.pop(iou_type))
                  for iou_type in list(self._streams)}
         totals = np.zeros((self.num_classes, len(AREAS)), dtype=np.int64)
@@ -287,14 +288,13 @@ class StreamingMatcher:
 def _new_stream(iou_type: str, categories: Sequence[Category],
                 lvis_style: bool, max_dets: Sequence[int],
                 iou_thrs: Sequence[float]) -> Any:
-    from hotcoco import Params, StreamingEval
-    params = Params(iou_type)
+    params = hotcoco.Params(iou_type)
     params.iou_thrs = [float(threshold) for threshold in iou_thrs]
     params.max_dets = [LVIS_MAX_DETS] if lvis_style else list(max_dets)
-    return StreamingEval([
-        dict(id=label, name=item.name, frequency=item.frequency or 'f')
-        for label, item in enumerate(categories)
-    ], iou_type, lvis_style=lvis_style, params=params)
+    classes = [dict(id=k, name=item.name, frequency=item.frequency or 'f')
+               for k, item in enumerate(categories)]
+    return hotcoco.StreamingEval(classes, iou_type, lvis_style=lvis_style,
+                                 params=params)
 
 
 def _accumulate(stream: Any) -> PrecisionGrid:
