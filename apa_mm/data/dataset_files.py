@@ -43,9 +43,8 @@ def find_data_files(cfg: Config,
                     splits: Sequence[str] = SPLITS) -> List[DataFile]:
     """List the local annotation files of a config's datasets and metrics.
 
-    In the order of ``splits``, datasets before metrics. Wrapped datasets
-    (repeated, concatenated, mixed) are looked into; files behind a file
-    client (``s3://`` and so on) are left out.
+    In the order of ``splits``, datasets before metrics. Wrapped datasets are
+    looked into; remote files (``s3://`` and so on) are left out.
     """
     files = []
     for split in splits:
@@ -97,9 +96,9 @@ def _dataset_file(split: str, dataset: dict, scope: Optional[str],
                   metrics: List[dict], is_member: bool) -> Optional[DataFile]:
     root = dataset.get('data_root') or ''
     kind = configured_class(DATASETS, dataset.get('type'), scope)
-    if not dataset.get('ann_file') and _is_local(root, dataset) and any(
-            base.__name__ == 'CustomDataset' for base in getattr(
-                kind, '__mro__', ())):
+    names = [base.__name__ for base in getattr(kind, '__mro__', ())]
+    if ('CustomDataset' in names and not dataset.get('ann_file')
+            and _is_local(root, dataset)):
         return DataFile(split, _type_name(dataset), root, layout='folder')
     if not _is_local(dataset.get('ann_file'), dataset) or '://' in root:
         return None

@@ -8,7 +8,7 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.metrics import CocoMetric as _CocoMetric
 from mmengine.dist import collect_results, get_world_size, is_main_process
 from mmengine.fileio import dump, get_local_path
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 
 from apa_mm.data.annotations import Category
 from apa_mm.data.ground_truth import GroundTruth
@@ -41,22 +41,17 @@ class CocoMetric(_CocoMetric):
         ann_file (str, optional): Without it the ground truth comes from the
             data samples, and all results are gathered first.
         metric (str | list[str]): 'bbox', 'segm' and 'proposal'; the last is
-            left to mmdet and needs the raw results of all ranks.
-        iou_thrs (float | Sequence[float], optional): 0.5, 0.55, ..., 0.95.
-        format_only (bool): Only write the result files.
-        outfile_prefix (str, optional): Of the result files, which need the
-            raw results of all ranks.
-        sort_categories (bool): Number labels by category id, not by file
-            order (Objects365 v1).
+            left to mmdet and, as result files, needs the raw results of all
+            ranks.
         use_mp_eval (bool): Read every AP at the last of ``proposal_nums``, as
             mmdet's multi-process evaluator does (V3Det: 300); otherwise see
             :func:`~apa_mm.det.coco_report.ap_limits`. Starts no processes.
         max_dets (int, optional): Read every AP at this limit instead.
         segm_area (str): Whether a detected mask is small, medium or large by
             the area of its 'mask' (pycocotools, mmdet) or of its 'box'.
-        **kwargs: Other arguments of mmdet's class. ``metric_items`` may name
-            'mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l' (the
-            default), and 'AR@n', 'AR_s@n', 'AR_m@n', 'AR_l@n' for any n.
+        **kwargs: ``metric_items`` may name 'mAP', 'mAP_50', 'mAP_75',
+            'mAP_s', 'mAP_m', 'mAP_l' (the default), and 'AR@n', 'AR_s@n',
+            'AR_m@n', 'AR_l@n' for any n. Others are as of mmdet's class.
 
     Raises:
         ValueError: If an argument or the annotation file is unusable.
@@ -237,17 +232,17 @@ class CocoMetric(_CocoMetric):
                 'sets')
         if self.outfile_prefix:
             self._write_results(results)
-        metrics: Dict[str, float] = {}
         if self.format_only:
-            return metrics
+            return {}
         grids = self._grids
         if grids is None:
             results = self._renumbered(results)
             grids = self._grids_of_raw(results)
+        report: Dict[str, float] = {}
         for metric in self.metrics:
-            MMLogger.get_current_instance().info(f'Evaluating {metric}...')
-            metrics.update(self._report(metric, grids, results))
-        return metrics
+            print_log(f'Evaluating {metric}...', 'current')
+            report.update(self._report(metric, grids, results))
+        return report
 
     def _write_results(self, results: list) -> None:
         if results:
@@ -255,8 +250,8 @@ class CocoMetric(_CocoMetric):
         else:
             for kind in ('bbox', 'segm'):
                 dump([], f'{self.outfile_prefix}.{kind}.json')
-        MMLogger.get_current_instance().info(
-            f'results are saved in {osp.dirname(self.outfile_prefix)}')
+        print_log(f'results are saved in {osp.dirname(self.outfile_prefix)}',
+                  'current')
 
     def _renumbered(self, results: list) -> list:
         """Number images anew if ids meet and their truth is in the samples.

@@ -2,7 +2,7 @@
 import re
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 
 from apa_mm.data.annotations import Category
 from apa_mm.utils.tables import text_table
@@ -73,21 +73,20 @@ def coco_report(
     report one by one, in the order of the labels.
     """
     report: Dict[str, float] = {}
-    logger = MMLogger.get_current_instance()
     if classwise:
         rows = [[category.name] + [
             rounded(_precision(grid, item, limits[2], [label], float('nan')))
             for item in AP_ITEMS
         ] for label, category in enumerate(classwise)]
         report.update((f'{row[0]}_precision', row[1]) for row in rows)
-        logger.info('\n' + text_table(['category', *AP_ITEMS], rows))
+        print_log('\n' + text_table(['category', *AP_ITEMS], rows), 'current')
     values = {item: _precision(grid, item, limits[0 if item == 'mAP' else 1])
               for item in AP_ITEMS}
     for item in items or AP_ITEMS:
         value = values[item] if item in AP_ITEMS else _recall(grid, item)
         report[f'{metric}_{item}'] = rounded(value)
-    logger.info(f'{metric}_mAP_copypaste: ' +
-                ' '.join(f'{value:.3f}' for value in values.values()))
+    print_log(f'{metric}_mAP_copypaste: ' +
+              ' '.join(f'{value:.3f}' for value in values.values()), 'current')
     return report
 
 

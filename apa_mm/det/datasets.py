@@ -1,8 +1,7 @@
 """mmdet's data sets with their annotations in a mapped cache.
 
-A file of LVIS's size is parsed once; later starts, other ranks and workers
-map what was made of it. Annotations are those of the parent, element by
-element.
+A file is parsed once; later starts, other ranks and workers map what was made
+of it.
 """
 import logging
 import os.path as osp
@@ -32,8 +31,8 @@ from apa_mm.registry import DATASETS
 class CachedAnnotations:
     """Mixin that maps the annotations that mmdet's data set would build.
 
-    Arguments and results are the parent's. It reads as the parent does, with
-    a warning, where the file does not pass
+    Arguments and results are the parent's, element by element. It reads as
+    the parent does, with a warning, where the file does not pass
     :func:`~apa_mm.data.annotation_checks.check_annotations` or the cache
     cannot be written; and without one for proposals, class texts, remote
     files and subclasses that read or filter in their own way.
@@ -132,7 +131,6 @@ class CachedAnnotations:
 
     def _write(self, file: BinaryIO, source: Source,
                checked: bool) -> Tuple[dict, list]:
-        """Write the arrays, one image at a time."""
         content, classes = source.content, self.metainfo.get('classes')
         problems = [] if checked else check_annotations(
             content, layout=self.layout, classes=classes,

@@ -1,7 +1,7 @@
 """LVIS evaluation that runs on today's numpy and streams."""
 from typing import Dict, List, Optional
 
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 
 from apa_mm.registry import METRICS
 from apa_mm.utils.tables import text_table
@@ -24,11 +24,11 @@ AR_ITEMS = {'AR@300': 'all', 'ARs@300': 'small', 'ARm@300': 'medium',
 class LVISMetric(CocoMetric):
     """mmdet's ``LVISMetric`` with matching in :meth:`process`.
 
-    Drop-in for mmdet's class, same arguments, keys and rounding, without its
-    need for lvis-api, whose release fails with numpy >= 1.24 when the
-    inference is done. Streams as :class:`CocoMetric` does. As LVIS is
-    federated, a detection counts as wrong only where the image is known not
-    to hold its category; the 300 best detections of an image count.
+    Drop-in for mmdet's class, same arguments, keys and rounding, without
+    lvis-api, whose release fails with numpy >= 1.24. Streams as
+    :class:`CocoMetric` does. As LVIS is federated, a detection counts as
+    wrong only where the image is known not to hold its category; the 300
+    best detections of an image count.
 
     Numbers equal lvis-api's: detections and annotations without area are
     dropped, ``ignore`` is honoured and ``iscrowd`` is not, and masks are
@@ -45,22 +45,19 @@ class LVISMetric(CocoMetric):
         max_dets_per_class (int, optional): Also report fixed AP (Dave et al.,
             2021) under 'bbox_fixed_AP', 'segm_fixed_AP' and so on: the best
             detections of each class over the whole set count, 10000 in the
-            LVIS challenge 2021, however many an image has. Detections below
-            ``model.test_cfg.rcnn.max_per_img`` of an image (300) never come
-            here, nor those below ``score_thr``: raise the one (such as to
-            1000) and lower the other. Takes 23 bytes per detection and IoU
-            type on each rank, and twice that where the ranks are merged.
+            LVIS challenge 2021. What ``max_per_img`` (300) and ``score_thr``
+            of ``model.test_cfg.rcnn`` drop never comes here: raise the one
+            (such as to 1000) and lower the other. Takes 23 bytes per
+            detection and IoU type, and twice that where ranks are merged.
         dilation_ratio (float, optional): Also report boundary AP (Cheng et
             al., 2021) under 'segm_boundary_AP' and so on, with the smaller of
             mask IoU and boundary IoU; the boundary is this many image
             diagonals wide, 0.02 for LVIS. With ``max_dets_per_class`` also
             'segm_boundary_fixed_AP', the measure of that challenge.
-        **kwargs: Arguments of mmdet's class, as for :class:`CocoMetric`.
-            ``metric`` 'proposal' is the recall of the 300 best boxes per
-            image, ``proposal_nums`` has no effect, as in mmdet;
-            ``metric_items`` may name 'AP', 'AP50', 'AP75', 'APs', 'APm',
-            'APl', 'APr', 'APc', 'APf' (the default), 'AR@300', 'ARs@300',
-            'ARm@300', 'ARl@300'.
+        **kwargs: Arguments of mmdet's class. ``metric`` 'proposal' is the
+            recall of the 300 best boxes per image, ``proposal_nums`` has no
+            effect, as in mmdet; ``metric_items`` are of ``AP_ITEMS`` (the
+            default) and ``AR_ITEMS``.
 
     Raises as :class:`CocoMetric` does.
     """
@@ -134,8 +131,8 @@ class LVISMetric(CocoMetric):
             for item, (threshold, area, group) in AP_ITEMS.items()}
         values.update((item, average_recall(grid, area=area))
                       for item, area in AR_ITEMS.items())
-        MMLogger.get_current_instance().info(
-            f'{kind}: ' + ', '.join(f'{k} {v:.3f}' for k, v in values.items()))
+        texts = [f'{item} {value:.3f}' for item, value in values.items()]
+        print_log(f'{kind}: ' + ', '.join(texts), 'current')
         return values
 
     def _classwise(self, grid: PrecisionGrid) -> Dict[str, float]:
@@ -146,8 +143,7 @@ class LVISMetric(CocoMetric):
                 grid, columns=[label], missing=float('nan'))
             rows.append((category.name, f'{value:0.3f}'))
             report[f'{category.name}_precision'] = rounded(value)
-        MMLogger.get_current_instance().info(
-            '\n' + text_table(('category', 'AP'), rows))
+        print_log('\n' + text_table(('category', 'AP'), rows), 'current')
         return report
 
 

@@ -75,19 +75,18 @@ def exact_multiclass_nms(
     all classes, (N, D), and scores (N, C + 1), the last column the
     background. It differs from mmdet's in three ways:
 
-    - Boxes of different classes never meet. mmdet moves each class by
-      ``label * (max coordinate + 1)`` in float32, which loses whole pixels
-      once that passes 2^24 (about label 12,600 at 1,333 pixels). Here IoU is
-      computed in float64 from the boxes as they are.
+    - Boxes of different classes never meet, and IoU is in float64. mmdet
+      moves each class by ``label * (max coordinate + 1)`` in float32, which
+      loses whole pixels once that passes 2^24 (about label 12,600 at 1,333
+      pixels).
     - Equal scores are ordered by flat index ``roi * C + class``, on every
       device; mmdet leaves the order to an unstable sort.
-    - ``class_agnostic=True`` in ``nms_cfg`` holds for any number of
-      candidates; mmdet drops it from ``split_thr`` (10,000) on.
+    - ``class_agnostic=True`` holds for any number of candidates, and
+      ``split_thr`` has no effect; mmdet drops the one from the other on.
 
     mmdet's function does the work if ``nms_cfg`` says ``exact=False``, its
     type is not 'nms', it has keys that hard NMS does not know, ``box_dim`` is
-    not 4, or the model is being exported to ONNX. ``split_thr`` has no effect
-    otherwise.
+    not 4, or the model is being exported to ONNX.
 
     Returns:
         tuple[Tensor]: Boxes with scores (k, D + 1), labels (k,) and, with
@@ -103,7 +102,14 @@ def exact_multiclass_nms(
             nms_cfg = {k: v for k, v in nms_cfg.items() if k != 'exact'}
         return multiclass_nms(multi_bboxes, multi_scores, score_thr, nms_cfg,
                               max_num, score_factors, return_inds, box_dim)
-    num_classes = _check_shapes(multi_bboxes, multi_scores, box_dim)
+    num, num_classes = len(multi_scores), multi_scores.size(1) - 1
+    shapes = (num, box_dim), (num, num_classes * box_dim)
+    if multi_bboxes.shape not in shapes:
+        raise ValueError(
+            f'multi_scores of shape {tuple(multi_scores.shape)} need '
+            f'multi_bboxes of shape {shapes[0]} or {shapes[1]}, but got '
+            f'{tuple(multi_bboxes.shape)}; scores carry one background column '
+            'more than boxes')
     pairs = ScoredPairs(multi_scores, score_thr, score_factors,
                         hard.score_threshold)
     shared = multi_bboxes.size(1) == box_dim
@@ -152,20 +158,6 @@ def exact_batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor,
 
     keep = _select(first, look_up, hard, max_num)
     return torch.cat([boxes[keep], scores[keep, None]], dim=-1), keep
-
-
-def _check_shapes(multi_bboxes: Tensor, multi_scores: Tensor,
-                  box_dim: int) -> int:
-    """Return C after checking that boxes and scores belong together."""
-    num, num_classes = len(multi_scores), multi_scores.size(1) - 1
-    shapes = (num, box_dim), (num, num_classes * box_dim)
-    if multi_bboxes.shape not in shapes:
-        raise ValueError(
-            f'multi_scores of shape {tuple(multi_scores.shape)} need '
-            f'multi_bboxes of shape {shapes[0]} or {shapes[1]}, but got '
-            f'{tuple(multi_bboxes.shape)}; scores carry one background column '
-            'more than boxes')
-    return num_classes
 
 
 @torch.no_grad()
