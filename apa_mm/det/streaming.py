@@ -113,9 +113,8 @@ class StreamingMatcher:
     earlier self, on other ranks too.
 
     ``categories`` are in label order, ``iou_types`` of 'bbox' and 'segm',
-    ``max_dets`` limits per image and class, ascending; LVIS has its own, 300
-    per image. The rest is as of
-    :class:`~apa_mm.det.lvis_metric.LVISMetric`.
+    ``max_dets`` limits per image and class, ascending, or per image in LVIS.
+    The rest is as of :class:`~apa_mm.det.lvis_metric.LVISMetric`.
     """
 
     def __init__(self, truth: GroundTruth, categories: Sequence[Category],
@@ -130,10 +129,15 @@ class StreamingMatcher:
         self.class_limit = class_limit
         self.dilation_ratio = dilation_ratio
         self.seen: set = set()
-        self._streams = {
-            iou_type: _new_stream(iou_type, categories, truth.lvis_style,
-                                  max_dets, iou_thrs)
-            for iou_type in iou_types}
+        classes = [dict(id=k, name=item.name, frequency=item.frequency or 'f')
+                   for k, item in enumerate(categories)]
+        self._streams = {}
+        for iou_type in iou_types:
+            params = hotcoco.Params(iou_type)
+            params.iou_thrs = [float(threshold) for threshold in iou_thrs]
+            params.max_dets = list(max_dets)
+            self._streams[iou_type] = hotcoco.StreamingEval(
+                classes, iou_type, lvis_style=truth.lvis_style, params=params)
         kinds = ([*iou_types] * bool(class_limit) +
                  ['segm_boundary'] * bool(dilation_ratio))
         self._tables = {kind: DetectionTable(iou_thrs, LVIS_MAX_DETS)
@@ -144,23 +148,14 @@ class StreamingMatcher:
         image = self.truth.image(image_id)
         entries = self.truth.annotations(image_id)
         # (N, 7): image, x, y, w, h, score, label, as hotcoco reads them.
-        rows = np.empty((len(found.scores), 7), dtype=np.float64)
-        rows[:, 0] = image['id']
-        rows[:, 1:5] = to_xywh(found.boxes)
-        rows[:, 5] = found.scores
-        rows[:, 6] = found.labels
-        for iou_type, stream in self._streams.items():
-            if iou_type == 'bbox':
-                areas = rows[:, 3] * rows[:, 4]
-                self._judge_boxes(image, entries, rows, areas)
-                keep = self._admit(image, entries, rows, areas)
-                # Polygons would cost time.
-                plain = [{k: v for k, v in entry.items()
-                          if k != 'segmentation'} for entry in entries]
-                stream.update([image], plain, rows[keep])
-            else:
-                self._check_size(image_id, image, found)
-                self._update_masks(stream, image, entries, rows.copy(), found)
+        rows = np.column_stack(
+            [np.full(len(found.scores), image['id']), to_xywh(found.boxes),
+             found.scores, found.labels])
+        if 'bbox' in self._streams:
+            self._update_boxes(image, entries, rows)
+        if 'segm' in self._streams:
+            self._check_size(image_id, image, found)
+            self._update_masks(image, entries, rows, found)
         self.seen.add(image_id)
 
     def _admit(self, image: dict, entries: List[dict], rows: np.ndarray,
@@ -178,8 +173,24 @@ class StreamingMatcher:
                  *(entry['category_id'] for entry in entries)]
         return keep[(areas[keep] > 0) & np.isin(rows[keep, 6], known)]
 
-    def _update_masks(self, stream: Any, image: dict, entries: List[dict],
+    def _update_boxes(self, image: dict, entries: List[dict],
+                      rows: np.ndarray) -> None:
+        areas = rows[:, 3] * rows[:, 4]
+        if 'bbox' in self._tables:
+            boxes = np.array([entry['bbox'] for entry in entries])
+            self._tables['bbox'].update(
+                image, entries, rows, areas,
+                lambda found, there: hotcoco.mask.bbox_iou(
+                    rows[found, 1:5], boxes[there], [0] * len(there)))
+        # Polygons would cost time.
+        plain = [{k: v for k, v in entry.items() if k != 'segmentation'}
+                 for entry in entries]
+        keep = self._admit(image, entries, rows, areas)
+        self._streams['bbox'].update([image], plain, rows[keep])
+
+    def _update_masks(self, image: dict, entries: List[dict],
                       rows: np.ndarray, found: Detections) -> None:
+        stream = self._streams['segm']
         if found.mask_scores is not None:
             rows[:, 5] = found.mask_scores
         by_box = self.segm_area == 'box'
@@ -200,15 +211,6 @@ class StreamingMatcher:
             dict(image_id=image['id'], category_id=int(row[6]), score=row[5],
                  segmentation=code)
             for row, code in zip(rows[keep].tolist(), codes, strict=True)])
-
-    def _judge_boxes(self, image: dict, entries: List[dict], rows: np.ndarray,
-                     areas: np.ndarray) -> None:
-        if 'bbox' in self._tables:
-            boxes = np.array([entry['bbox'] for entry in entries])
-            self._tables['bbox'].update(
-                image, entries, rows, areas,
-                lambda found, there: hotcoco.mask.bbox_iou(
-                    rows[found, 1:5], boxes[there], [0] * len(there)))
 
     def _judge_masks(self, image: dict, entries: List[dict], rows: np.ndarray,
                      areas: np.ndarray, codes: List[dict]) -> None:
@@ -283,18 +285,6 @@ class StreamingMatcher:
             if self.class_limit:
                 grids[f'{kind}_fixed'] = table.grid(totals, self.class_limit)
         return grids
-
-
-def _new_stream(iou_type: str, categories: Sequence[Category],
-                lvis_style: bool, max_dets: Sequence[int],
-                iou_thrs: Sequence[float]) -> Any:
-    params = hotcoco.Params(iou_type)
-    params.iou_thrs = [float(threshold) for threshold in iou_thrs]
-    params.max_dets = [LVIS_MAX_DETS] if lvis_style else list(max_dets)
-    classes = [dict(id=k, name=item.name, frequency=item.frequency or 'f')
-               for k, item in enumerate(categories)]
-    return hotcoco.StreamingEval(classes, iou_type, lvis_style=lvis_style,
-                                 params=params)
 
 
 def _accumulate(stream: Any) -> PrecisionGrid:
