@@ -59,9 +59,9 @@ class Source:
 def file_state(path: str) -> list:
     """Return what changes with a file: path, size, time and digest.
 
-    The digest, two seconds per gigabyte, is noted in the cache. It is made
-    again where device, inode, size or a time differs, or where the file was
-    so fresh that a later change could have left all of them as they were.
+    The digest (two seconds per gigabyte) is noted, and made again where
+    device, inode, size or a time differs, or where the file was so fresh that
+    a later change could have left all of them as they were.
 
     Raises:
         OSError, RuntimeError: If there is no such file or no folder for notes.

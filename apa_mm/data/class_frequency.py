@@ -83,8 +83,8 @@ def class_frequency_from_file(
     """Read the images of every class from a COCO- or LVIS-style file.
 
     If all its categories have an ``image_count``, as in LVIS, that is taken;
-    otherwise images are counted. ``classes`` are the dataset's names, by which
-    :func:`~apa_mm.data.annotation_checks.chosen_categories` chooses.
+    otherwise images are counted. ``classes`` choose as in
+    :func:`~apa_mm.data.annotation_checks.chosen_categories`.
 
     Raises:
         ValueError: If the file is not JSON, lacks a key, or lacks a class.
@@ -211,9 +211,8 @@ def _from_samples(dataset: Any) -> ClassFrequency:
             f'{name} has labels from {flat.min()} to {flat.max()}, but '
             f'{len(classes)} classes; set metainfo=dict(classes=...) to all '
             'of them')
-    num_images = len(dataset)
-    if not hasattr(dataset, 'get_gt_labels'):
-        num_images = sum(len(item) > 0 for item in labels)
+    num_images = len(dataset) if hasattr(dataset, 'get_gt_labels') else sum(
+        len(item) > 0 for item in labels)
     return ClassFrequency(
         np.bincount(flat, minlength=len(classes)), num_images, classes,
         str(getattr(dataset, 'ann_file', '') or name))

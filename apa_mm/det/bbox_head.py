@@ -16,10 +16,9 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
     """mmdet's ``Shared2FCBBoxHead`` with NMS that is exact and does not loop.
 
     Arguments, parameters, training and state dict are the parent's; only the
-    final NMS differs, see :func:`apa_mm.det.nms.exact_multiclass_nms`. Fits
-    Faster, Mask and Cascade R-CNN and test-time augmentation, with
-    :class:`~apa_mm.det.tta.LargeVocabTTAModel` to merge the views. Back to
-    mmdet's own NMS::
+    final NMS differs, see :func:`apa_mm.det.nms.exact_multiclass_nms`. For
+    test-time augmentation, :class:`~apa_mm.det.tta.LargeVocabTTAModel` merges
+    the views. Back to mmdet's own NMS::
 
         --cfg-options model.test_cfg.rcnn.nms.exact=False
 

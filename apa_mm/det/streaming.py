@@ -198,10 +198,9 @@ class StreamingMatcher:
         sizes = rows[:, 3] * rows[:, 4] if by_box else areas
         keep = self._admit(image, entries, rows, sizes)
         read = np.isin(rows[:, 6], [entry['category_id'] for entry in entries])
-        if not self._tables:
-            read &= np.isin(np.arange(len(rows)), keep)
         codes = encode_masks(found.masks, read, areas)
-        self._judge_masks(image, entries, rows, sizes, codes)
+        if self._tables:
+            self._judge_masks(image, entries, rows, sizes, codes)
         codes = [codes[i] for i in keep]
         if by_box:
             stream.update([image], entries, rows[keep], segmentation=codes)
@@ -214,20 +213,17 @@ class StreamingMatcher:
 
     def _judge_masks(self, image: dict, entries: List[dict], rows: np.ndarray,
                      areas: np.ndarray, codes: List[dict]) -> None:
-        if not self._tables:
-            return
         shapes = [entry['segmentation'] for entry in entries]
         shapes = [shape if isinstance(shape, dict) else hotcoco.mask.merge(
             hotcoco.mask.fr_py_objects(shape, image['height'], image['width']))
             for shape in shapes]
-        for kind, ratio in (('segm', None),
-                            ('segm_boundary', self.dilation_ratio)):
-            if kind in self._tables:
-                self._tables[kind].update(
-                    image, entries, rows, areas,
-                    lambda found, there, ratio=ratio: boundary_ious(
-                        [codes[i] for i in found], [shapes[i] for i in there],
-                        min(self.iou_thrs), ratio))
+        ratios = dict(segm=None, segm_boundary=self.dilation_ratio)
+        for kind in ratios.keys() & self._tables.keys():
+            self._tables[kind].update(
+                image, entries, rows, areas,
+                lambda found, there, ratio=ratios[kind]: boundary_ious(
+                    [codes[i] for i in found], [shapes[i] for i in there],
+                    min(self.iou_thrs), ratio))
 
     def _check_size(self, image_id: int, image: dict,
                     found: Detections) -> None:
