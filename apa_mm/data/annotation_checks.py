@@ -1,13 +1,9 @@
-"""Check the content of an annotation file against what reads it.
-
-:mod:`apa_mm.preflight.data_checks` does so before training, the metrics and
-the class counts when they read a file.
-"""
+"""Check the content of an annotation file against what reads it."""
 from collections import Counter, defaultdict
 from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Union
 
-from apa_mm.data.annotations import (Annotation, Annotations, Category, Image,
-                                     entries_text)
+from apa_mm.data.annotations import (SECTIONS, Annotation, Annotations,
+                                     Category, Image, entries_text)
 from apa_mm.data.segmentation import is_usable
 from apa_mm.utils.checks import check_choice
 from apa_mm.utils.tables import show
@@ -15,9 +11,7 @@ from apa_mm.utils.tables import show
 LAYOUTS = ('coco', 'lvis_v0.5', 'lvis_v1')
 #: LVIS calls a class rare up to 10 training images, common up to 100.
 RARE, COMMON = 10, 100
-_SECTIONS = ('images', 'annotations', 'categories')
 LVIS_IMAGE_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
-_Entry = Union[Image, Annotation, Category]
 
 
 class AnnotationReport(NamedTuple):
@@ -37,15 +31,11 @@ class AnnotationReport(NamedTuple):
     federated: bool = False  # some image says nothing of some category
 
 
-def check_annotations(content: Annotations,
-                      *,
-                      layout: Optional[str] = 'coco',
-                      classes: Optional[Sequence[str]] = None,
-                      lvis_metric: bool = False,
-                      masks: bool = False,
-                      trains: bool = False,
-                      min_size: float = 0,
-                      need_annotations: bool = True) -> AnnotationReport:
+def check_annotations(
+        content: Annotations, *, layout: Optional[str] = 'coco',
+        classes: Optional[Sequence[str]] = None, lvis_metric: bool = False,
+        masks: bool = False, trains: bool = False, min_size: float = 0,
+        need_annotations: bool = True) -> AnnotationReport:
     """Check the content of a file.
 
     Args:
@@ -53,9 +43,9 @@ def check_annotations(content: Annotations,
             :func:`~apa_mm.data.annotations.read_annotations`.
         layout (str, optional): Who reads it, one of 'coco', 'lvis_v0.5' and
             'lvis_v1'. It says which key names an image (see
-            :func:`~apa_mm.data.image_files.image_name`), and whether classes
-            are looked up by name or, as mmdet's LVIS datasets do, all taken
-            from the file. None is 'coco' without need of image names.
+            :func:`~apa_mm.data.image_files.image_name`) and which categories
+            are taken (:func:`chosen_categories`). None is 'coco' without need
+            of image names.
         classes (Sequence[str], optional): The dataset's class names.
         lvis_metric (bool): Ask for the keys that LVIS evaluation reads.
         masks (bool): Ask for a usable ``segmentation`` in every annotation.
@@ -70,10 +60,9 @@ def check_annotations(content: Annotations,
     images, categories = content.images, content.categories
     annotations = content.annotations or []
     name = 'coco_url' if layout == 'lvis_v1' else 'file_name'
-    problems += _key_problems('images', images, [
-        'id', 'height', 'width', *([name] if layout else ()),
-        *(LVIS_IMAGE_KEYS if lvis_metric else ())
-    ])
+    problems = _key_problems(
+        'images', images, ['id', 'height', 'width'] + [name] * bool(layout) +
+        [*LVIS_IMAGE_KEYS] * lvis_metric)
     problems += _key_problems(
         'annotations', annotations,
         ['id', 'image_id', 'category_id', 'bbox', 'area'])
@@ -81,21 +70,20 @@ def check_annotations(content: Annotations,
                               ['id', 'name'] + ['frequency'] * lvis_metric)
     if problems:
         return AnnotationReport(problems)
-    problems += _reference_problems(images, annotations, categories)
+    problems = _reference_problems(images, annotations, categories)
     problems += _class_problems(categories, classes, layout)
     image_of = {image.id: image for image in images}
-    names = label_names(categories, classes, layout)
-    wanted = set(names)
-    chosen = {c.id for c in categories if c.name in wanted}
+    learned = chosen_categories(categories, classes, layout)
+    chosen = {item.id for item in learned}
     if masks:
         problems += _mask_problems(annotations, image_of,
                                    chosen if trains else None)
     counts, unused, shares, federated = _counts(
         image_of, annotations, categories, chosen, min_size)
-    by_id = sorted(categories, key=lambda category: category.id)
-    return AnnotationReport(problems, counts, unused, names,
-                            label_names(by_id, classes, layout), shares,
-                            federated)
+    by_id = sorted(learned, key=lambda item: item.id)
+    return AnnotationReport(
+        problems, counts, unused, [item.name for item in learned],
+        [item.name for item in by_id], shares, federated)
 
 
 def is_learned(item: Annotation, image: Image, crowds: bool = False) -> bool:
@@ -111,46 +99,40 @@ def is_learned(item: Annotation, image: Image, crowds: bool = False) -> bool:
             and y + height > max(y, 0) and y < image.height)
 
 
-def label_names(categories: Sequence[Category],
-                classes: Optional[Sequence[str]],
-                layout: Optional[str] = 'coco') -> List[str]:
-    """Return the category names behind a dataset's labels, in file order.
+def chosen_categories(categories: Sequence[Category],
+                      classes: Optional[Sequence[str]],
+                      layout: Optional[str] = 'coco') -> List[Category]:
+    """Return the categories behind a dataset's labels, in file order.
 
-    mmdet's COCO datasets take the categories that ``classes`` names, its LVIS
-    datasets all.
+    mmdet's COCO datasets take those that ``classes`` names, its LVIS datasets
+    all.
     """
-    names = [category.name for category in categories]
-    if classes is None or layout not in ('coco', None):
-        return names
-    wanted = set(classes)
-    return [name for name in names if name in wanted]
+    every = classes is None or layout not in ('coco', None)
+    wanted = set(classes or ())
+    return [item for item in categories if every or item.name in wanted]
 
 
 def _section_problems(content: Annotations,
                       need_annotations: bool) -> List[str]:
-    needed = [
-        name for name in _SECTIONS if name != 'annotations' or need_annotations
-    ]
+    needed = [name for name in SECTIONS
+              if name != 'annotations' or need_annotations]
     absent = [name for name in needed if getattr(content, name) is None]
     if absent:
-        return [
-            f"it lacks {', '.join(map(repr, absent))}; a COCO-style file has "
-            "'images', 'annotations' and 'categories'"
-        ]
-    return [
-        f"'{name}' is empty; nothing could be read from it, so check that it "
-        'is the right file' for name in needed if not getattr(content, name)
-    ]
+        return [f"it lacks {', '.join(map(repr, absent))}; a COCO-style file "
+                "has 'images', 'annotations' and 'categories'"]
+    return [f"'{name}' is empty; nothing could be read from it, so check that "
+            'it is the right file'
+            for name in needed if not getattr(content, name)]
 
 
-def _key_problems(section: str, items: Sequence[_Entry],
+def _key_problems(section: str,
+                  items: Sequence[Union[Image, Annotation, Category]],
                   needed: Sequence[str]) -> List[str]:
     """Return one sentence for every key that some items lack."""
     problems = []
     for key in needed:
-        lacking = [
-            index for index, item in enumerate(items)
-            if getattr(item, key) is None]
+        lacking = [index for index, item in enumerate(items)
+                   if getattr(item, key) is None]
         if lacking:
             first = items[lacking[0]].id
             named = '' if first is None else f' with id {first}'
@@ -167,11 +149,10 @@ def _mask_problems(annotations: Sequence[Annotation],
     """Look at all, or at what training keeps of the chosen categories."""
     bad = [
         index for index, item in enumerate(annotations)
-        if (image := images.get(item.image_id)) is not None
-        and (chosen is None or
-             item.category_id in chosen and is_learned(item, image, True))
-        and not is_usable(item.segmentation, (image.height, image.width))
-    ]
+        if (image := images.get(item.image_id)) and (
+            chosen is None or
+            item.category_id in chosen and is_learned(item, image, True))
+        and not is_usable(item.segmentation, (image.height, image.width))]
     if not bad:
         return []
     first = annotations[bad[0]]
@@ -211,7 +192,8 @@ def _class_problems(categories: Sequence[Category],
     if classes is None:
         return []
     names = [category.name for category in categories]
-    listed = Counter(label_names(categories, classes, layout))
+    listed = Counter(item.name for item in chosen_categories(
+        categories, classes, layout))
     twice = [name for name, times in (listed | Counter(classes)).items()
              if times > 1]
     if twice:
@@ -222,21 +204,17 @@ def _class_problems(categories: Sequence[Category],
         ]
     every = layout not in ('coco', None)
     if every and len(names) != len(classes):
-        return [
-            f"it has {len(names)} categories, but the dataset's metainfo "
-            f'names {len(classes)} classes; set metainfo=dict(classes=...) '
-            'to the names of the file, in its order'
-        ]
+        return [f"it has {len(names)} categories, but the dataset's metainfo "
+                f'names {len(classes)} classes; set metainfo=dict(classes='
+                '...) to the names of the file, in its order']
     known = set(names)
     lost = [name for name in classes if name not in known]
     # LVIS datasets go by the place, so that a spelling does no harm there.
     if len(lost) > (len(classes) - 1 if every else 0):
-        return [
-            f"{len(lost)} of {len(classes)} classes of the dataset's metainfo "
-            f'are not among its {len(names)} categories (classes: '
-            f'{show(lost)}; categories: {show(names)}); set '
-            'metainfo=dict(classes=...) to names of the file'
-        ]
+        return [f"{len(lost)} of {len(classes)} classes of the dataset's "
+                f'metainfo are not among its {len(names)} categories '
+                f'(classes: {show(lost)}; categories: {show(names)}); set '
+                'metainfo=dict(classes=...) to names of the file']
     return []
 
 
@@ -244,41 +222,34 @@ def _counts(images: Dict[int, Image], annotations: Sequence[Annotation],
             categories: Sequence[Category], chosen: Set[int],
             min_size: float) -> tuple:
     """Return the report's counts, unused categories, shares, federated."""
-    shown: Dict[int, set] = defaultdict(set)
+    shown: Dict[int, set] = defaultdict(set)  # image ids by category id
+    held: Dict[int, set] = defaultdict(set)  # category ids by image id
     learned = 0
     for item in annotations:
+        held[item.image_id].add(item.category_id)
         image = images.get(item.image_id)
         if (image is not None and item.category_id in chosen
                 and min(image.height, image.width) >= min_size
                 and is_learned(item, image)):
             shown[item.category_id].add(item.image_id)
             learned += 1
-    number = {c.id: len(shown.get(c.id, ())) for c in categories}
+    number = {item.id: len(shown[item.id]) for item in categories}
     groups = Counter(
-        c.frequency or ('r' if number[c.id] <= RARE else
-                        'c' if number[c.id] <= COMMON else 'f')
-        for c in categories)
-    unused = [c.name for c in categories
-              if c.id in chosen and not number[c.id]]
-    held = Counter(item.image_id for item in annotations)
-    empty = images.keys() - held.keys()
+        item.frequency or ('r' if number[item.id] <= RARE else
+                           'c' if number[item.id] <= COMMON else 'f')
+        for item in categories)
+    wanted = [item for item in categories if item.id in chosen]
+    unused = [item.name for item in wanted if not number[item.id]]
+    empty = len(images.keys() - held.keys())
     counts = dict(
         images=len(images), annotations=len(annotations),
         unlearned_annotations=len(annotations) - learned,
-        categories=len(categories), images_without_annotations=len(empty),
+        categories=len(categories), images_without_annotations=empty,
         unused_categories=len(unused), rare=groups['r'], common=groups['c'],
         frequent=groups['f'])
-    listed = [i for i in images.values() if i.neg_category_ids is not None]
-    federated = any(  # too few to name all classes, which is quick to tell
-        len(image.neg_category_ids) + held[image.id] < len(chosen)
-        for image in listed)
-    if listed and not federated:
-        present: Dict[int, set] = defaultdict(set)
-        for item in annotations:
-            present[item.image_id].add(item.category_id)
-        federated = any(
-            not chosen <= present[image.id].union(image.neg_category_ids)
-            for image in listed)
-    annotated = max(len(images) - len(empty), 1)
-    shares = [number[c.id] / annotated for c in categories if c.id in chosen]
-    return counts, unused, shares, federated
+    federated = any(
+        not chosen <= held[image.id].union(image.neg_category_ids)
+        for image in images.values() if image.neg_category_ids is not None)
+    annotated = max(len(images) - empty, 1)
+    return counts, unused, [number[item.id] / annotated
+                            for item in wanted], federated

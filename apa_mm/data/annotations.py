@@ -1,10 +1,8 @@
 """The one reader of COCO-, LVIS- and V3Det-style annotation files.
 
 The structs are the schema of all three: a key that is not listed is skipped,
-one without a value reads as None, and
-:mod:`apa_mm.data.annotation_checks` knows which keys a reader needs. Only a
-file that does not fit is decoded a second time, to tell which entries are
-wrong.
+one without a value reads as None. Only a file that does not fit is decoded a
+second time, to tell which entries are wrong.
 """
 import json
 import os.path as osp
@@ -103,7 +101,8 @@ class _Categories(Struct):
     categories: Optional[List[Category]] = None
 
 
-_SECTIONS = dict(images=Image, annotations=Annotation, categories=Category)
+#: What a file's sections are lists of.
+SECTIONS = dict(images=Image, annotations=Annotation, categories=Category)
 
 
 def read_annotations(path: str,
@@ -125,12 +124,11 @@ def read_categories(path: str,
     """
     try:
         if osp.isfile(path):  # mapped: ranks share the memory
-            with open(path, 'rb') as file, mmap(
-                    file.fileno(), 0, access=ACCESS_READ) as data:
-                content = msgspec.json.decode(data, type=_Categories)
+            with open(path, 'rb') as file:
+                data = mmap(file.fileno(), 0, access=ACCESS_READ)
         else:
-            content = msgspec.json.decode(
-                get(path, backend_args=backend_args), type=_Categories)
+            data = get(path, backend_args=backend_args)
+        content = msgspec.json.decode(data, type=_Categories)
     except FAULTS as error:
         raise AnnotationError([_not_json(error)]) from error
     return content.categories or []
@@ -153,12 +151,11 @@ def _problems(data: bytes, error: Exception) -> List[str]:
     except FAULTS as cause:
         return [_not_json(cause)]
     if not isinstance(content, dict):
-        return [
-            f'it holds a {type(content).__name__}; a COCO-style file holds '
-            "an object with 'images', 'annotations' and 'categories'"
-        ]
+        return [f'it holds a {type(content).__name__}; a COCO-style file '
+                "holds an object with 'images', 'annotations' and "
+                "'categories'"]
     found = []
-    for section, kind in _SECTIONS.items():
+    for section, kind in SECTIONS.items():
         items = content.get(section)
         if isinstance(items, list):
             found += _unusable(section, kind, items)
@@ -187,8 +184,7 @@ def _unusable(section: str, kind: type, items: list) -> List[str]:
     """Return one sentence for every key that some entries hold wrongly."""
     bad: Dict[str, list] = defaultdict(list)
     for index, item in enumerate(items):
-        shape = item.pop('segmentation', None) if isinstance(item, dict) \
-            else None
+        shape = isinstance(item, dict) and item.pop('segmentation', None)
         try:
             msgspec.convert(item, kind)
         except msgspec.ValidationError as error:

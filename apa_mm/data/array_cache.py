@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -34,7 +34,6 @@ class Source:
     """A file that is read by the first who needs what is in it.
 
     ``state`` is :func:`file_state`, None where that cannot be noted.
-    ``content`` raises OSError if the file changes while it is read.
     """
 
     def __init__(self, path: str, read: Callable[[str], Any]) -> None:
@@ -46,13 +45,13 @@ class Source:
 
     @cached_property
     def content(self) -> Any:
-        """What ``read`` makes of the file."""
+        """What ``read`` makes of the file; OSError if that changes then."""
         content = self.read(self.path)
         if self.state and file_state(self.path) != self.state:
             raise OSError(f'{self.path} changed while it was read')
         return content
 
-    def cached(self, purpose: Any, write: Callable) -> 'Contents':
+    def cached(self, purpose: Any, write: Callable) -> Contents:
         """Do as :func:`cached` with the file's state."""
         return cached(purpose, self.state or file_state(self.path), write)
 
@@ -60,16 +59,18 @@ class Source:
 def file_state(path: str) -> list:
     """Return what changes with a file: path, size, time and digest.
 
-    The digest, two seconds per gigabyte, is noted in the cache. It is made
-    again where device, inode, size or a time differs, or where the file was
-    so fresh that a later change could have left all of them as they were.
+    The digest (two seconds per gigabyte) is noted, and made again where
+    device, inode, size or a time differs, or where the file was so fresh that
+    a later change could have left all of them as they were.
 
     Raises:
         OSError, RuntimeError: If there is no such file or no folder for notes.
     """
     path, begin = os.path.abspath(path), time.time_ns()
     note = private_folder('annotations', _name(path)) / 'state'
-    stamp = _stamp(path)
+    info = os.stat(path)
+    stamp = [info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns,
+             info.st_ctime_ns]
     known, state = _noted(note)
     if known == stamp:
         return state
@@ -94,12 +95,6 @@ def _noted(note: Path) -> list:
         return [None, None]
 
 
-def _stamp(path: str) -> list:
-    info = os.stat(path)
-    return [info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns,
-            info.st_ctime_ns]
-
-
 def cached(purpose: Any, state: list,
            write: Callable[[BinaryIO], Tuple[dict, Any]]) -> Contents:
     """Return the arrays for a purpose, read-only, and what came with them.
@@ -108,25 +103,20 @@ def cached(purpose: Any, state: list,
     another state or another owner is made anew.
 
     ``purpose`` is what JSON can write; new files replace others of it.
-    ``state`` is of the source, the path first, as :func:`file_state`. Where
-    there are no arrays ``write`` is called with an open file: it writes from
-    0 on with :func:`put`; it returns the places by name and what JSON can
-    write.
+    ``state`` is that of :func:`file_state`. Where there are no arrays,
+    ``write`` gets an open file: it writes with :func:`put` from 0 on, and
+    returns the places by name and what JSON can write.
 
     Raises:
         OSError, RuntimeError: If there is no folder to write to.
     """
     folder = private_folder('annotations', _name(state[0]), _name(purpose))
     path = folder / f'{_name(state)}.arrays'
-    try:
+    with suppress(OSError, ValueError):
         return _map(path)  # without the lock, so that ranks start together
-    except (OSError, ValueError):
-        pass
     with _locked(folder / 'lock'):
-        try:
+        with suppress(OSError, ValueError):
             return _map(path)
-        except (OSError, ValueError):
-            pass
         for note in folder.parents[1].glob('*/state'):
             state = _noted(note)[1]
             if state and not os.path.exists(state[0]):
@@ -156,10 +146,9 @@ def _map(path: Path) -> Contents:
         data = mmap(file.fileno(), 0, access=ACCESS_READ)
     length = int.from_bytes(data[-LENGTH:], 'little')
     places, rest = json.loads(data[-LENGTH - length:-LENGTH])
-    return {
-        name: np.frombuffer(data, kind, number, start)
-        for name, (start, kind, number) in places.items()
-    }, rest
+    arrays = {name: np.frombuffer(data, kind, number, start)
+              for name, (start, kind, number) in places.items()}
+    return arrays, rest
 
 
 def _name(parts: Any) -> str:

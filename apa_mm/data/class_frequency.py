@@ -1,7 +1,7 @@
 """Images per class, read once from a training dataset or its annotations.
 
 Datasets are taken by what they can do, so that neither mmdet nor mmpretrain
-is imported. C is the number of classes.
+is imported.
 """
 from collections import Counter
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
@@ -9,24 +9,20 @@ from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 from torch.utils.data import Subset
 
-from apa_mm.data.annotation_checks import (check_annotations, is_learned,
-                                           label_names)
+from apa_mm.data.annotation_checks import (check_annotations,
+                                           chosen_categories, is_learned)
 from apa_mm.data.annotations import (AnnotationError, read_annotations,
                                      read_categories)
 from apa_mm.utils.tables import show
 
 
 class ClassFrequency(NamedTuple):
-    """In how many images each class occurs, in the order of the labels.
+    """In how many images each class occurs, in the order of the labels."""
 
-    ``counts`` are int64, (C,), ``num_images`` the images that they refer to,
-    ``source`` says for messages where they come from.
-    """
-
-    counts: np.ndarray
-    num_images: int
+    counts: np.ndarray  # (C,) int64, C classes
+    num_images: int  # that the counts refer to
     classes: tuple
-    source: str
+    source: str  # where they come from, for messages
 
 
 def class_frequency(dataset: Any) -> ClassFrequency:
@@ -81,15 +77,14 @@ def class_frequency(dataset: Any) -> ClassFrequency:
         ' + '.join(item.source for item in labelled))
 
 
-def class_frequency_from_file(ann_file: str,
-                              classes: Optional[Sequence[str]] = None,
-                              backend_args: Optional[dict] = None
-                              ) -> ClassFrequency:
+def class_frequency_from_file(
+        ann_file: str, classes: Optional[Sequence[str]] = None,
+        backend_args: Optional[dict] = None) -> ClassFrequency:
     """Read the images of every class from a COCO- or LVIS-style file.
 
     If all its categories have an ``image_count``, as in LVIS, that is taken;
-    otherwise images are counted. ``classes`` are the dataset's names, by which
-    :func:`~apa_mm.data.annotation_checks.label_names` chooses.
+    otherwise images are counted. ``classes`` choose as in
+    :func:`~apa_mm.data.annotation_checks.chosen_categories`.
 
     Raises:
         ValueError: If the file is not JSON, lacks a key, or lacks a class.
@@ -100,15 +95,13 @@ def class_frequency_from_file(ann_file: str,
         lvis = any(image.coco_url and not image.file_name
                    for image in (content.images or ())[:1])
         layout = 'lvis_v1' if lvis else 'coco'
-        problems = check_annotations(content, layout=layout,
-                                     classes=classes).problems
+        problems = check_annotations(
+            content, layout=layout, classes=classes).problems
     except AnnotationError as error:
         problems = error.problems
     if problems:
         raise ValueError(f'annotation file {ann_file}: ' + '; '.join(problems))
-    names = label_names(content.categories, classes, layout)
-    wanted = set(names)
-    categories = [c for c in content.categories if c.name in wanted]
+    categories = chosen_categories(content.categories, classes, layout)
     images = {item.id: item for item in content.images}
     shown = {(item.category_id, item.image_id) for item in content.annotations
              if is_learned(item, images[item.image_id])}
@@ -119,7 +112,7 @@ def class_frequency_from_file(ann_file: str,
         counts = [number[item.id] for item in categories]
     return ClassFrequency(
         np.array(counts, dtype=np.int64), len({image for _, image in shown}),
-        tuple(names), str(ann_file))
+        tuple(item.name for item in categories), str(ann_file))
 
 
 def plain_datasets(dataset: Any) -> Iterator[Any]:
@@ -133,18 +126,14 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
             yield from plain_datasets(member)
     elif hasattr(dataset, 'dataset') and not isinstance(dataset, Subset):
         if hasattr(dataset, 'full_init'):
-            # mmpretrain's KFoldDataset takes its fold out here.
-            dataset.full_init()
+            dataset.full_init()  # mmpretrain's KFoldDataset takes its fold
         yield from plain_datasets(dataset.dataset)
     else:
         yield dataset
 
 
 def _from_index(dataset: Any) -> ClassFrequency:
-    """Count with mmdet's index of all annotations, by category.
-
-    The images that the dataset holds show which of them it learns.
-    """
+    """Count with mmdet's index of all annotations, by category."""
     source = str(getattr(dataset, 'ann_file', type(dataset).__name__))
     classes = _names_by_label(dataset)
     if len(dataset.cat_ids) != len(classes):
@@ -193,8 +182,7 @@ def _names_by_label(dataset: Any) -> tuple:
     try:
         names = getattr(dataset, 'cat_names', None) or {
             item.id: item.name for item in read_categories(
-                dataset.ann_file, getattr(dataset, 'backend_args', None))
-        }
+                dataset.ann_file, getattr(dataset, 'backend_args', None))}
     except (AttributeError, OSError, ValueError):
         return told  # made by code, not from a file
     found = tuple(str(names.get(key, key)) for key in dataset.cat_ids)
@@ -206,10 +194,8 @@ def _from_samples(dataset: Any) -> ClassFrequency:
     name = type(dataset).__name__
     classes = _class_names(dataset)
     try:
-        labels = [
-            np.unique(np.asarray(dataset.get_cat_ids(i), dtype=np.int64))
-            for i in range(len(dataset))
-        ]
+        labels = [np.unique(np.asarray(dataset.get_cat_ids(i), np.int64))
+                  for i in range(len(dataset))]
     except (AttributeError, NotImplementedError) as error:
         raise TypeError(
             f'{name} cannot tell the classes of its images: it has neither '
@@ -219,15 +205,14 @@ def _from_samples(dataset: Any) -> ClassFrequency:
     if not classes:
         raise TypeError(f'{name} has no class names; set '
                         'metainfo=dict(classes=...)')
-    flat = np.concatenate(labels) if labels else np.zeros(0, dtype=np.int64)
+    flat = np.concatenate([np.zeros(0, np.int64), *labels])
     if flat.size and not 0 <= flat.min() <= flat.max() < len(classes):
         raise ValueError(
             f'{name} has labels from {flat.min()} to {flat.max()}, but '
             f'{len(classes)} classes; set metainfo=dict(classes=...) to all '
             'of them')
-    num_images = len(dataset)
-    if not hasattr(dataset, 'get_gt_labels'):
-        num_images = sum(len(item) > 0 for item in labels)
+    num_images = len(dataset) if hasattr(dataset, 'get_gt_labels') else sum(
+        len(item) > 0 for item in labels)
     return ClassFrequency(
         np.bincount(flat, minlength=len(classes)), num_images, classes,
         str(getattr(dataset, 'ann_file', '') or name))

@@ -44,27 +44,22 @@ def find_data_files(cfg: Config,
                     splits: Sequence[str] = SPLITS) -> List[DataFile]:
     """List the local annotation files of a config's datasets and metrics.
 
-    In the order of ``splits``, datasets before metrics. Wrapped datasets
-    (repeated, concatenated, mixed) are looked into; files behind a file
-    client (``s3://`` and so on) are left out.
+    In the order of ``splits``, datasets before metrics. Wrapped datasets are
+    looked into; remote files (``s3://`` and so on) are left out.
     """
     files = []
     for split in splits:
         dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
         metrics = _metrics(cfg, split)
         leaves = list(_leaves(dataset))
-        own = [
-            item for leaf in leaves if (item := _dataset_file(
-                split, leaf, cfg.get('default_scope'), metrics,
-                len(leaves) > 1)) is not None
-        ]
+        own = [_dataset_file(split, leaf, cfg.get('default_scope'), metrics,
+                             len(leaves) > 1) for leaf in leaves]
+        own = [item for item in own if item is not None]
         read = {osp.normpath(item.path) for item in own}
         files += own
-        files += [
-            _metric_file(split, metric, own) for metric in metrics
-            if _is_local(metric.get('ann_file'), metric)
-            and osp.normpath(metric['ann_file']) not in read
-        ]
+        files += [_metric_file(split, metric, own) for metric in metrics
+                  if _is_local(metric.get('ann_file'), metric)
+                  and osp.normpath(metric['ann_file']) not in read]
     return files
 
 
@@ -75,10 +70,7 @@ def _leaves(dataset: Any) -> Iterator[dict]:
             yield from _leaves(item)
     elif isinstance(dataset, dict):
         inner = [dataset[k] for k in ('dataset', 'datasets') if k in dataset]
-        if inner:
-            yield from _leaves(inner)
-        else:
-            yield dataset
+        yield from _leaves(inner) if inner else [dataset]
 
 
 def _metrics(cfg: Config, split: str) -> List[dict]:
@@ -105,18 +97,16 @@ def _dataset_file(split: str, dataset: dict, scope: Optional[str],
                   metrics: List[dict], is_member: bool) -> Optional[DataFile]:
     root = dataset.get('data_root') or ''
     kind = configured_class(DATASETS, dataset.get('type'), scope)
-    if not dataset.get('ann_file') and _is_local(root, dataset) and any(
-            base.__name__ == 'CustomDataset' for base in getattr(
-                kind, '__mro__', ())):
+    names = [base.__name__ for base in getattr(kind, '__mro__', ())]
+    if ('CustomDataset' in names and not dataset.get('ann_file')
+            and _is_local(root, dataset)):
         return DataFile(split, _type_name(dataset), root, layout='folder')
     if not _is_local(dataset.get('ann_file'), dataset) or '://' in root:
         return None
     path = _join(root, dataset['ann_file'])
     # With several validation sets, each metric has the file of its own.
-    metrics = [
-        metric for metric in metrics if not metric.get('ann_file')
-        or osp.normpath(metric['ann_file']) == osp.normpath(path)
-    ]
+    metrics = [metric for metric in metrics if not metric.get('ann_file')
+               or osp.normpath(metric['ann_file']) == osp.normpath(path)]
     layout = _layout(kind)
     folder = None
     if layout:
@@ -145,8 +135,8 @@ def _build(dataset: dict, scope: Optional[str]) -> Any:
         return own.build(dict(dataset, lazy_init=True, pipeline=[]))
 
 
-def _metric_file(split: str, metric: dict, datasets: List[DataFile]) -> \
-        DataFile:
+def _metric_file(split: str, metric: dict,
+                 datasets: List[DataFile]) -> DataFile:
     """Describe a metric's own annotation file after its dataset's."""
     like = datasets[0] if len(datasets) == 1 else DataFile('', '', '')
     name = _type_name(metric)
@@ -176,12 +166,10 @@ def configured_class(registry: Registry, kind: Any,
 
 def _layout(kind: Optional[type]) -> Optional[str]:
     """Return the layout if the class reads files as a known one does."""
-    owners = {
-        next((base.__name__ for base in getattr(kind, '__mro__', ())
-              if method in vars(base)
-              and not vars(base).get('reads_as_parent')),
-             None) for method in ('load_data_list', 'parse_data_info')
-    }
+    readers = [base for base in getattr(kind, '__mro__', ())
+               if not vars(base).get('reads_as_parent')]
+    owners = [next((base.__name__ for base in readers if name in vars(base)),
+                   None) for name in ('load_data_list', 'parse_data_info')]
     known = {_LAYOUTS.get(owner) for owner in owners}
     if len(known) > 1:
         known.discard('coco')

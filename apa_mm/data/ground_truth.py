@@ -6,7 +6,8 @@ from typing import Dict, List, Optional, Sequence
 from mmengine.logging import MMLogger
 
 from apa_mm.data.annotation_checks import (LVIS_IMAGE_KEYS,
-                                           check_annotations, label_names)
+                                           check_annotations,
+                                           chosen_categories)
 from apa_mm.data.annotations import (Annotation, AnnotationError, Annotations,
                                      Category, read_annotations)
 from apa_mm.data.segmentation import pack, unpack
@@ -39,12 +40,8 @@ class GroundTruth:
         ValueError: If it is no JSON, or keys are missing or unusable.
     """
 
-    def __init__(self,
-                 ann_file: str,
-                 backend_args: Optional[dict] = None,
-                 *,
-                 lvis_style: bool = False,
-                 with_masks: bool = False,
+    def __init__(self, ann_file: str, backend_args: Optional[dict] = None, *,
+                 lvis_style: bool = False, with_masks: bool = False,
                  with_annotations: bool = True) -> None:
         self.path = ann_file
         self.lvis_style = lvis_style
@@ -63,8 +60,8 @@ class GroundTruth:
         self._entries: Dict[int, List[tuple]] = defaultdict(list)
         for number, item in enumerate(content.annotations or ()):
             self._entries[item.image_id].append(self._pack(number, item))
-        self.select(None)
         self._images = {item.id: item for item in content.images}
+        self.select(None)
 
     def _read(self, path: str, backend_args: Optional[dict],
               with_annotations: bool) -> Annotations:
@@ -107,8 +104,7 @@ class GroundTruth:
         Raises:
             ValueError: If classes and categories do not match.
         """
-        names = set(label_names(self.categories, classes, self._layout))
-        chosen = [c for c in self.categories if c.name in names]
+        chosen = chosen_categories(self.categories, classes, self._layout)
         if classes is not None:
             self._compare(list(classes), chosen)
         self._labels = {category.id: k for k, category in enumerate(chosen)}
@@ -150,9 +146,8 @@ class GroundTruth:
         entries = []
         for number, category_id, box, area, crowd, shape in self._entries.get(
                 image_id, ()):
-            # lvis-api drops annotations without area.
-            if category_id not in self._labels or (self.lvis_style
-                                                   and not area > 0):
+            if category_id not in self._labels or (
+                    self.lvis_style and not area > 0):  # as lvis-api
                 continue
             entries.append(dict(
                 id=number, image_id=self.images[image_id],

@@ -25,14 +25,10 @@ def missing_files(folder: str, names: Sequence[str]) -> List[str]:
     one look per file.
     """
     parts = [os.path.split(name) for name in names]
-    present = {
-        parent: _listing(os.path.join(folder, parent))
-        for parent in {parent for parent, _ in parts}
-    }
-    return [
-        name for name, (parent, base) in zip(names, parts, strict=True)
-        if base not in present[parent]
-    ]
+    present = {parent: _listing(os.path.join(folder, parent))
+               for parent in {parent for parent, _ in parts}}
+    return [name for name, (parent, base) in zip(names, parts, strict=True)
+            if base not in present[parent]]
 
 
 def _listing(folder: str) -> Set[str]:
@@ -50,12 +46,10 @@ def missing_problems(folder: str,
     if not missing:
         return 0, []
     if not os.path.isdir(folder):
-        return len(missing), [
-            f'its image folder {folder} does not exist; set data_root and '
-            'data_prefix to where the images are'
-        ]
-    return len(missing), [
-        f'{len(missing)} of its {len(names)} images are not in {folder} '
-        f'(first: {show(missing)}); complete the images or correct '
-        'data_prefix'
-    ]
+        text = (f'its image folder {folder} does not exist; set data_root and '
+                'data_prefix to where the images are')
+    else:
+        text = (f'{len(missing)} of its {len(names)} images are not in '
+                f'{folder} (first: {show(missing)}); complete the images or '
+                'correct data_prefix')
+    return len(missing), [text]

@@ -16,10 +16,9 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
     """mmdet's ``Shared2FCBBoxHead`` with NMS that is exact and does not loop.
 
     Arguments, parameters, training and state dict are the parent's; only the
-    final NMS differs, see :func:`apa_mm.det.nms.exact_multiclass_nms`. Fits
-    Faster, Mask and Cascade R-CNN and test-time augmentation, with
-    :class:`~apa_mm.det.tta.LargeVocabTTAModel` to merge the views. Back to
-    mmdet's own NMS::
+    final NMS differs, see :func:`apa_mm.det.nms.exact_multiclass_nms`. For
+    test-time augmentation, :class:`~apa_mm.det.tta.LargeVocabTTAModel` merges
+    the views. Back to mmdet's own NMS::
 
         --cfg-options model.test_cfg.rcnn.nms.exact=False
 
@@ -64,12 +63,9 @@ class LargeVocabBBoxHead(Shared2FCBBoxHead):
             results.scores = self.score_calibration(results.scores)
         if rcnn_test_cfg is None:
             return results
+        cfg, box_type = rcnn_test_cfg, get_box_type(self.predict_box_type)[1]
         dets, labels = exact_multiclass_nms(
-            results.bboxes,
-            results.scores,
-            rcnn_test_cfg['score_thr'],
-            rcnn_test_cfg['nms'],
-            rcnn_test_cfg['max_per_img'],
-            box_dim=get_box_type(self.predict_box_type)[1].box_dim)
+            results.bboxes, results.scores, cfg['score_thr'], cfg['nms'],
+            cfg['max_per_img'], box_dim=box_type.box_dim)
         return InstanceData(
             bboxes=dets[:, :-1], scores=dets[:, -1], labels=labels)

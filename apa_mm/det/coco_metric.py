@@ -8,7 +8,7 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.metrics import CocoMetric as _CocoMetric
 from mmengine.dist import collect_results, get_world_size, is_main_process
 from mmengine.fileio import dump, get_local_path
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 
 from apa_mm.data.annotations import Category
 from apa_mm.data.ground_truth import GroundTruth
@@ -41,22 +41,17 @@ class CocoMetric(_CocoMetric):
         ann_file (str, optional): Without it the ground truth comes from the
             data samples, and all results are gathered first.
         metric (str | list[str]): 'bbox', 'segm' and 'proposal'; the last is
-            left to mmdet and needs the raw results of all ranks.
-        iou_thrs (float | Sequence[float], optional): 0.5, 0.55, ..., 0.95.
-        format_only (bool): Only write the result files.
-        outfile_prefix (str, optional): Of the result files, which need the
-            raw results of all ranks.
-        sort_categories (bool): Number labels by category id, not by file
-            order (Objects365 v1).
+            left to mmdet and, as result files, needs the raw results of all
+            ranks.
         use_mp_eval (bool): Read every AP at the last of ``proposal_nums``, as
             mmdet's multi-process evaluator does (V3Det: 300); otherwise see
             :func:`~apa_mm.det.coco_report.ap_limits`. Starts no processes.
         max_dets (int, optional): Read every AP at this limit instead.
         segm_area (str): Whether a detected mask is small, medium or large by
             the area of its 'mask' (pycocotools, mmdet) or of its 'box'.
-        **kwargs: Other arguments of mmdet's class. ``metric_items`` may name
-            'mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l' (the
-            default), and 'AR@n', 'AR_s@n', 'AR_m@n', 'AR_l@n' for any n.
+        **kwargs: ``metric_items`` may name 'mAP', 'mAP_50', 'mAP_75',
+            'mAP_s', 'mAP_m', 'mAP_l' (the default), and 'AR@n', 'AR_s@n',
+            'AR_m@n', 'AR_l@n' for any n. Others are as of mmdet's class.
 
     Raises:
         ValueError: If an argument or the annotation file is unusable.
@@ -64,19 +59,17 @@ class CocoMetric(_CocoMetric):
         ImportError: If hotcoco is missing or too old.
     """
     lvis_style = False
+    #: Of LVIS alone.
+    max_dets_per_class = dilation_ratio = None
 
-    def __init__(self,
-                 ann_file: Optional[str] = None,
-                 metric: Union[str, List[str]] = 'bbox',
-                 *,
-                 iou_thrs: Optional[Union[float, Sequence[float]]] = None,
-                 format_only: bool = False,
-                 outfile_prefix: Optional[str] = None,
-                 sort_categories: bool = False,
-                 use_mp_eval: bool = False,
-                 max_dets: Optional[int] = None,
-                 segm_area: str = 'mask',
-                 **kwargs) -> None:
+    def __init__(
+            self, ann_file: Optional[str] = None,
+            metric: Union[str, List[str]] = 'bbox', *,
+            iou_thrs: Optional[Union[float, Sequence[float]]] = None,
+            format_only: bool = False, outfile_prefix: Optional[str] = None,
+            sort_categories: bool = False, use_mp_eval: bool = False,
+            max_dets: Optional[int] = None, segm_area: str = 'mask',
+            **kwargs) -> None:
         if format_only and outfile_prefix is None:
             raise ValueError(
                 'format_only=True needs outfile_prefix, but got None; set '
@@ -137,9 +130,8 @@ class CocoMetric(_CocoMetric):
             self.categories = self.truth.select(classes)
             self.img_ids = list(self.truth.images)
         elif classes is not None:
-            self.categories = [
-                Category(id=i, name=name) for i, name in enumerate(classes)
-            ]
+            self.categories = [Category(id=i, name=name)
+                               for i, name in enumerate(classes)]
         else:
             raise ValueError(
                 "dataset_meta has no 'classes', which label the results when "
@@ -147,8 +139,10 @@ class CocoMetric(_CocoMetric):
         self.cat_ids = [category.id for category in self.categories]
 
     def _new_matcher(self, truth: GroundTruth) -> StreamingMatcher:
-        return StreamingMatcher(truth, self.categories, self._iou_types(),
-                                self.max_dets, self.iou_thrs, self.segm_area)
+        return StreamingMatcher(
+            truth, self.categories, self._iou_types(), self.max_dets,
+            self.iou_thrs, self.segm_area, self.max_dets_per_class,
+            self.dilation_ratio)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Match a batch of predictions, or keep them where that is asked.
@@ -175,9 +169,10 @@ class CocoMetric(_CocoMetric):
                 found = found._replace(masks=encode_masks(found.masks))
             if streams:
                 self._matcher.update(sample['img_id'], found)
-            self.results.append(
-                self._raw_result(sample, found, keep_masks)
-                if keep_raw else sample['img_id'])
+            if not keep_masks:
+                found = found._replace(masks=None)
+            self.results.append(self._raw_result(sample, found)
+                                if keep_raw else sample['img_id'])
 
     def _check_labels(self, image_id: int, labels: np.ndarray) -> None:
         if labels.size and not 0 <= labels.min() <= labels.max() < len(
@@ -188,8 +183,7 @@ class CocoMetric(_CocoMetric):
                 f'{labels.min()} to {labels.max()}; set num_classes of the '
                 'head to the number of evaluated classes')
 
-    def _raw_result(self, sample: dict, found: Detections,
-                    keep_masks: bool) -> tuple:
+    def _raw_result(self, sample: dict, found: Detections) -> tuple:
         """Return ground truth and result as mmdet's own methods read them."""
         height, width = sample['ori_shape'][:2]
         truth = dict(width=width, height=height, img_id=sample['img_id'])
@@ -200,7 +194,7 @@ class CocoMetric(_CocoMetric):
                     "'instances' and ann_file is None; set ann_file of the "
                     'metric')
             truth['anns'] = sample['instances']
-        return truth, found.as_result(sample['img_id'], keep_masks)
+        return truth, found.as_result(sample['img_id'])
 
     def evaluate(self, size: int) -> Dict[str, float]:
         """Merge the counts of all ranks and return the metrics."""
@@ -209,8 +203,7 @@ class CocoMetric(_CocoMetric):
                 self._grids = self._merge_ranks()
             return super().evaluate(size)
         finally:
-            self._matcher = None
-            self._grids = None
+            self._matcher = self._grids = None
 
     def _merge_ranks(self) -> Dict[str, PrecisionGrid]:
         """Return the grids of all images on the main rank."""
@@ -230,8 +223,6 @@ class CocoMetric(_CocoMetric):
         ``results`` hold per image its id, or ground truth and result where
         raw results are kept.
         """
-        logger = MMLogger.get_current_instance()
-        metrics: Dict[str, float] = {}
         self._prepare_categories()
         if self._streams() and self._grids is None:
             raise RuntimeError(
@@ -239,19 +230,19 @@ class CocoMetric(_CocoMetric):
                 'evaluate(), which merges what the ranks have counted; use '
                 "mmengine's Evaluator, or mmdet's ConcatDataset of the data "
                 'sets')
-        with tempfile.TemporaryDirectory() as folder:
-            if self.outfile_prefix:
-                self._write_results(results)
-            if self.format_only:
-                return metrics
-            grids = self._grids
-            if grids is None:
-                results = self._renumbered(results)
-                grids = self._grids_of_raw(results, osp.join(folder, 'truth'))
-            for metric in self.metrics:
-                logger.info(f'Evaluating {metric}...')
-                metrics.update(self._report(metric, grids, results))
-        return metrics
+        if self.outfile_prefix:
+            self._write_results(results)
+        if self.format_only:
+            return {}
+        grids = self._grids
+        if grids is None:
+            results = self._renumbered(results)
+            grids = self._grids_of_raw(results)
+        report: Dict[str, float] = {}
+        for metric in self.metrics:
+            print_log(f'Evaluating {metric}...', 'current')
+            report.update(self._report(metric, grids, results))
+        return report
 
     def _write_results(self, results: list) -> None:
         if results:
@@ -259,8 +250,8 @@ class CocoMetric(_CocoMetric):
         else:
             for kind in ('bbox', 'segm'):
                 dump([], f'{self.outfile_prefix}.{kind}.json')
-        MMLogger.get_current_instance().info(
-            f'results are saved in {osp.dirname(self.outfile_prefix)}')
+        print_log(f'results are saved in {osp.dirname(self.outfile_prefix)}',
+                  'current')
 
     def _renumbered(self, results: list) -> list:
         """Number images anew if ids meet and their truth is in the samples.
@@ -273,13 +264,13 @@ class CocoMetric(_CocoMetric):
         return [(dict(truth, img_id=k), dict(result, img_id=k))
                 for k, (truth, result) in enumerate(results)]
 
-    def _grids_of_raw(self, results: list,
-                      prefix: str) -> Dict[str, PrecisionGrid]:
+    def _grids_of_raw(self, results: list) -> Dict[str, PrecisionGrid]:
         """Match kept results."""
         truth = self.truth
         if truth is None:
-            truth = self._read_truth(
-                self.gt_to_coco_json([t for t, _ in results], prefix))
+            with tempfile.TemporaryDirectory() as folder:
+                truth = self._read_truth(self.gt_to_coco_json(
+                    [t for t, _ in results], osp.join(folder, 'truth')))
         matcher = self._new_matcher(truth)
         for _, result in results:
             image_id = result['img_id']
@@ -298,9 +289,9 @@ class CocoMetric(_CocoMetric):
         """Return and log the numbers of one metric."""
         if metric == 'proposal':
             return self._proposal(results)
-        return coco_report(metric, grids[metric], self.ap_limits,
-                           self.metric_items,
-                           self.categories if self.classwise else None)
+        return coco_report(
+            metric, grids[metric], self.ap_limits, self.metric_items,
+            self.categories if self.classwise else None)
 
     def _proposal(self, results: list) -> Dict[str, float]:
         """Leave class-agnostic recall to mmdet."""

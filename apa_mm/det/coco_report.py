@@ -2,7 +2,7 @@
 import re
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 
 from apa_mm.data.annotations import Category
 from apa_mm.utils.tables import text_table
@@ -11,12 +11,8 @@ from .eval_summary import (PrecisionGrid, average_precision, average_recall,
 
 #: Threshold and area range of each average precision that mmdet reports.
 AP_ITEMS = dict(
-    mAP=(None, 'all'),
-    mAP_50=(0.5, 'all'),
-    mAP_75=(0.75, 'all'),
-    mAP_s=(None, 'small'),
-    mAP_m=(None, 'medium'),
-    mAP_l=(None, 'large'))
+    mAP=(None, 'all'), mAP_50=(0.5, 'all'), mAP_75=(0.75, 'all'),
+    mAP_s=(None, 'small'), mAP_m=(None, 'medium'), mAP_l=(None, 'large'))
 AR_ITEM = re.compile(r'AR(?:_([sml]))?@([1-9]\d*)')
 AREA_OF_LETTER = {None: 'all', 's': 'small', 'm': 'medium', 'l': 'large'}
 #: pycocotools reads the first number of its summary at this limit.
@@ -67,33 +63,30 @@ def detection_limits(limits: Sequence[int],
     return sorted(needed)
 
 
-def coco_report(metric: str,
-                grid: PrecisionGrid,
-                limits: Tuple[int, int, int],
-                items: Optional[Sequence[str]] = None,
-                classwise: Optional[Sequence[Category]] = None
-                ) -> Dict[str, float]:
+def coco_report(
+        metric: str, grid: PrecisionGrid, limits: Tuple[int, int, int],
+        items: Optional[Sequence[str]] = None,
+        classwise: Optional[Sequence[Category]] = None) -> Dict[str, float]:
     """Return the numbers of one metric, rounded, and log them as mmdet does.
 
     ``limits`` are from :func:`ap_limits`, ``classwise`` the categories to
     report one by one, in the order of the labels.
     """
     report: Dict[str, float] = {}
-    logger = MMLogger.get_current_instance()
     if classwise:
         rows = [[category.name] + [
             rounded(_precision(grid, item, limits[2], [label], float('nan')))
             for item in AP_ITEMS
         ] for label, category in enumerate(classwise)]
         report.update((f'{row[0]}_precision', row[1]) for row in rows)
-        logger.info('\n' + text_table(['category', *AP_ITEMS], rows))
+        print_log('\n' + text_table(['category', *AP_ITEMS], rows), 'current')
     values = {item: _precision(grid, item, limits[0 if item == 'mAP' else 1])
               for item in AP_ITEMS}
     for item in items or AP_ITEMS:
         value = values[item] if item in AP_ITEMS else _recall(grid, item)
         report[f'{metric}_{item}'] = rounded(value)
-    logger.info(f'{metric}_mAP_copypaste: ' +
-                ' '.join(f'{value:.3f}' for value in values.values()))
+    print_log(f'{metric}_mAP_copypaste: ' +
+              ' '.join(f'{value:.3f}' for value in values.values()), 'current')
     return report
 
 

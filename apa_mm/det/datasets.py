@@ -1,8 +1,7 @@
 """mmdet's data sets with their annotations in a mapped cache.
 
-A file of LVIS's size is parsed once; later starts, other ranks and workers
-map what was made of it. Annotations are those of the parent, element by
-element.
+A file is parsed once; later starts, other ranks and workers map what was made
+of it.
 """
 import logging
 import os.path as osp
@@ -20,9 +19,10 @@ from mmdet.datasets import LVISV05Dataset as MMDetLVISV05Dataset
 from mmdet.datasets import V3DetDataset as MMDetV3DetDataset
 from mmengine.logging import print_log
 
-from apa_mm.data.annotation_checks import check_annotations, is_learned
+from apa_mm.data.annotation_checks import (check_annotations,
+                                           chosen_categories, is_learned)
 from apa_mm.data.annotations import (FAULTS, Annotation, AnnotationError,
-                                     Annotations, Image, read_annotations)
+                                     Image, read_annotations)
 from apa_mm.data.array_cache import Contents, Source, put
 from apa_mm.data.image_files import image_name
 from apa_mm.registry import DATASETS
@@ -31,8 +31,8 @@ from apa_mm.registry import DATASETS
 class CachedAnnotations:
     """Mixin that maps the annotations that mmdet's data set would build.
 
-    Arguments and results are the parent's. It reads as the parent does, with
-    a warning, where the file does not pass
+    Arguments and results are the parent's, element by element. It reads as
+    the parent does, with a warning, where the file does not pass
     :func:`~apa_mm.data.annotation_checks.check_annotations` or the cache
     cannot be written; and without one for proposals, class texts, remote
     files and subclasses that read or filter in their own way.
@@ -86,11 +86,9 @@ class CachedAnnotations:
             OSError, RuntimeError: If it cannot be read or written.
             AnnotationError: If the content is not sound.
         """
-        purpose = [
-            str(type(self)), self.data_prefix, self.seg_map_suffix,
-            self.test_mode, dict(self.filter_cfg or {}),
-            self.metainfo.get('classes')
-        ]
+        purpose = [str(type(self)), self.data_prefix, self.seg_map_suffix,
+                   self.test_mode, dict(self.filter_cfg or {}),
+                   self.metainfo.get('classes')]
         return source.cached(
             purpose, partial(self._write, source=source, checked=checked))
 
@@ -120,36 +118,33 @@ class CachedAnnotations:
 
     def is_plain(self) -> bool:
         """Return whether the parent would read what the cache holds."""
-        parents = [
-            kind for kind in type(self).__mro__ if vars(kind).get(
-                'reads_as_parent', kind in (MMDetCocoDataset,
-                                            MMDetLVISV05Dataset,
-                                            MMDetLVISV1Dataset))
-        ]
+        known = (MMDetCocoDataset, MMDetLVISV05Dataset, MMDetLVISV1Dataset)
+        readers = [kind for kind in type(self).__mro__
+                   if vars(kind).get('reads_as_parent', kind in known)]
         return (self.serialize_data and not self.proposal_file
                 and not self.return_classes and not self.backend_args
                 and '://' not in str(self.ann_file) and all(
                     any(getattr(type(self), name) is vars(kind).get(name)
-                        for kind in parents)
+                        for kind in readers)
                     for name in ('load_data_list', 'parse_data_info',
                                  'filter_data')))
 
     def _write(self, file: BinaryIO, source: Source,
                checked: bool) -> Tuple[dict, list]:
-        """Write the arrays, one image at a time."""
-        content = source.content
+        content, classes = source.content, self.metainfo.get('classes')
         problems = [] if checked else check_annotations(
-            content, layout=self.layout, classes=self.metainfo.get('classes'),
+            content, layout=self.layout, classes=classes,
             need_annotations=False).problems
         if problems:
             raise AnnotationError(problems)
-        cat_ids = self._chosen(content)
-        labels = {key: label for label, key in enumerate(cat_ids)}
+        chosen = chosen_categories(content.categories, classes or None,
+                                   self.layout)
+        labels = {item.id: label for label, item in enumerate(chosen)}
         of_image, of_cat = defaultdict(list), defaultdict(list)
         for item in content.annotations or ():
             of_image[item.image_id].append(item)
             of_cat[item.category_id].append(item.image_id)
-        with_classes = set(chain.from_iterable(of_cat[k] for k in cat_ids))
+        with_classes = set(chain.from_iterable(of_cat[k] for k in labels))
         sizes, ends, kept, flags, images = [], [0], [], [], []
         for image in content.images:
             if not self._is_kept(image, with_classes):
@@ -160,37 +155,27 @@ class CachedAnnotations:
             flags += [item['ignore_flag'] for item in info['instances']]
             ends.append(len(kept))
             images.append(image.id)
-        return dict(
-            data=[0, '|u1', sum(sizes)],
-            address=put(file, np.cumsum(np.array(sizes, np.int64))),
-            images=put(file, np.array(images, np.int64)),
-            ends=put(file, np.array(ends, np.int64)),
-            labels=put(file, np.array(kept, np.int32)),
-            flags=put(file, np.array(flags, np.int8)),
-            cats=put(file, np.array([*of_cat], np.int64)),
-            cat_ends=put(file, np.cumsum(
-                [*map(len, of_cat.values())][:-1], dtype=np.int64)),
-            cat_images=put(file, np.array(
-                [*chain.from_iterable(of_cat.values())],
-                np.int64))), [cat_ids, [
-                    item.name for item in content.categories
-                    if item.id in labels]]
-
-    def _chosen(self, content: Annotations) -> List[int]:
-        """Return the category ids in the order of the labels."""
-        wanted = set(self.metainfo.get('classes') or ())
-        return [
-            item.id for item in content.categories
-            if self.layout != 'coco' or not wanted or item.name in wanted
-        ]
+        arrays = dict(
+            address=np.array(sizes, np.int64).cumsum(),
+            images=np.array(images, np.int64), ends=np.array(ends, np.int64),
+            labels=np.array(kept, np.int32), flags=np.array(flags, np.int8),
+            cats=np.array([*of_cat], np.int64),
+            cat_ends=np.cumsum([*map(len, of_cat.values())][:-1],
+                               dtype=np.int64),
+            cat_images=np.array([*chain.from_iterable(of_cat.values())],
+                                np.int64))
+        places = {name: put(file, array) for name, array in arrays.items()}
+        return dict(places, data=[0, '|u1', sum(sizes)]), [
+            [*labels], [item.name for item in chosen]]
 
     def _is_kept(self, image: Image, with_classes: set) -> bool:
         if self.test_mode or self.filter_cfg is None:
             return True
-        return (not (self.filter_cfg.get('filter_empty_gt', False)
-                     and image.id not in with_classes)
-                and min(image.width, image.height) >= self.filter_cfg.get(
-                    'min_size', 0))
+        if (self.filter_cfg.get('filter_empty_gt', False)
+                and image.id not in with_classes):
+            return False
+        return min(image.width, image.height) >= self.filter_cfg.get(
+            'min_size', 0)
 
     def _info(self, image: Image, items: List[Annotation],
               labels: dict) -> dict:
@@ -201,16 +186,12 @@ class CachedAnnotations:
             seg = osp.join(self.data_prefix['seg'],
                            name.rsplit('.', 1)[0] + self.seg_map_suffix)
         return dict(
-            img_path=osp.join(self.data_prefix['img'], name),
-            img_id=image.id,
-            seg_map_path=seg,
-            height=_number(image.height),
-            width=_number(image.width),
-            instances=[
+            img_path=osp.join(self.data_prefix['img'], name), img_id=image.id,
+            seg_map_path=seg, height=_number(image.height),
+            width=_number(image.width), instances=[
                 _instance(item, labels[item.category_id]) for item in items
                 if item.category_id in labels
-                and is_learned(item, image, crowds=True)
-            ])
+                and is_learned(item, image, crowds=True)])
 
 
 def _instance(item: Annotation, label: int) -> dict:

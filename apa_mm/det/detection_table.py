@@ -2,7 +2,7 @@
 from typing import Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 
 from .eval_summary import PrecisionGrid
 
@@ -34,7 +34,8 @@ class DetectionTable:
         self.iou_thrs = np.array(iou_thrs, dtype=float)
         self.image_limit = image_limit
         self._verdicts = len(LOW), len(self.iou_thrs)
-        size = (-(-len(LOW) * len(self.iou_thrs) // 8), )
+        self._bits = len(LOW) * len(self.iou_thrs)
+        size = (-(-self._bits // 8), )
         self._dtype = np.dtype([('score', 'f8'), ('label', 'i4'),
                                 ('within', '?'), ('matched', 'u1', size),
                                 ('ignored', 'u1', size)])
@@ -71,9 +72,9 @@ class DetectionTable:
         table = np.zeros(len(rows), dtype=self._dtype)
         table['score'], table['label'] = rows[order, 5], labels
         table['within'][:self.image_limit] = True
-        for name, bits in (('matched', matched), ('ignored', ignored)):
-            flat = bits.reshape(len(rows), np.prod(self._verdicts))
-            table[name] = np.packbits(flat, axis=1)
+        for name, verdicts in (('matched', matched), ('ignored', ignored)):
+            table[name] = np.packbits(
+                verdicts.reshape(len(rows), self._bits), axis=1)
         self.images[image['id']] = table
 
     def _match(self, ious: np.ndarray, spared: np.ndarray, found: np.ndarray,
@@ -113,28 +114,27 @@ class DetectionTable:
         ends = sizes.cumsum()
         if class_limit is not None:
             few = sizes[totals[:, 0] > 0] < class_limit
-            MMLogger.get_current_instance().info(
+            print_log(
                 f'{few.sum()} of {few.size} classes have fewer than '
                 f'{class_limit} detections; where the detections kept per '
-                'image (max_per_img of test_cfg) are why, AP is too low')
+                'image (max_per_img of test_cfg) are why, AP is too low',
+                'current')
         shape = (len(self.iou_thrs), *totals.shape, 1)
         recall = -np.ones(shape)
         precision = -np.ones((shape[0], len(RECALLS), *shape[1:]))
         for k in np.flatnonzero(totals.any(1)):
             part = table[order[ends[k] - sizes[k]:ends[k]][:class_limit]]
             matched, ignored = (
-                np.unpackbits(part[name], axis=1, count=np.prod(
-                    self._verdicts)).astype(bool).reshape(
-                        len(part), *self._verdicts)
+                np.unpackbits(part[name], axis=1, count=self._bits).astype(
+                    bool).reshape(len(part), *self._verdicts)
                 for name in ('matched', 'ignored'))
             for a in np.flatnonzero(totals[k]):
                 right = (matched[:, a] & ~ignored[:, a]).cumsum(0)
                 wrong = (~matched[:, a] & ~ignored[:, a]).cumsum(0)
-                recall[:, k, a, 0] = right[-1] / totals[k, a] if len(
-                    part) else 0
+                reached = right / totals[k, a]
+                recall[:, k, a, 0] = reached[-1] if len(part) else 0
                 precision[:, :, k, a, 0] = _at_recalls(
-                    right / (right + wrong + np.spacing(1)),
-                    right / totals[k, a])
+                    right / (right + wrong + np.spacing(1)), reached)
         return PrecisionGrid(precision, recall, self.iou_thrs,
                              [class_limit or self.image_limit])
 

@@ -1,9 +1,7 @@
 """Turn precision and recall grids into the numbers that papers report."""
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import List, NamedTuple, Optional, Sequence
 
 import numpy as np
-
-from apa_mm.data.annotations import Category
 
 AREAS = ('all', 'small', 'medium', 'large')
 
@@ -27,13 +25,11 @@ class PrecisionGrid(NamedTuple):
         return values[..., AREAS.index(area), limit]
 
 
-def average_precision(grid: PrecisionGrid,
-                      *,
-                      iou_thr: Optional[float] = None,
-                      area: str = 'all',
-                      max_det: Optional[int] = None,
-                      columns: Optional[Sequence[int]] = None,
-                      missing: float = -1.0) -> float:
+def average_precision(
+        grid: PrecisionGrid, *, iou_thr: Optional[float] = None,
+        area: str = 'all', max_det: Optional[int] = None,
+        columns: Optional[Sequence[int]] = None,
+        missing: float = -1.0) -> float:
     """Average precision over thresholds, recall levels and categories.
 
     At one IoU threshold, limit on detections (the last by default) or some
@@ -47,9 +43,7 @@ def average_precision(grid: PrecisionGrid,
     return _mean(values, missing)
 
 
-def average_recall(grid: PrecisionGrid,
-                   *,
-                   area: str = 'all',
+def average_recall(grid: PrecisionGrid, *, area: str = 'all',
                    max_det: Optional[int] = None) -> float:
     """Recall averaged over thresholds and categories, -1 without objects."""
     return _mean(grid.at(grid.recall, area, max_det), -1.0)
@@ -63,11 +57,3 @@ def _mean(values: np.ndarray, missing: float) -> float:
 def rounded(value: float) -> float:
     """Round to 3 digits with numpy, whose ties differ from Python's."""
     return float(np.round(value, 3))
-
-
-def frequency_columns(
-        categories: Sequence[Category]) -> Dict[str, List[int]]:
-    """Return the columns of rare, common and frequent categories."""
-    frequencies = np.array([item.frequency for item in categories])
-    return {letter: np.flatnonzero(frequencies == letter).tolist()
-            for letter in 'rcf'}

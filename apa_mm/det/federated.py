@@ -13,10 +13,6 @@ from apa_mm.data.annotations import Annotation, Image
 from apa_mm.det.datasets import LVISV1Dataset
 from apa_mm.registry import DATASETS, MODELS
 
-__all__ = [
-    'FederatedCascadeRoIHead', 'FederatedLVISDataset', 'FederatedRoIHead'
-]
-
 KEY = 'verified_labels'
 
 
@@ -100,9 +96,8 @@ class _HandsListsOn:
     def bbox_loss(self, *args: Any) -> dict:
         """Tell the loss whose the RoIs are, then do as the parent does.
 
-        Args:
-            *args: Of the parent: features and sampling results, after the
-                stage where there are several.
+        ``args`` end with the sampling results, and begin with the stage where
+        there are several.
         """
         head = self.bbox_head[args[0]] if len(args) > 2 else self.bbox_head
         head.loss_cls.set_verified(

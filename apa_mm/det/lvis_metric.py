@@ -1,26 +1,20 @@
 """LVIS evaluation that runs on today's numpy and streams."""
 from typing import Dict, List, Optional
 
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 
-from apa_mm.data.ground_truth import GroundTruth
 from apa_mm.registry import METRICS
 from apa_mm.utils.tables import text_table
 from .coco_metric import CocoMetric
 from .eval_summary import (PrecisionGrid, average_precision, average_recall,
-                           frequency_columns, rounded)
-from .streaming import LVIS_MAX_DETS, StreamingMatcher
+                           rounded)
+from .streaming import LVIS_MAX_DETS
 
 #: Threshold, area range and frequency group of each of LVIS's precisions.
 AP_ITEMS = dict(
-    AP=(None, 'all', None),
-    AP50=(0.5, 'all', None),
-    AP75=(0.75, 'all', None),
-    APs=(None, 'small', None),
-    APm=(None, 'medium', None),
-    APl=(None, 'large', None),
-    APr=(None, 'all', 'r'),
-    APc=(None, 'all', 'c'),
+    AP=(None, 'all', None), AP50=(0.5, 'all', None), AP75=(0.75, 'all', None),
+    APs=(None, 'small', None), APm=(None, 'medium', None),
+    APl=(None, 'large', None), APr=(None, 'all', 'r'), APc=(None, 'all', 'c'),
     APf=(None, 'all', 'f'))
 AR_ITEMS = {'AR@300': 'all', 'ARs@300': 'small', 'ARm@300': 'medium',
             'ARl@300': 'large'}
@@ -30,11 +24,11 @@ AR_ITEMS = {'AR@300': 'all', 'ARs@300': 'small', 'ARm@300': 'medium',
 class LVISMetric(CocoMetric):
     """mmdet's ``LVISMetric`` with matching in :meth:`process`.
 
-    Drop-in for mmdet's class, same arguments, keys and rounding, without its
-    need for lvis-api, whose release fails with numpy >= 1.24 when the
-    inference is done. Streams as :class:`CocoMetric` does. As LVIS is
-    federated, a detection counts as wrong only where the image is known not
-    to hold its category; the 300 best detections of an image count.
+    Drop-in for mmdet's class, same arguments, keys and rounding, without
+    lvis-api, whose release fails with numpy >= 1.24. Streams as
+    :class:`CocoMetric` does. As LVIS is federated, a detection counts as
+    wrong only where the image is known not to hold its category; the 300
+    best detections of an image count.
 
     Numbers equal lvis-api's: detections and annotations without area are
     dropped, ``ignore`` is honoured and ``iscrowd`` is not, and masks are
@@ -51,35 +45,29 @@ class LVISMetric(CocoMetric):
         max_dets_per_class (int, optional): Also report fixed AP (Dave et al.,
             2021) under 'bbox_fixed_AP', 'segm_fixed_AP' and so on: the best
             detections of each class over the whole set count, 10000 in the
-            LVIS challenge 2021, however many an image has. Detections below
-            ``model.test_cfg.rcnn.max_per_img`` of an image (300) never come
-            here, nor those below ``score_thr``: raise the one (such as to
-            1000) and lower the other. Takes 23 bytes per detection and IoU
-            type on each rank, and twice that where the ranks are merged.
+            LVIS challenge 2021. What ``max_per_img`` (300) and ``score_thr``
+            of ``model.test_cfg.rcnn`` drop never comes here: raise the one
+            (such as to 1000) and lower the other. Takes 23 bytes per
+            detection and IoU type, and twice that where ranks are merged.
         dilation_ratio (float, optional): Also report boundary AP (Cheng et
             al., 2021) under 'segm_boundary_AP' and so on, with the smaller of
             mask IoU and boundary IoU; the boundary is this many image
             diagonals wide, 0.02 for LVIS. With ``max_dets_per_class`` also
             'segm_boundary_fixed_AP', the measure of that challenge.
-        **kwargs: Arguments of mmdet's class, as for :class:`CocoMetric`.
-            ``metric`` 'proposal' is the recall of the 300 best boxes per
-            image, ``proposal_nums`` has no effect, as in mmdet;
-            ``metric_items`` may name 'AP', 'AP50', 'AP75', 'APs', 'APm',
-            'APl', 'APr', 'APc', 'APf' (the default), 'AR@300', 'ARs@300',
-            'ARm@300', 'ARl@300'.
+        **kwargs: Arguments of mmdet's class. ``metric`` 'proposal' is the
+            recall of the 300 best boxes per image, ``proposal_nums`` has no
+            effect, as in mmdet; ``metric_items`` are of ``AP_ITEMS`` (the
+            default) and ``AR_ITEMS``.
 
     Raises as :class:`CocoMetric` does.
     """
     default_prefix: Optional[str] = 'lvis'
     lvis_style = True
 
-    def __init__(self,
-                 ann_file: Optional[str] = None,
-                 *args,
+    def __init__(self, ann_file: Optional[str] = None, *args,
                  segm_area: str = 'box',
                  max_dets_per_class: Optional[int] = None,
-                 dilation_ratio: Optional[float] = None,
-                 **kwargs) -> None:
+                 dilation_ratio: Optional[float] = None, **kwargs) -> None:
         if ann_file is None:
             raise ValueError(
                 'LVISMetric needs ann_file, but got None: data samples hold '
@@ -115,16 +103,10 @@ class LVISMetric(CocoMetric):
         return (['bbox'] * bool({'bbox', 'proposal'} & {*self.metrics}) +
                 ['segm'] * ('segm' in self.metrics))
 
-    def _new_matcher(self, truth: GroundTruth) -> StreamingMatcher:
-        return StreamingMatcher(
-            truth, self.categories, self._iou_types(), self.max_dets,
-            self.iou_thrs, self.segm_area, self.max_dets_per_class,
-            self.dilation_ratio)
-
     def _report(self, metric: str, grids: Dict[str, PrecisionGrid],
                 results: list) -> Dict[str, float]:
         if metric == 'proposal':
-            values = self._logged(metric, grids['bbox'])
+            values = self._values(metric, grids['bbox'])
             items = self.metric_items or AR_ITEMS
             return {k: _formatted(values[k]) for k in values if k in items}
         report = self._classwise(grids[metric]) if self.classwise else {}
@@ -133,27 +115,24 @@ class LVISMetric(CocoMetric):
                 # Recall at 300 says nothing where the limit is another.
                 items = [k for k in self.metric_items or AP_ITEMS
                          if kind == metric or k in AP_ITEMS]
-                values = self._logged(kind, grids[kind])
+                values = self._values(kind, grids[kind])
                 report.update((f'{kind}_{k}', _formatted(values[k]))
                               for k in values if k in items)
         return report
 
-    def _logged(self, kind: str, grid: PrecisionGrid) -> Dict[str, float]:
+    def _values(self, kind: str, grid: PrecisionGrid) -> Dict[str, float]:
         """Return and log all of LVIS's numbers, not rounded."""
-        values = self._values(grid)
-        MMLogger.get_current_instance().info(
-            f'{kind}: ' + ', '.join(f'{k} {v:.3f}' for k, v in values.items()))
-        return values
-
-    def _values(self, grid: PrecisionGrid) -> Dict[str, float]:
-        columns = frequency_columns(self.categories)
+        columns = {
+            letter: [k for k, category in enumerate(self.categories)
+                     if category.frequency == letter] for letter in 'rcf'}
         values = {
             item: average_precision(grid, iou_thr=threshold, area=area,
                                     columns=columns.get(group))
-            for item, (threshold, area, group) in AP_ITEMS.items()
-        }
+            for item, (threshold, area, group) in AP_ITEMS.items()}
         values.update((item, average_recall(grid, area=area))
                       for item, area in AR_ITEMS.items())
+        texts = [f'{item} {value:.3f}' for item, value in values.items()]
+        print_log(f'{kind}: ' + ', '.join(texts), 'current')
         return values
 
     def _classwise(self, grid: PrecisionGrid) -> Dict[str, float]:
@@ -164,8 +143,7 @@ class LVISMetric(CocoMetric):
                 grid, columns=[label], missing=float('nan'))
             rows.append((category.name, f'{value:0.3f}'))
             report[f'{category.name}_precision'] = rounded(value)
-        MMLogger.get_current_instance().info(
-            '\n' + text_table(('category', 'AP'), rows))
+        print_log('\n' + text_table(('category', 'AP'), rows), 'current')
         return report
 
 

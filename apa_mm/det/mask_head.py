@@ -2,6 +2,7 @@
 
 Shapes: N RoIs, C feature channels, K classes, H, W of the mask grid.
 """
+from functools import partial
 from typing import Any, Callable, List, Optional
 
 import torch
@@ -17,10 +18,6 @@ from torch.func import functional_call, vmap
 
 from apa_mm.layers.predictor import classwise_conv2d, cosine_classwise_conv2d
 from apa_mm.registry import MODELS
-
-#: Attributes by which cosine predictors show that their output channels
-#: depend on no row of the weight but their own; mmdet 3.3 misspells it.
-TEMPERATURE_NAMES = ('temperature', 'tempearture')
 
 
 class ClasswiseFeatures(Tensor):
@@ -64,20 +61,20 @@ def classwise_method(conv: nn.Module) -> Optional[Callable]:
             conv.groups) != ((1, 1), (1, 1), (0, 0), 1):
         return None
     if type(conv) in (nn.Conv2d, Conv2d):
-        return lambda x, labels: classwise_conv2d(x, conv.weight, conv.bias,
-                                                  labels)
+        return lambda x, labels: classwise_conv2d(
+            x, conv.weight, conv.bias, labels)
     if type(conv) is NormedConv2d:
         return lambda x, labels: cosine_classwise_conv2d(
             x, conv.weight, conv.bias, labels, scale=_temperature(conv),
             power=conv.power, eps=conv.eps)
-    if _temperature(conv) is not None:
-        return lambda x, labels: _own_forward(conv, x, labels)
+    if _temperature(conv) is not None:  # channels know their own row alone
+        return partial(_own_forward, conv)
     return None
 
 
 def _temperature(conv: nn.Module) -> Any:
-    return next((getattr(conv, name)
-                 for name in TEMPERATURE_NAMES if hasattr(conv, name)), None)
+    """Return what only cosine predictors have; mmdet 3.3 misspells it."""
+    return getattr(conv, 'temperature', getattr(conv, 'tempearture', None))
 
 
 def _own_forward(conv: nn.Conv2d, x: Tensor, labels: Tensor) -> Tensor:
@@ -96,11 +93,11 @@ def _own_forward(conv: nn.Conv2d, x: Tensor, labels: Tensor) -> Tensor:
 class ClasswiseFCNMaskHead(FCNMaskHead):
     """mmdet's ``FCNMaskHead`` without the mask logits that nothing reads.
 
-    Loss and prediction use one channel per RoI: that of the true class in
-    training, of the predicted class at test. ``forward`` returns the features
-    before the last convolution, which runs for that one channel once the
-    label is known. Losses, gradients, masks and state dict are those of the
-    parent; memory does not grow with the number of classes.
+    Loss and prediction use one channel per RoI, that of the true or predicted
+    class. ``forward`` returns the features before the last convolution, which
+    runs for that one channel once the label is known. Losses, gradients,
+    masks and state dict are the parent's; memory does not grow with the
+    number of classes.
 
     For RoI heads that hand the features back as they are or indexed by rows
     and labels, as mmdet's ``StandardRoIHead`` and ``MaskScoringRoIHead`` do.
@@ -111,7 +108,6 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
 
     Args:
         classwise (bool): False computes every channel, as the parent does.
-        *args, **kwargs: Arguments of ``FCNMaskHead``.
     """
 
     def __init__(self, *args, classwise: bool = True, **kwargs) -> None:
@@ -145,11 +141,9 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
         """Compute logits (N, 1, H, W) of one class per RoI, labels (N,)."""
         features = features.as_subclass(Tensor)
         if self.class_agnostic or len(features) == 0:
-            # No RoI costs nothing, and every parameter gets its zero gradient
-            # (distributed training waits for it).
+            # Distributed training waits for a gradient of every parameter.
             return self.conv_logits(features)[:, :1]
-        method = classwise_method(self.conv_logits)
-        if method is not None:
+        if method := classwise_method(self.conv_logits):
             return method(features, labels)
         rows = torch.arange(len(labels), device=labels.device)
         return self.conv_logits(features)[rows, labels][:, None]
@@ -166,10 +160,10 @@ class ClasswiseFCNMaskHead(FCNMaskHead):
                                    rcnn_train_cfg)
         labels = torch.cat([res.pos_gt_labels for res in sampling_results])
         logits = self.logits_of(mask_preds, labels)
-        if len(logits) == 0:
-            loss = logits.sum()
-        else:
+        if len(logits):
             loss = self.loss_mask(logits, targets, torch.zeros_like(labels))
+        else:
+            loss = logits.sum()
         return dict(loss_mask=dict(loss_mask=loss), mask_targets=targets)
 
     def _predict_by_feat_single(self, mask_preds: Tensor, bboxes: Tensor,

@@ -4,6 +4,10 @@ from typing import Any, List, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 
+from apa_mm.utils import HAS_HOTCOCO
+
+if HAS_HOTCOCO:  # metrics ask for it when they are built
+    import hotcoco
 
 def encode_masks(masks: Any,
                  wanted: Optional[np.ndarray] = None,
@@ -22,13 +26,12 @@ def encode_masks(masks: Any,
     """
     if _is_encoded(masks):
         return list(masks)
-    from hotcoco.mask import encode
     size = [int(n) for n in masks.shape[1:]]
     pixels = size[0] * size[1]
     codes = []
     for i in range(len(masks)):
         if wanted is None or wanted[i]:
-            codes.append(encode(_to_numpy(masks[i])))
+            codes.append(hotcoco.mask.encode(_to_numpy(masks[i])))
         else:
             area = 0 if areas is None else int(areas[i])
             counts = [0, area, pixels - area] if area else [pixels]
@@ -39,9 +42,9 @@ def encode_masks(masks: Any,
 def mask_areas(masks: Any) -> np.ndarray:
     """Return the number of set pixels of each mask or code, (N, ) int64."""
     if _is_encoded(masks):
-        from hotcoco.mask import area
-        return np.array([area(code) for code in masks], dtype=np.int64)
-    areas = [np.count_nonzero(_to_numpy(mask)) for mask in masks]
+        areas = [hotcoco.mask.area(code) for code in masks]
+    else:
+        areas = [np.count_nonzero(_to_numpy(mask)) for mask in masks]
     return np.array(areas, dtype=np.int64)
 
 
@@ -60,16 +63,15 @@ def boundary(code: dict, dilation_ratio: float) -> dict:
     beyond the mask or the image; ``d`` is ``dilation_ratio`` of the image
     diagonal, at least 1 pixel.
     """
-    from hotcoco.mask import decode, encode, to_bbox
-    mask = decode(code)
+    mask = hotcoco.mask.decode(code)
     width = max(1, round(dilation_ratio * float(np.hypot(*mask.shape))))
-    x, y, w, h = to_bbox(code).astype(int)
+    x, y, w, h = hotcoco.mask.to_bbox(code).astype(int)
     part = np.ascontiguousarray(mask[y:y + h, x:x + w])
     if part.size:
         square = np.ones((2 * width + 1, 2 * width + 1), dtype=np.uint8)
         mask[y:y + h, x:x + w] -= cv2.erode(
             part, square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return encode(mask)
+    return hotcoco.mask.encode(mask)
 
 
 def boundary_ious(found: List[dict], objects: List[dict], lowest: float,
@@ -79,15 +81,14 @@ def boundary_ious(found: List[dict], objects: List[dict], lowest: float,
     Pairs whose mask IoU is below ``lowest``, or all without a
     ``dilation_ratio``, keep their mask IoU. Source: Cheng et al., 2021.
     """
-    from hotcoco.mask import iou
-    ious = iou(found, objects, [0] * len(objects))
+    ious = hotcoco.mask.iou(found, objects, [0] * len(objects))
     if dilation_ratio is not None and (near := ious >= lowest).any():
         pairs = np.ix_(near.any(1), near.any(0))
         found, objects = ([boundary(codes[i], dilation_ratio)
                            for i in np.flatnonzero(near.any(axis))]
                           for codes, axis in ((found, 1), (objects, 0)))
-        ious[pairs] = np.minimum(ious[pairs],
-                                 iou(found, objects, [0] * len(objects)))
+        ious[pairs] = np.minimum(ious[pairs], hotcoco.mask.iou(
+            found, objects, [0] * len(objects)))
     return ious
 
 
@@ -99,5 +100,4 @@ def _to_numpy(mask: Any) -> np.ndarray:
     """Return one (H, W) mask as bool or uint8 array in host memory."""
     if hasattr(mask, 'detach'):
         mask = mask.detach().cpu().numpy()
-    return mask if mask.dtype == np.bool_ else mask.astype(
-        np.uint8, copy=False)
+    return mask if mask.dtype == bool else mask.astype(np.uint8, copy=False)

@@ -7,7 +7,7 @@ Candidates are ordered by score, equal scores by the flat index
 ``roi * C + class``. Greedy NMS judges a candidate by better ones only, so a
 prefix of the list gets the same decisions as the whole.
 """
-from typing import Callable, NamedTuple, Optional, Tuple, Union
+from typing import Callable, NamedTuple, Optional, Tuple
 
 import torch
 from mmcv.ops import nms as mmcv_nms
@@ -18,10 +18,9 @@ from apa_mm.det.nms_groups import grouped_nms
 from apa_mm.det.nms_order import ScoredPairs, best
 
 #: Keys of ``nms_cfg`` that hard NMS understands. Any other key is for mmdet.
-HARD_NMS_KEYS = frozenset([
+HARD_NMS_KEYS = {
     'type', 'iou_threshold', 'iou_thr', 'offset', 'score_threshold', 'max_num',
-    'split_thr', 'class_agnostic', 'exact'
-])
+    'split_thr', 'class_agnostic', 'exact'}
 #: Least number of candidates looked at first; a second round costs more than
 #: a shorter prefix saves (1,566 candidates of 80 classes: 1.4 ms in one round,
 #: 1.8 ms in two).
@@ -57,47 +56,37 @@ class HardNMS(NamedTuple):
             raise KeyError(
                 f'nms_cfg lacks iou_threshold, got {cfg}; write for example '
                 "dict(type='nms', iou_threshold=0.5)")
-        if cfg.get('offset', 0) not in (0, 1):
-            raise ValueError('nms_cfg.offset must be 0 or 1, but got '
-                             f'{cfg["offset"]}')
-        return cls(threshold, cfg.get('offset', 0),
-                   cfg.get('score_threshold', 0.0), cfg.get('max_num', -1),
-                   cfg.get('class_agnostic', False))
-
-    def limit(self, max_num: int) -> int:
-        """Return the least positive limit, or -1 if there is none."""
-        return min((m for m in (max_num, self.max_num) if m > 0), default=-1)
+        known = {key: cfg[key] for key in cls._fields[1:] if key in cfg}
+        hard = cls(threshold, **known)
+        if hard.offset not in (0, 1):
+            raise ValueError(
+                f'nms_cfg.offset must be 0 or 1, but got {hard.offset}')
+        return hard
 
 
 def exact_multiclass_nms(
-    multi_bboxes: Tensor,
-    multi_scores: Tensor,
-    score_thr: float,
-    nms_cfg: Optional[dict],
-    max_num: int = -1,
-    score_factors: Optional[Tensor] = None,
-    return_inds: bool = False,
-    box_dim: int = 4
-) -> Union[Tuple[Tensor, Tensor], Tuple[Tensor, Tensor, Tensor]]:
+        multi_bboxes: Tensor, multi_scores: Tensor, score_thr: float,
+        nms_cfg: Optional[dict], max_num: int = -1,
+        score_factors: Optional[Tensor] = None, return_inds: bool = False,
+        box_dim: int = 4) -> Tuple[Tensor, ...]:
     """Suppress per class, exactly, at the cost of the boxes returned.
 
     A drop-in for mmdet's ``multiclass_nms``: boxes (N, C * D) or, shared by
     all classes, (N, D), and scores (N, C + 1), the last column the
     background. It differs from mmdet's in three ways:
 
-    - Boxes of different classes never meet. mmdet moves each class by
-      ``label * (max coordinate + 1)`` in float32, which loses whole pixels
-      once that passes 2^24 (about label 12,600 at 1,333 pixels). Here IoU is
-      computed in float64 from the boxes as they are.
+    - Boxes of different classes never meet, and IoU is in float64. mmdet
+      moves each class by ``label * (max coordinate + 1)`` in float32, which
+      loses whole pixels once that passes 2^24 (about label 12,600 at 1,333
+      pixels).
     - Equal scores are ordered by flat index ``roi * C + class``, on every
       device; mmdet leaves the order to an unstable sort.
-    - ``class_agnostic=True`` in ``nms_cfg`` holds for any number of
-      candidates; mmdet drops it from ``split_thr`` (10,000) on.
+    - ``class_agnostic=True`` holds for any number of candidates, and
+      ``split_thr`` has no effect; mmdet drops the one from the other on.
 
     mmdet's function does the work if ``nms_cfg`` says ``exact=False``, its
     type is not 'nms', it has keys that hard NMS does not know, ``box_dim`` is
-    not 4, or the model is being exported to ONNX. ``split_thr`` has no effect
-    otherwise.
+    not 4, or the model is being exported to ONNX.
 
     Returns:
         tuple[Tensor]: Boxes with scores (k, D + 1), labels (k,) and, with
@@ -106,7 +95,6 @@ def exact_multiclass_nms(
     Raises:
         ValueError: If shapes do not fit together or ``offset`` is unknown.
         KeyError: If ``nms_cfg`` has no ``iou_threshold``.
-
     """
     hard = HardNMS.parse(nms_cfg, box_dim)
     if hard is None:
@@ -114,7 +102,14 @@ def exact_multiclass_nms(
             nms_cfg = {k: v for k, v in nms_cfg.items() if k != 'exact'}
         return multiclass_nms(multi_bboxes, multi_scores, score_thr, nms_cfg,
                               max_num, score_factors, return_inds, box_dim)
-    num_classes = _check_shapes(multi_bboxes, multi_scores, box_dim)
+    num, num_classes = len(multi_scores), multi_scores.size(1) - 1
+    shapes = (num, box_dim), (num, num_classes * box_dim)
+    if multi_bboxes.shape not in shapes:
+        raise ValueError(
+            f'multi_scores of shape {tuple(multi_scores.shape)} need '
+            f'multi_bboxes of shape {shapes[0]} or {shapes[1]}, but got '
+            f'{tuple(multi_bboxes.shape)}; scores carry one background column '
+            'more than boxes')
     pairs = ScoredPairs(multi_scores, score_thr, score_factors,
                         hard.score_threshold)
     shared = multi_bboxes.size(1) == box_dim
@@ -132,9 +127,7 @@ def exact_multiclass_nms(
     return dets, labels
 
 
-def exact_batched_nms(boxes: Tensor,
-                      scores: Tensor,
-                      idxs: Tensor,
+def exact_batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor,
                       nms_cfg: Optional[dict],
                       max_num: int = -1) -> Tuple[Tensor, Tensor]:
     """Suppress inside each group, exactly, as mmcv's ``batched_nms`` means to.
@@ -167,20 +160,6 @@ def exact_batched_nms(boxes: Tensor,
     return torch.cat([boxes[keep], scores[keep, None]], dim=-1), keep
 
 
-def _check_shapes(multi_bboxes: Tensor, multi_scores: Tensor,
-                  box_dim: int) -> int:
-    """Return C after checking that boxes and scores belong together."""
-    num, num_classes = len(multi_scores), multi_scores.size(1) - 1
-    shapes = (num, box_dim), (num, num_classes * box_dim)
-    if multi_bboxes.shape not in shapes:
-        raise ValueError(
-            f'multi_scores of shape {tuple(multi_scores.shape)} need '
-            f'multi_bboxes of shape {shapes[0]} or {shapes[1]}, but got '
-            f'{tuple(multi_bboxes.shape)}; scores carry one background column '
-            'more than boxes')
-    return num_classes
-
-
 @torch.no_grad()
 def _select(first: Callable, look_up: Callable, hard: HardNMS,
             max_num: int) -> Tensor:
@@ -190,10 +169,10 @@ def _select(first: Callable, look_up: Callable, hard: HardNMS,
     there are more; ``look_up`` their boxes (k, 4) and groups (k,). More are
     taken until enough survive; only survivors suppress the next ones.
     """
-    limit = hard.limit(max_num)
+    limit = min((m for m in (max_num, hard.max_num) if m > 0), default=0)
     if hard.iou_threshold is None:
         return first(limit)[0]
-    width = max(MIN_PREFIX, PREFIX_FACTOR * limit) if limit > 0 else 0
+    width = max(MIN_PREFIX, PREFIX_FACTOR * limit) if limit else 0
     best, more = first(width)
     kept, done = best[:0], 0
     while True:
@@ -206,6 +185,6 @@ def _select(first: Callable, look_up: Callable, hard: HardNMS,
             groups = torch.zeros_like(groups)
         kept = kept[grouped_nms(boxes, groups, hard.iou_threshold)]
         if not more or 0 < limit <= len(kept):
-            return kept[:limit] if limit > 0 else kept
+            return kept[:limit or None]
         done, width = len(best), width * PREFIX_FACTOR
         best, more = first(width)

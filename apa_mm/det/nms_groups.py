@@ -19,7 +19,6 @@ def grouped_nms(boxes: Tensor, groups: Tensor,
     Boxes (k, 4) are float64 and come best first; one goes if its IoU with a
     better one of its group (k,) is above the threshold. Returns the positions
     of those that stay, ascending.
-
     """
     groups, order = groups.sort(stable=True)
     counts = groups.unique_consecutive(return_counts=True)[1]

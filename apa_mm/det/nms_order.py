@@ -38,9 +38,7 @@ class ScoredPairs:
     for scores times factors, 0 or less for none.
     """
 
-    def __init__(self,
-                 multi_scores: Tensor,
-                 score_thr: float,
+    def __init__(self, multi_scores: Tensor, score_thr: float,
                  score_factors: Optional[Tensor] = None,
                  final_thr: float = 0.0) -> None:
         self.scores = multi_scores

@@ -1,9 +1,10 @@
 """Match detections image by image and merge what the ranks counted."""
+import logging
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import print_log
 from mmengine.utils import digit_version
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from apa_mm.utils import HAS_HOTCOCO
 from .detection_table import DetectionTable, is_outside
 from .eval_summary import AREAS, PrecisionGrid
 from .mask_rle import boundary_ious, encode_masks, mask_areas, mask_size
+
+if HAS_HOTCOCO:
+    import hotcoco
 
 INSTALL = "pip install 'hotcoco>=1.3,<2'"
 #: lvis-api keeps this many detections of an image, over all classes.
@@ -25,12 +29,15 @@ def need_hotcoco() -> None:
     """Raise ImportError unless hotcoco can be used."""
     found = 'is not installed'
     if HAS_HOTCOCO:
-        import hotcoco
         found = f'{hotcoco.__version__} is installed'
         if (1, 3) <= digit_version(hotcoco.__version__)[:2] < (2, 0):
             return
     raise ImportError(f'detection metrics need hotcoco >=1.3,<2, but hotcoco '
                       f'{found}; {INSTALL}')
+
+
+#: What mmdet calls the fields of Detections.
+_KEYS = ('bboxes', 'scores', 'labels', 'masks', 'mask_scores')
 
 
 class Detections(NamedTuple):
@@ -51,8 +58,7 @@ class Detections(NamedTuple):
         """Read and check the ``pred_instances`` of a data sample."""
         pred = data_sample['pred_instances']
         image = f"the predictions of image id {data_sample['img_id']!r}"
-        boxes, scores, labels = (_numpy(pred[key])
-                                 for key in ('bboxes', 'scores', 'labels'))
+        boxes, scores, labels = (_numpy(pred[key]) for key in _KEYS[:3])
         mask_scores = pred.get('mask_scores')
         if mask_scores is not None:
             mask_scores = _numpy(mask_scores)
@@ -73,21 +79,16 @@ class Detections(NamedTuple):
         return cls(boxes.reshape(-1, 4), scores, whole, pred.get('masks'),
                    mask_scores)
 
-    def as_result(self, image_id: int, keep_masks: bool) -> dict:
+    def as_result(self, image_id: int) -> dict:
         """Return them as mmdet's own methods read a result."""
-        result = dict(img_id=image_id, bboxes=self.boxes, scores=self.scores,
-                      labels=self.labels)
-        if keep_masks and self.masks is not None:
-            result['masks'] = self.masks
-        if self.mask_scores is not None:
-            result['mask_scores'] = self.mask_scores
-        return result
+        found = zip(_KEYS, self, strict=True)
+        return {'img_id': image_id,
+                **{key: value for key, value in found if value is not None}}
 
     @classmethod
     def from_result(cls, result: dict) -> 'Detections':
         """Read what :meth:`as_result` returned."""
-        return cls(*map(result.get, ('bboxes', 'scores', 'labels', 'masks',
-                                     'mask_scores')))
+        return cls(*map(result.get, _KEYS))
 
 
 def _numpy(values: Any) -> np.ndarray:
@@ -112,9 +113,8 @@ class StreamingMatcher:
     earlier self, on other ranks too.
 
     ``categories`` are in label order, ``iou_types`` of 'bbox' and 'segm',
-    ``max_dets`` limits per image and class, ascending; LVIS has its own, 300
-    per image. Other arguments are as of
-    :class:`~apa_mm.det.lvis_metric.LVISMetric`.
+    ``max_dets`` limits per image and class, ascending, or per image in LVIS.
+    The rest is as of :class:`~apa_mm.det.lvis_metric.LVISMetric`.
     """
 
     def __init__(self, truth: GroundTruth, categories: Sequence[Category],
@@ -129,40 +129,33 @@ class StreamingMatcher:
         self.class_limit = class_limit
         self.dilation_ratio = dilation_ratio
         self.seen: set = set()
-        self._streams = {
-            iou_type: _new_stream(iou_type, categories, truth.lvis_style,
-                                  max_dets, iou_thrs)
-            for iou_type in iou_types
-        }
-        self._tables = {
-            kind: DetectionTable(iou_thrs, LVIS_MAX_DETS)
-            for kind in [*iou_types] * bool(class_limit) +
-            ['segm_boundary'] * bool(dilation_ratio)
-        }
+        classes = [dict(id=k, name=item.name, frequency=item.frequency or 'f')
+                   for k, item in enumerate(categories)]
+        self._streams = {}
+        for iou_type in iou_types:
+            params = hotcoco.Params(iou_type)
+            params.iou_thrs = [float(threshold) for threshold in iou_thrs]
+            params.max_dets = list(max_dets)
+            self._streams[iou_type] = hotcoco.StreamingEval(
+                classes, iou_type, lvis_style=truth.lvis_style, params=params)
+        kinds = ([*iou_types] * bool(class_limit) +
+                 ['segm_boundary'] * bool(dilation_ratio))
+        self._tables = {kind: DetectionTable(iou_thrs, LVIS_MAX_DETS)
+                        for kind in kinds}
 
     def update(self, image_id: int, found: Detections) -> None:
         """Match the detections of one image, which the truth must have."""
         image = self.truth.image(image_id)
         entries = self.truth.annotations(image_id)
         # (N, 7): image, x, y, w, h, score, label, as hotcoco reads them.
-        rows = np.empty((len(found.scores), 7), dtype=np.float64)
-        rows[:, 0] = image['id']
-        rows[:, 1:5] = to_xywh(found.boxes)
-        rows[:, 5] = found.scores
-        rows[:, 6] = found.labels
-        for iou_type, stream in self._streams.items():
-            if iou_type == 'bbox':
-                areas = rows[:, 3] * rows[:, 4]
-                self._judge_boxes(image, entries, rows, areas)
-                keep = self._admit(image, entries, rows, areas)
-                plain = entries
-                if self.truth.with_masks:  # polygons would cost time
-                    plain = [{k: v for k, v in entry.items()
-                              if k != 'segmentation'} for entry in entries]
-                stream.update([image], plain, rows[keep])
-            else:
-                self._check_size(image_id, image, found)
-                self._update_masks(stream, image, entries, rows.copy(), found)
+        rows = np.column_stack(
+            [np.full(len(found.scores), image['id']), to_xywh(found.boxes),
+             found.scores, found.labels])
+        if 'bbox' in self._streams:
+            self._update_boxes(image, entries, rows)
+        if 'segm' in self._streams:
+            self._check_size(image_id, image, found)
+            self._update_masks(image, entries, rows, found)
         self.seen.add(image_id)
 
     def _admit(self, image: dict, entries: List[dict], rows: np.ndarray,
@@ -173,29 +166,41 @@ class StreamingMatcher:
         drops what has no area, or a category that the image neither has nor
         is known not to have.
         """
-        keep = np.arange(len(rows))
         if not self.truth.lvis_style:
-            return keep
-        if len(keep) > LVIS_MAX_DETS:
-            keep = np.argsort(-rows[:, 5], kind='stable')[:LVIS_MAX_DETS]
-        known = {entry['category_id'] for entry in entries}
-        known.update(image['neg_category_ids'])
-        return keep[(areas[keep] > 0) & _is_among(rows[keep, 6], known)]
+            return np.arange(len(rows))
+        keep = np.argsort(-rows[:, 5], kind='stable')[:LVIS_MAX_DETS]
+        known = [*image['neg_category_ids'],
+                 *(entry['category_id'] for entry in entries)]
+        return keep[(areas[keep] > 0) & np.isin(rows[keep, 6], known)]
 
-    def _update_masks(self, stream: Any, image: dict, entries: List[dict],
+    def _update_boxes(self, image: dict, entries: List[dict],
+                      rows: np.ndarray) -> None:
+        areas = rows[:, 3] * rows[:, 4]
+        if 'bbox' in self._tables:
+            boxes = np.array([entry['bbox'] for entry in entries])
+            self._tables['bbox'].update(
+                image, entries, rows, areas,
+                lambda found, there: hotcoco.mask.bbox_iou(
+                    rows[found, 1:5], boxes[there], [0] * len(there)))
+        # Polygons would cost time.
+        plain = [{k: v for k, v in entry.items() if k != 'segmentation'}
+                 for entry in entries]
+        keep = self._admit(image, entries, rows, areas)
+        self._streams['bbox'].update([image], plain, rows[keep])
+
+    def _update_masks(self, image: dict, entries: List[dict],
                       rows: np.ndarray, found: Detections) -> None:
+        stream = self._streams['segm']
         if found.mask_scores is not None:
             rows[:, 5] = found.mask_scores
         by_box = self.segm_area == 'box'
         areas = None if by_box else mask_areas(found.masks)
         sizes = rows[:, 3] * rows[:, 4] if by_box else areas
         keep = self._admit(image, entries, rows, sizes)
-        present = {entry['category_id'] for entry in entries}
-        read = np.zeros(len(rows), dtype=bool)
-        wanted = slice(None) if self._tables else keep
-        read[wanted] = _is_among(rows[wanted, 6], present)
+        read = np.isin(rows[:, 6], [entry['category_id'] for entry in entries])
         codes = encode_masks(found.masks, read, areas)
-        self._judge_masks(image, entries, rows, sizes, codes)
+        if self._tables:
+            self._judge_masks(image, entries, rows, sizes, codes)
         codes = [codes[i] for i in keep]
         if by_box:
             stream.update([image], entries, rows[keep], segmentation=codes)
@@ -204,34 +209,21 @@ class StreamingMatcher:
         stream.update([image], entries, [
             dict(image_id=image['id'], category_id=int(row[6]), score=row[5],
                  segmentation=code)
-            for row, code in zip(rows[keep].tolist(), codes, strict=True)
-        ])
-
-    def _judge_boxes(self, image: dict, entries: List[dict], rows: np.ndarray,
-                     areas: np.ndarray) -> None:
-        if 'bbox' in self._tables:
-            from hotcoco.mask import bbox_iou
-            boxes = np.array([entry['bbox'] for entry in entries])
-            self._tables['bbox'].update(
-                image, entries, rows, areas, lambda found, there: bbox_iou(
-                    rows[found, 1:5], boxes[there], [0] * len(there)))
+            for row, code in zip(rows[keep].tolist(), codes, strict=True)])
 
     def _judge_masks(self, image: dict, entries: List[dict], rows: np.ndarray,
                      areas: np.ndarray, codes: List[dict]) -> None:
-        from hotcoco.mask import fr_py_objects, merge
         shapes = [entry['segmentation'] for entry in entries]
-        if self._tables:
-            shapes = [shape if isinstance(shape, dict) else merge(
-                fr_py_objects(shape, image['height'], image['width']))
-                for shape in shapes]
-        for kind, ratio in (('segm', None),
-                            ('segm_boundary', self.dilation_ratio)):
-            if kind in self._tables:
-                self._tables[kind].update(
-                    image, entries, rows, areas,
-                    lambda found, there, ratio=ratio: boundary_ious(
-                        [codes[i] for i in found], [shapes[i] for i in there],
-                        min(self.iou_thrs), ratio))
+        shapes = [shape if isinstance(shape, dict) else hotcoco.mask.merge(
+            hotcoco.mask.fr_py_objects(shape, image['height'], image['width']))
+            for shape in shapes]
+        ratios = dict(segm=None, segm_boundary=self.dilation_ratio)
+        for kind in ratios.keys() & self._tables.keys():
+            self._tables[kind].update(
+                image, entries, rows, areas,
+                lambda found, there, ratio=ratios[kind]: boundary_ious(
+                    [codes[i] for i in found], [shapes[i] for i in there],
+                    min(self.iou_thrs), ratio))
 
     def _check_size(self, image_id: int, image: dict,
                     found: Detections) -> None:
@@ -245,19 +237,17 @@ class StreamingMatcher:
 
     def state(self) -> Tuple[List[int], Dict[str, bytes], Dict[str, dict]]:
         """Return what another rank needs: ids seen, states per IoU type."""
-        return sorted(self.seen), {
-            iou_type: stream.to_bytes()
-            for iou_type, stream in self._streams.items()
-        }, {kind: table.images for kind, table in self._tables.items()}
+        states = {kind: s.to_bytes() for kind, s in self._streams.items()}
+        tables = {kind: table.images for kind, table in self._tables.items()}
+        return sorted(self.seen), states, tables
 
     def merge(self, parts: Sequence[tuple]) -> None:
         """Take in what every rank's :meth:`state` returned, own included."""
-        from hotcoco import StreamingEval
+        stream = hotcoco.StreamingEval
         for iou_type in self._streams:
-            self._streams[iou_type] = StreamingEval.merge([
-                StreamingEval.from_bytes(states.pop(iou_type))
-                for _, states, _ in parts
-            ])
+            self._streams[iou_type] = stream.merge(
+                [stream.from_bytes(states.pop(iou_type))
+                 for _, states, _ in parts])
         for kind, table in self._tables.items():
             for *_, images in parts:
                 table.images.update(images.pop(kind))
@@ -265,25 +255,22 @@ class StreamingMatcher:
 
     def finish(self) -> Dict[str, PrecisionGrid]:
         """Count unseen images as missed and return the grid per IoU type."""
-        logger = MMLogger.get_current_instance()
         unseen = [i for i in self.truth.images if i not in self.seen]
         if unseen:
-            logger.warning(
+            print_log(
                 f'{len(unseen)} of {len(self.truth.images)} images of '
                 f"'{self.truth.path}' were not seen: their objects count as "
-                'missed')
+                'missed', 'current', logging.WARNING)
         for start in range(0, len(unseen), CHUNK):
             chunk = unseen[start:start + CHUNK]
             images = [self.truth.image(i) for i in chunk]
             entries = [e for i in chunk for e in self.truth.annotations(i)]
             for stream in self._streams.values():
                 stream.update(images, entries, np.zeros((0, 7)))
-        logger.info(f'Accumulating {list(self._streams)} over '
-                    f'{len(self.truth.images)} images')
-        grids = {
-            iou_type: _accumulate(self._streams.pop(iou_type))
-            for iou_type in list(self._streams)
-        }
+        print_log(f'Accumulating {list(self._streams)} over '
+                  f'{len(self.truth.images)} images', 'current')
+        grids = {iou_type: _accumulate(self._streams.pop(iou_type))
+                 for iou_type in list(self._streams)}
         totals = np.zeros((self.num_classes, len(AREAS)), dtype=np.int64)
         for i in self.truth.images if self._tables else ():
             for entry in self.truth.annotations(i):
@@ -294,24 +281,6 @@ class StreamingMatcher:
             if self.class_limit:
                 grids[f'{kind}_fixed'] = table.grid(totals, self.class_limit)
         return grids
-
-
-def _is_among(category_ids: np.ndarray, wanted: set) -> np.ndarray:
-    """Return which ids are wanted; for so few a set beats np.isin."""
-    return np.array([i in wanted for i in category_ids.tolist()], dtype=bool)
-
-
-def _new_stream(iou_type: str, categories: Sequence[Category],
-                lvis_style: bool, max_dets: Sequence[int],
-                iou_thrs: Sequence[float]) -> Any:
-    from hotcoco import Params, StreamingEval
-    params = Params(iou_type)
-    params.iou_thrs = [float(threshold) for threshold in iou_thrs]
-    params.max_dets = [LVIS_MAX_DETS] if lvis_style else list(max_dets)
-    return StreamingEval([
-        dict(id=label, name=item.name, frequency=item.frequency or 'f')
-        for label, item in enumerate(categories)
-    ], iou_type, lvis_style=lvis_style, params=params)
 
 
 def _accumulate(stream: Any) -> PrecisionGrid:

@@ -75,15 +75,15 @@ def _kept_masks(data_samples: List[DetDataSample], keep: Tensor) -> Tensor:
 
     Only those are turned back: a mask has as many values as the image.
     """
-    sizes = [len(sample.pred_instances) for sample in data_samples]
     first = data_samples[0].pred_instances.masks
     masks = first.new_zeros((len(keep), *first.shape[1:]))
     start = 0
-    for sample, size in zip(data_samples, sizes, strict=True):
-        here = (keep >= start) & (keep < start + size)
+    for sample in data_samples:
+        stop = start + len(sample.pred_instances)
+        here = (keep >= start) & (keep < stop)
         found = sample.pred_instances.masks[keep[here] - start]
         if sample.get('flip', False):
             found = found.flip(_FLIPPED[sample.flip_direction])
         masks[here] = found
-        start += size
+        start = stop
     return masks

@@ -1,5 +1,5 @@
 """Tell whether files, config and checkpoint number the classes alike."""
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence
 
 #: A config line with more class names than these is of no help.
 LINE_NAMES = 100
@@ -16,10 +16,10 @@ def class_order_problem(meta: Mapping[str, Any],
     """Say what is wrong with a checkpoint's class order, and how to mend it.
 
     Only two findings count: the same names in another order than in the data
-    set's ``metainfo``, and another ``label_order`` ('native', which is the
-    default there, or 'frequency'). Other classes are what fine-tuning is for.
-    The checkpoint's ``meta`` has ``dataset_meta`` (mmengine) or
-    ``class_order`` (a conversion).
+    set's ``metainfo``, and another ``label_order`` ('native', the default
+    there, or 'frequency'). Other classes are what fine-tuning is for. The
+    checkpoint's ``meta`` has ``dataset_meta`` (mmengine) or ``class_order``
+    (a conversion).
     """
     saved = meta.get('dataset_meta') or {}
     if isinstance(saved, (list, tuple)):  # of mmdet's concatenation
@@ -48,23 +48,20 @@ def class_order_problem(meta: Mapping[str, Any],
             'with this order')
 
 
-def label_order_problems(
-        readers: Sequence[Tuple[str, Optional[str], Optional[Sequence[str]],
-                                Sequence[str], Sequence[str]]],
-        across_files: bool = True) -> List[str]:
+def label_order_problems(readers: Sequence[tuple],
+                         across_files: bool = True) -> List[str]:
     """Compare the class orders of the files and of the config.
 
-    Labels follow the order of a file's categories. A model trained with one
-    order and judged by another scores next to nothing, without an error.
-    Returns a sentence per difference from the first reader, or from its own
-    config; a class that only one side has is no difference.
+    Labels follow the order of a file's categories. Returns a sentence per
+    difference from the first reader, or from a reader's own config; a class
+    that only one side has is no difference.
 
     Args:
-        readers (Sequence[tuple]): Of each reader of a file, those of the
-            training set first: its name, the path if it reads all classes
-            of the file, the classes that the config gives it or None, the
-            category names in the order of its labels, and the same by
-            category id, empty where no metric could be told to sort.
+        readers (Sequence[tuple]): Of each reader of a file, the training
+            set's first: its name, the path if it reads all classes of the
+            file, the classes that the config gives it or None, the category
+            names in the order of its labels, and the same by category id,
+            empty where no metric could be told to sort.
         across_files (bool): False if the model reads the classes of each
             set as text, so that only each set itself must agree.
     """

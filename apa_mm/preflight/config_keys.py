@@ -63,11 +63,9 @@ def check_keys(cfg: Config, splits: Sequence[str] = ()) -> Findings:
             # Some configs of mmpretrain name a variable so.
             if value != cfg.get('optim_wrapper', {}).get('optimizer'):
                 problems.append(_dead(key, 'optim_wrapper.optimizer'))
-        else:
-            meant = _nearest(key, read)
-            if meant:
-                problems.append(f'config key {key!r} is not read; did '
-                                f'you mean {meant!r}?')
+        elif meant := _nearest(key, read):
+            problems.append(f'config key {key!r} is not read; did you mean '
+                            f'{meant!r}?')
     return Findings(problems, warnings)
 
 

@@ -1,8 +1,7 @@
 """Check the annotation files and images that a config names.
 
-Each file is read once for all of its readers, which is nearly all of the
-cost, and what was found and what the data sets make of it are kept in the
-cache; ``--skip-checks`` leaves it out.
+Each file is read once for all of its readers; what was found and what the
+data sets make of it are kept in the cache.
 """
 import os.path as osp
 import time
@@ -47,11 +46,9 @@ def inspect_data(cfg: Config, splits: Sequence[str] = SPLITS) -> DataReport:
     """Read the annotation files and image folders of the given splits."""
     heads = dict(_head_sizes(cfg))
     files = find_data_files(cfg, splits)
-    problems = [
-        problem for item in files
-        if item.layout is not None and item.classes is not None
-        for problem in _size_problems(item, len(item.classes), heads)
-    ]
+    problems = [problem for item in files
+                if item.layout is not None and item.classes is not None
+                for problem in _size_problems(item, len(item.classes), heads)]
     by_path: Dict[str, List[DataFile]] = {}
     for item in files:
         by_path.setdefault(osp.normpath(item.path), []).append(item)
@@ -60,32 +57,28 @@ def inspect_data(cfg: Config, splits: Sequence[str] = SPLITS) -> DataReport:
         problems += _read(readers, reports)
     for item, report in reports.items():
         problems += [f'{_where(item)}: {text}' for text in report.problems]
-    sound = {
-        item: reports[item]
-        for item in files if item in reports and reports[item].counts
-        and not reports[item].problems
-    }
+    sound = {item: reports[item] for item in files if item in reports
+             and reports[item].counts and not reports[item].problems}
     for item, report in sound.items():
         if item.classes is None:
             problems += _size_problems(item, report.counts['categories'],
                                        heads)
     problems += _empty_problems(sound)
-    problems += label_order_problems([
-        (_where(item),
-         item.path if len(report.labels) == report.counts['categories'] else
-         None, item.classes,
-         report.sorted_labels if item.sort_categories else report.labels,
-         report.sorted_labels if item.split != 'train' else ())
-        for item, report in sound.items()
-    ], across_files=not _reads_text(cfg))
+    problems += label_order_problems(
+        [(_where(item),
+          item.path if len(report.labels) == report.counts['categories']
+          else None, item.classes,
+          report.sorted_labels if item.sort_categories else report.labels,
+          report.sorted_labels if item.split != 'train' else ())
+         for item, report in sound.items()],
+        across_files=not _reads_text(cfg))
     warnings = [
         f'{len(report.unused_categories)} of {report.counts["categories"]} '
         f'categories have no object to learn from in {item.path} and cannot '
         f'be learned: {show(report.unused_categories)}'
         for item, report in sound.items()
         if item.split == 'train' and report.unused_categories
-        and item.labelled
-    ]
+        and item.labelled]
     warnings += _drop_warnings(sound, drop_threshold(cfg))
     # One dataset may serve two splits.
     return DataReport(_rows(reports), list(dict.fromkeys(problems)), warnings)
@@ -97,11 +90,9 @@ def _drop_warnings(sound: Dict[DataFile, AnnotationReport],
 
     The cost was measured on Digits-LVIS: seed 0, 500 iterations.
     """
-    affected = {
-        item: sum(share < threshold for share in report.shares)
-        for item, report in sound.items()
-        if item.split == 'train' and not report.federated
-    }
+    affected = {item: sum(share < threshold for share in report.shares)
+                for item, report in sound.items()
+                if item.split == 'train' and not report.federated}
     return [
         f'{_where(item)}: apa_mm.GOLLoss drops the negatives of {number} of '
         f'{len(sound[item].shares)} classes, those on less than {threshold} '
@@ -129,13 +120,10 @@ def _read(readers: List[DataFile],
     if readers[0].layout == 'folder':
         return [] if osp.isdir(path) else [
             f'{where}: the folder does not exist; set data_root to where the '
-            'images are'
-        ]
+            'images are']
     if not osp.isfile(path):
-        return [
-            f'{where}: the annotation file does not exist; set data_root and '
-            'ann_file to where it is'
-        ]
+        return [f'{where}: the annotation file does not exist; set data_root '
+                'and ann_file to where it is']
     readers = [item for item in readers if item.layout is not None]
     if not readers:
         return []
@@ -167,9 +155,9 @@ def _report(source: Source, item: DataFile) -> AnnotationReport:
 
     def check(file: Optional[BinaryIO] = None) -> tuple:
         report = check_annotations(source.content, **settings)
-        return {}, [report, [
-            image_name(image, item.layout) for image in source.content.images
-        ] if report.counts else []]
+        images = source.content.images if report.counts else ()
+        return {}, [report, [image_name(image, item.layout)
+                             for image in images]]
 
     try:
         _, (found, names) = source.cached(['check', settings], check)
@@ -200,28 +188,25 @@ def _where(reader: DataFile) -> str:
 def _empty_problems(sound: Dict[DataFile, AnnotationReport]) -> List[str]:
     """Say so if training would not see a single object."""
     train = {k: v.counts for k, v in sound.items() if k.split == 'train'}
-    total = sum(counts['annotations'] for counts in train.values())
-    lost = sum(counts['unlearned_annotations'] for counts in train.values())
+    total, lost = (sum(counts[key] for counts in train.values())
+                   for key in ('annotations', 'unlearned_annotations'))
     if not train or lost < total:
         return []
-    return [
-        f'{" + ".join(map(_where, train))}: none of its {total} annotations '
-        'can be learned: all are crowds, ignored, thinner than a pixel, '
-        'without area, outside of their image or on one below min_size; '
-        'train on a file with objects, or correct iscrowd, bbox and area'
-    ]
+    return [f'{" + ".join(map(_where, train))}: none of its {total} '
+            'annotations can be learned: all are crowds, ignored, thinner '
+            'than a pixel, without area, outside of their image or on one '
+            'below min_size; train on a file with objects, or correct '
+            'iscrowd, bbox and area']
 
 
 def _size_problems(reader: DataFile, number: int,
                    heads: Dict[str, int]) -> List[str]:
-    source = ("the dataset's metainfo has {} classes"
-              if reader.classes is not None else 'it has {} categories')
-    return [
-        f'{_where(reader)}: {source.format(number)}, but {name} is {size}; '
-        f"set num_classes={number} or the dataset's "
-        'metainfo=dict(classes=...)' for name, size in heads.items()
-        if size != number
-    ]
+    source = (f'it has {number} categories' if reader.classes is None else
+              f"the dataset's metainfo has {number} classes")
+    return [f'{_where(reader)}: {source}, but {name} is {size}; set '
+            f"num_classes={number} or the dataset's "
+            'metainfo=dict(classes=...)'
+            for name, size in heads.items() if size != number]
 
 
 def _reads_text(cfg: Config) -> bool:

@@ -19,10 +19,9 @@ CHECKS = (check_keys, check_losses, check_data)
 
 
 def check_config(cfg: Config, splits: Sequence[str] = SPLITS) -> None:
-    """Run every check (:mod:`apa_mm.preflight`) and log the warnings.
+    """Run every check and log the warnings.
 
-    Both launchers call it before a work directory exists. ``splits`` are those
-    of 'train', 'val' and 'test' that will run.
+    ``splits`` are those of 'train', 'val' and 'test' that will run.
 
     Raises:
         InputError: If anything is wrong; it lists every problem.
@@ -39,10 +38,11 @@ def check_config(cfg: Config, splits: Sequence[str] = SPLITS) -> None:
 def report_datasets(cfg: Config) -> DataReport:
     """Run the same checks for all splits, and count what the files hold."""
     data = inspect_data(cfg)
-    found = [check(cfg, SPLITS) for check in CHECKS if check is not check_data]
+    found = [*(check(cfg, SPLITS) for check in CHECKS
+               if check is not check_data), data]
     return data._replace(
-        problems=[text for item in (*found, data) for text in item.problems],
-        warnings=[text for item in (*found, data) for text in item.warnings])
+        problems=[text for item in found for text in item.problems],
+        warnings=[text for item in found for text in item.warnings])
 
 
 def check_checkpoint(cfg: Config) -> None:

@@ -18,12 +18,7 @@ from apa_mm.registry import HOOKS, MODELS, SCOPE
 
 
 def check_losses(cfg: Config, splits: Sequence[str]) -> Findings:
-    """Find losses of this package that would fail or learn something else.
-
-    These are a loss such as :class:`apa_mm.GOLLoss` where mmdet would take
-    its scores for those of a softmax or a sigmoid, and, if 'train' is among
-    the splits, one that needs class counts without a source of them.
-    """
+    """Find losses of this package that would fail or learn something else."""
     problems = []
     scope = cfg.get('default_scope')
     counted = 'train' not in splits or _counts_come_from(cfg)
@@ -93,12 +88,11 @@ def _names(function: Any) -> Sequence[str]:
 
 def _counts_come_from(cfg: Config) -> bool:
     """Return whether a hook, or a checkpoint, may hold the counts."""
-    if cfg.get('load_from') or cfg.get('resume'):
-        return True
-    return any(
-        getattr(_own_class(HOOKS, hook.get('type')), 'gives_class_counts',
-                False) for hook in cfg.get('custom_hooks') or []
-        if isinstance(hook, dict))
+    hooks = [_own_class(HOOKS, hook.get('type'))
+             for hook in cfg.get('custom_hooks') or []
+             if isinstance(hook, dict)]
+    return bool(cfg.get('load_from') or cfg.get('resume')) or any(
+        getattr(hook, 'gives_class_counts', False) for hook in hooks)
 
 
 def _lists_come(cfg: Config) -> bool:

@@ -212,8 +212,10 @@ def test_the_digest_of_a_fresh_file_is_not_believed(tmp_path, monkeypatch):
     path = tmp_path / 'a.json'
     path.write_text('one')
     now = time.time_ns()
-    monkeypatch.setattr('apa_mm.data.array_cache._stamp',
-                        lambda path: [1, 2, 3, now, now])
+    info = SimpleNamespace(st_dev=1, st_ino=2, st_size=3, st_mtime_ns=now,
+                           st_ctime_ns=now)
+    monkeypatch.setattr('apa_mm.data.array_cache.os', SimpleNamespace(
+        path=os.path, stat=lambda path: info))
     before = file_state(path)
     path.write_text('two')
     assert file_state(path)[-1] != before[-1]
