@@ -1,5 +1,4 @@
 """Many-, medium- and few-shot accuracy as an mmengine metric."""
-import math
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -53,20 +52,14 @@ class ShotAccuracy(BaseMetric):
         if few > many + 1:
             raise ValueError(f'few must be at most many + 1, but got '
                              f'few={few} and many={many}')
-        self.many = many
-        self.few = few
+        self.many, self.few = many, few
         self._counts = None if class_counts is None else list(class_counts)
         if train_dataset is not None:
             # The transforms are of no use here and may be costly to build.
             self._counts = dataset_class_counts(
                 DATASETS.build({**train_dataset, 'pipeline': []}))
 
-    @property
-    def dataset_meta(self) -> Optional[dict]:
-        """Meta information of the data set under test."""
-        return self._dataset_meta
-
-    @dataset_meta.setter
+    @BaseMetric.dataset_meta.setter
     def dataset_meta(self, dataset_meta: Optional[dict]) -> None:
         """Take the meta information and make sure that counts are there."""
         self._dataset_meta = dataset_meta
@@ -109,10 +102,6 @@ class ShotAccuracy(BaseMetric):
             self, results: List[Tuple[int, int]]) -> Dict[str, float]:
         """Return 'many', 'medium', 'few' in [0, 100], if they have samples."""
         pairs = torch.tensor(results, dtype=torch.int64).reshape(-1, 2)
-        shots = shot_accuracy(pairs[:, 0], pairs[:, 1],
-                              torch.tensor(self.class_counts), self.many,
-                              self.few)
-        return {
-            name: 100 * float(value)
-            for name, value in shots.items() if not math.isnan(value)
-        }
+        shots = shot_accuracy(*pairs.T, self.class_counts, self.many, self.few)
+        return {name: 100 * float(value) for name, value in shots.items()
+                if not value.isnan()}

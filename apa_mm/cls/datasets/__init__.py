@@ -4,7 +4,5 @@ from .digits_lt import DigitsLT
 from .image_list import (ImageListDataset, ImageNetLT, INaturalist2018,
                          PlacesLT)
 
-__all__ = [
-    'CIFAR100LT', 'CIFAR10LT', 'DigitsLT', 'INaturalist2018',
-    'ImageListDataset', 'ImageNetLT', 'PlacesLT'
-]
+__all__ = ['CIFAR100LT', 'CIFAR10LT', 'DigitsLT', 'INaturalist2018',
+           'ImageListDataset', 'ImageNetLT', 'PlacesLT']

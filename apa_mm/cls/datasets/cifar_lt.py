@@ -37,8 +37,7 @@ class CIFAR10LT(CIFAR10):
                  seed: int = 0, check_md5: bool = True, **kwargs: Any) -> None:
         check_choice('split', split, ('train', 'test'))
         check_choice('profile', profile, PROFILES)
-        self.imbalance_factor = imbalance_factor
-        self.profile = profile
+        self.imbalance_factor, self.profile = imbalance_factor, profile
         self.seed = seed
         if not check_md5:
             self.train_list = [[name, None] for name, _ in self.train_list]

@@ -52,8 +52,7 @@ class DigitsLT(BaseDataset):
             raise ValueError(
                 f'image_size must be 1 pixel or more, but got {image_size}')
         self.split = split
-        self.imbalance_factor = imbalance_factor
-        self.profile = profile
+        self.imbalance_factor, self.profile = imbalance_factor, profile
         self.test_per_class = test_per_class
         self.image_size = image_size
         self.seed = seed

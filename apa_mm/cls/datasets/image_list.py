@@ -78,8 +78,7 @@ class ImageListDataset(BaseDataset):
     def load_data_list(self) -> List[dict]:
         """Read and check the list file."""
         samples = read_list_file(self.ann_file, self.num_classes)
-        if self.num_images is not None and len(
-                samples.paths) != self.num_images:
+        if self.num_images not in (None, len(samples.paths)):
             raise ValueError(
                 f'{self.ann_file} lists {len(samples.paths)} images, but '
                 f'{self.num_images} were expected; get the list again, or '
@@ -88,22 +87,19 @@ class ImageListDataset(BaseDataset):
             check_images(samples, self.img_prefix)
         backend = get_file_backend(self.img_prefix, enable_singleton=True)
         labels = self._order_classes(samples).tolist()
-        return [
-            dict(img_path=backend.join_path(self.img_prefix, path),
-                 gt_label=label)
-            for path, label in zip(samples.paths, labels, strict=True)
-        ]
+        paths = (backend.join_path(self.img_prefix, p) for p in samples.paths)
+        return [dict(img_path=path, gt_label=label)
+                for path, label in zip(paths, labels, strict=True)]
 
     def _order_classes(self, samples: ListFile) -> np.ndarray:
         """Set the meta information; return the labels in the order asked."""
         counts = self._train_counts(samples)
-        ranks = np.arange(self.num_classes)
-        if self.label_order == 'frequency':
-            ranks = frequency_ranks(counts)
-        names = self._class_names(samples)
+        ranks = (frequency_ranks(counts) if self.label_order == 'frequency'
+                 else np.arange(self.num_classes))
         order = np.argsort(ranks)
-        self._metainfo['classes'] = tuple(names[c] for c in order)
-        self._metainfo['label_order'] = self.label_order
+        names = self._class_names(samples)
+        self._metainfo.update(classes=tuple(names[c] for c in order),
+                              label_order=self.label_order)
         if counts is not None:
             self._metainfo['train_class_counts'] = tuple(
                 counts[order].tolist())
@@ -112,14 +108,12 @@ class ImageListDataset(BaseDataset):
     def _train_counts(self, samples: ListFile) -> Optional[np.ndarray]:
         """Return training images per class in native order, if known."""
         if self.train_ann_file:
-            train = read_list_file(self.train_ann_file, self.num_classes)
+            samples = read_list_file(self.train_ann_file, self.num_classes)
         elif self.test_mode:
             return None
-        else:
-            train = samples
-        counts = np.bincount(train.labels, minlength=self.num_classes)
+        counts = np.bincount(samples.labels, minlength=self.num_classes)
         if not self.allow_empty_classes:
-            check_class_counts(train.name, counts)
+            check_class_counts(samples.name, counts)
         return counts
 
     def _class_names(self, samples: ListFile) -> Sequence[str]:
@@ -129,9 +123,8 @@ class ImageListDataset(BaseDataset):
             return folder_names(samples.paths, samples.labels,
                                 self.num_classes)
         if len(names) != self.num_classes:
-            raise ValueError(
-                f'metainfo names {len(names)} classes, but '
-                f'{type(self).__name__} has {self.num_classes}')
+            raise ValueError(f'metainfo names {len(names)} classes, but '
+                             f'{type(self).__name__} has {self.num_classes}')
         return names
 
 

@@ -64,8 +64,7 @@ def check_images(samples: ListFile, root: str) -> None:
     """Raise ValueError if images are missing; only looks at a local disk."""
     if not isinstance(get_file_backend(root), LocalBackend):
         return
-    missing = missing_files(root, samples.paths)
-    if missing:
+    if missing := missing_files(root, samples.paths):
         line = samples.lines[samples.paths.index(missing[0])]
         raise ValueError(
             f'{len(missing)} of {len(samples.paths)} images in {samples.name} '

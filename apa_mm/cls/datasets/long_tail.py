@@ -61,9 +61,8 @@ def draw_subset(labels: np.ndarray, counts: Sequence[int],
         indices = np.flatnonzero(labels == label)
         if len(indices) < count:
             raise ValueError(
-                f'class {label} has {len(indices)} images, but the long-'
-                f'tailed profile needs {count} of it; the data are '
-                'incomplete')
+                f'class {label} has {len(indices)} images, but the profile '
+                f'needs {count} of it; the data are incomplete')
         rng.shuffle(indices)
         kept.append(indices[:count])
     return np.concatenate(kept)
@@ -81,8 +80,7 @@ def frequency_ranks(counts: Sequence[int]) -> np.ndarray:
 
 def check_class_counts(name: str, counts: Sequence[int]) -> None:
     """Raise ValueError if a class has no training image."""
-    empty = [c for c, count in enumerate(counts) if count == 0]
-    if empty:
+    if empty := [c for c, count in enumerate(counts) if count == 0]:
         raise ValueError(
             f'{len(empty)} of {len(counts)} classes have no training image '
             f'in {name}: {show(empty, 5)}; use the complete training list, or '

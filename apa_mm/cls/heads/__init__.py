@@ -3,7 +3,5 @@ from .classifiers import (CosineClsHead, LongTailLinearClsHead,
                           NormalizedLinearClsHead)
 from .logit_offset import LogitOffset
 
-__all__ = [
-    'CosineClsHead', 'LogitOffset', 'LongTailLinearClsHead',
-    'NormalizedLinearClsHead'
-]
+__all__ = ['CosineClsHead', 'LogitOffset', 'LongTailLinearClsHead',
+           'NormalizedLinearClsHead']

@@ -5,9 +5,9 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from apa_mm.functional import long_tail
+from apa_mm.layers.class_counts import ClassCounts
 from apa_mm.losses import LogitAdjustedLoss
 from apa_mm.utils.checks import check_choice
-from apa_mm.layers.class_counts import ClassCounts
 
 
 class LogitOffset(ClassCounts):
@@ -34,8 +34,7 @@ class LogitOffset(ClassCounts):
         self.logit_offset = None
         if logit_offset is None:
             return
-        unknown = set(logit_offset) - {'type', 'tau'}
-        if unknown:
+        if unknown := set(logit_offset) - {'type', 'tau'}:
             raise KeyError(f'logit_offset has unknown keys {sorted(unknown)}; '
                            "it takes 'type' and 'tau'")
         if isinstance(self.loss_module, LogitAdjustedLoss):
@@ -43,7 +42,7 @@ class LogitOffset(ClassCounts):
                 'logit_offset corrects a classifier trained without class '
                 f'counts, but the loss is {type(self.loss_module).__name__}, '
                 'which corrects while training; remove one of the two')
-        self.logit_offset = dict(dict(type='raw', tau=1.0), **logit_offset)
+        self.logit_offset = {'type': 'raw', 'tau': 1.0, **logit_offset}
         variant = self.logit_offset['type']
         check_choice("logit_offset['type']", variant, long_tail.LOGIT_OFFSETS)
         # (N + 1) / (n + 1) is finite for n = 0, the other forms are not.

@@ -55,15 +55,12 @@ class ClassBalancedSampler(Sampler):
 
     def _total_size(self, epoch_size: Union[str, int], sizes: Tensor) -> int:
         """Return L, rounded up to a multiple of the number of ranks."""
-        named = dict(
-            dataset=sizes.sum(),
-            largest=len(sizes) * sizes.max(),
-            smallest=len(sizes) * sizes.min())
+        named = dict(dataset=sizes.sum(), largest=len(sizes) * sizes.max(),
+                     smallest=len(sizes) * sizes.min())
         size = named.get(epoch_size, epoch_size)
         if isinstance(size, str) or size < 1:
-            raise ValueError(
-                f'epoch_size must be one of {tuple(named)} or a positive '
-                f'number, but got {epoch_size!r}')
+            raise ValueError(f'epoch_size must be one of {tuple(named)} or a '
+                             f'positive number, but got {epoch_size!r}')
         return -(-int(size) // self.world_size) * self.world_size
 
     def __iter__(self) -> Iterator[int]:
@@ -74,10 +71,8 @@ class ClassBalancedSampler(Sampler):
         quotas = torch.full((num_classes, ), self.total_size // num_classes)
         lucky = torch.randperm(num_classes, generator=generator)
         quotas[lucky[:self.total_size % num_classes]] += 1
-        drawn = torch.cat([
-            _draw(members, quota, generator) for members, quota in
-            zip(self.members, quotas.tolist(), strict=True)
-        ])
+        drawn = torch.cat([_draw(members, quota, generator) for members, quota
+                           in zip(self.members, quotas.tolist(), strict=True)])
         drawn = drawn[torch.randperm(len(drawn), generator=generator)]
         return iter(drawn[self.rank::self.world_size].tolist())
 
