@@ -6,7 +6,5 @@ from .datasets import HellaSwagEndings, TokenShards
 from .gpt2 import GPT2
 from .metrics import HellaSwagAccuracy, TokenLoss
 
-__all__ = [
-    'GPT2', 'HellaSwagAccuracy', 'HellaSwagEndings', 'TokenLoss',
-    'TokenShards'
-]
+__all__ = ['GPT2', 'HellaSwagAccuracy', 'HellaSwagEndings', 'TokenLoss',
+           'TokenShards']

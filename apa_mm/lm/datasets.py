@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from apa_mm.utils.checks import InputError
 from apa_mm.registry import DATASETS
+from apa_mm.utils.checks import InputError
 
 from .tokenizers import build_tokenizer
-
-__all__ = ['HellaSwagEndings', 'TokenShards', 'open_shard']
 
 
 class _Sequences(Dataset):
@@ -66,9 +64,8 @@ class TokenShards(_Sequences):
     def __init__(self, shards: str, length: int = 1024,
                  max_windows: Optional[int] = None) -> None:
         self.paths, self.length = sorted(glob(shards)), length
-        self.ends = list(accumulate(
-            max(len(open_shard(path)) - 1, 0) // length
-            for path in self.paths))
+        sizes = [len(open_shard(path)) for path in self.paths]
+        self.ends = list(accumulate(max(n - 1, 0) // length for n in sizes))
         if not self.ends or not self.ends[-1]:
             raise InputError(
                 f'{shards} matches {len(self.paths)} files with no window of '
@@ -104,8 +101,7 @@ class HellaSwagEndings(_Sequences):
         InputError: If the file or a line of it is no such thing.
     """
 
-    def __init__(self, path: str, tokenizer: dict,
-                 length: int = 1024) -> None:
+    def __init__(self, path: str, tokenizer: dict, length: int = 1024) -> None:
         self.tokenizer, self.length = build_tokenizer(**tokenizer), length
         try:
             with open(path, encoding='utf-8') as file:
