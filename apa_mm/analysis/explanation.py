@@ -81,8 +81,8 @@ def choose_images(subject: Subject, number: int) -> Dict[int, str]:
                 queue.pop(0)
             if queue and len(chosen) < number:
                 chosen[queue.pop(0)] = name
-    order = list(subject.group_names)
-    return dict(sorted(chosen.items(), key=lambda c: order.index(c[1])))
+    order = subject.group_names.index
+    return dict(sorted(chosen.items(), key=lambda item: order(item[1])))
 
 
 def choose_layer(subject: Subject, name: Optional[str] = None) -> str:
@@ -107,9 +107,8 @@ def choose_layer(subject: Subject, name: Optional[str] = None) -> str:
         subject.model.test_step(
             pseudo_collate([subject.dataset[subject.indices[0]]]))
     if not sizes:
-        raise AnalysisError(
-            f'{type(subject.model).__name__} has no stages layer1, layer2, '
-            '... to look at; name a convolution with --layer')
+        raise AnalysisError(f'{type(subject.model).__name__} has no stages '
+                            'layer1, ...; name a convolution with --layer')
     fine = [stage for stage in stages if sizes.get(stage, 0) >= MIN_MAP]
     return fine[-1] if fine else max(sizes, key=sizes.get)
 

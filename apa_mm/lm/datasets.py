@@ -40,8 +40,7 @@ def open_shard(path: str) -> np.ndarray:
     if tokens.dtype != np.uint16 or tokens.ndim != 1:
         raise InputError(
             f'shard {path} must hold uint16 of shape (tokens,), but holds '
-            f'{tokens.dtype} of shape {tokens.shape}; write shards by '
-            'tools/prepare_tokens.py')
+            f'{tokens.dtype} {tokens.shape}; use tools/prepare_tokens.py')
     return tokens
 
 

@@ -59,8 +59,7 @@ def build_tokenizer(kind: str, vocab: Optional[str] = None,
         gpt2 = import_extra('tiktoken').get_encoding('gpt2')
         return Tokenizer(gpt2.encode_ordinary, gpt2.eot_token, gpt2.n_vocab)
     if vocab is None or merges is None:
-        raise InputError("tokenizer 'files' needs vocab (vocab.json) and "
-                         'merges (merges.txt) of GPT-2; name both')
+        raise InputError("tokenizer 'files' needs vocab and merges; name both")
     library = import_extra('tokenizers')
     try:
         bpe = library.ByteLevelBPETokenizer(vocab, merges)
@@ -69,8 +68,7 @@ def build_tokenizer(kind: str, vocab: Optional[str] = None,
                          f'GPT-2: {error}') from error
     end = bpe.token_to_id('<|endoftext|>')
     if end is None:
-        raise InputError(f'{vocab} has no <|endoftext|>; name the vocab.json '
-                         'of GPT-2')
+        raise InputError(f'{vocab} has no <|endoftext|>; name that of GPT-2')
     return Tokenizer(partial(_ids, bpe), end, bpe.get_vocab_size())
 
 

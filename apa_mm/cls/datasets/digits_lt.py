@@ -63,16 +63,14 @@ class DigitsLT(BaseDataset):
         try:
             from sklearn.datasets import load_digits
         except ImportError:
-            raise RuntimeError(
-                'DigitsLT takes its images from scikit-learn, which is not '
-                'installed; run: pip install scikit-learn') from None
+            raise RuntimeError('DigitsLT needs scikit-learn; run: pip install '
+                               'scikit-learn') from None
         digits = load_digits()
         labels = digits.target.astype(np.int64)
         smallest = int(np.bincount(labels).min())
         if not 1 <= self.test_per_class < smallest:
-            raise ValueError(
-                f'test_per_class must be in [1, {smallest}), since the rarest '
-                f'digit has {smallest} images, but got {self.test_per_class}')
+            raise ValueError(f'test_per_class must be in [1, {smallest}), but '
+                             f'got {self.test_per_class}')
         counts = long_tail_counts(smallest - self.test_per_class, NUM_CLASSES,
                                   self.imbalance_factor, self.profile)
         self._metainfo['train_class_counts'] = tuple(counts)

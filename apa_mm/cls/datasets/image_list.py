@@ -58,13 +58,11 @@ class ImageListDataset(BaseDataset):
         check_choice('label_order', label_order, LABEL_ORDERS)
         self.num_classes = num_classes or self.NUM_CLASSES
         if self.num_classes is None:
-            raise ValueError(f'{type(self).__name__} needs num_classes, the '
-                             'number of classes of the training set')
+            raise ValueError(f'{type(self).__name__} needs num_classes')
         if label_order == 'frequency' and test_mode and not train_ann_file:
             raise ValueError(
-                "label_order='frequency' ranks classes by their training "
-                'images: set train_ann_file on the evaluation set to the '
-                'list of the training set')
+                "label_order='frequency' ranks classes by training images: "
+                'set train_ann_file on the evaluation set to their list')
         if train_ann_file and data_root and not is_abs(train_ann_file):
             train_ann_file = join_path(data_root, train_ann_file)
         self.train_ann_file = train_ann_file
@@ -81,8 +79,8 @@ class ImageListDataset(BaseDataset):
         if self.num_images not in (None, len(samples.paths)):
             raise ValueError(
                 f'{self.ann_file} lists {len(samples.paths)} images, but '
-                f'{self.num_images} were expected; get the list again, or '
-                'set num_images=None for a list of your own')
+                f'{self.num_images} were expected; get it again, or set '
+                'num_images=None for a list of your own')
         if self.check_images:
             check_images(samples, self.img_prefix)
         backend = get_file_backend(self.img_prefix, enable_singleton=True)

@@ -43,15 +43,13 @@ def read_list_file(path: str, num_classes: int) -> ListFile:
             continue
         words = line.strip().rsplit(None, 1)
         if len(words) != 2 or not words[1].lstrip('+-').isdecimal():
-            raise ValueError(f'line {number} of {path} is {line!r}, but a '
-                             'line must be "path label" with a whole number '
-                             'as label')
+            raise ValueError(f'line {number} of {path} is {line!r}, but must '
+                             'be "path label" with a whole number as label')
         label = int(words[1])
         if not 0 <= label < num_classes:
             raise ValueError(
-                f'line {number} of {path} has label {label}, but labels of '
-                f'{num_classes} classes must be in [0, {num_classes}); check '
-                'that the list belongs to this data set and starts at 0')
+                f'line {number} of {path} has label {label}, but labels must '
+                f'be in [0, {num_classes}); is the list of this data set?')
         paths.append(words[0])
         labels.append(label)
         lines.append(number)
@@ -69,8 +67,7 @@ def check_images(samples: ListFile, root: str) -> None:
         raise ValueError(
             f'{len(missing)} of {len(samples.paths)} images in {samples.name} '
             f'do not exist; the first is {osp.join(root, missing[0])} (line '
-            f'{line}); set data_root and data_prefix so that they lead to the '
-            'folder that the paths start from')
+            f'{line}); set data_root and data_prefix to where the paths start')
 
 
 def folder_names(paths: Sequence[str], labels: np.ndarray,

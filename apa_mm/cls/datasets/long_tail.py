@@ -29,9 +29,8 @@ def long_tail_counts(max_count: int, num_classes: int, imbalance_factor: float,
         raise ValueError(f'num_classes must be 2 or more, got {num_classes}')
     if not imbalance_factor >= 1:
         raise ValueError(
-            'imbalance_factor is the ratio of the largest to the smallest '
-            f'class and must be 1 or more, but got {imbalance_factor}; use '
-            'the inverse, such as 100 for 0.01')
+            f'imbalance_factor must be 1 or more, but got {imbalance_factor}; '
+            'use the inverse, such as 100 for 0.01')
     ratio = 1 / imbalance_factor
     if profile == 'step':
         head = num_classes // 2
@@ -42,9 +41,8 @@ def long_tail_counts(max_count: int, num_classes: int, imbalance_factor: float,
     if min(counts) < 1:
         raise ValueError(
             f'imbalance_factor={imbalance_factor} leaves class '
-            f'{counts.index(min(counts))} without training images, since the '
-            f'largest class has {max_count}; use a factor of at most '
-            f'{max_count}')
+            f'{counts.index(min(counts))} without training images; use a '
+            f'factor of at most {max_count}, the size of the largest class')
     return counts
 
 
@@ -83,6 +81,5 @@ def check_class_counts(name: str, counts: Sequence[int]) -> None:
     if empty := [c for c, count in enumerate(counts) if count == 0]:
         raise ValueError(
             f'{len(empty)} of {len(counts)} classes have no training image '
-            f'in {name}: {show(empty, 5)}; use the complete training list, or '
-            'set allow_empty_classes=True if no loss or offset needs the '
-            'counts')
+            f'in {name}: {show(empty, 5)}; use the complete list, or set '
+            'allow_empty_classes=True if no loss or offset needs the counts')

@@ -39,9 +39,9 @@ class LogitOffset(ClassCounts):
                            "it takes 'type' and 'tau'")
         if isinstance(self.loss_module, LogitAdjustedLoss):
             raise ValueError(
-                'logit_offset corrects a classifier trained without class '
-                f'counts, but the loss is {type(self.loss_module).__name__}, '
-                'which corrects while training; remove one of the two')
+                'logit_offset corrects predictions, but the loss is '
+                f'{type(self.loss_module).__name__}, which corrects while '
+                'training; remove one of the two')
         self.logit_offset = {'type': 'raw', 'tau': 1.0, **logit_offset}
         variant = self.logit_offset['type']
         check_choice("logit_offset['type']", variant, long_tail.LOGIT_OFFSETS)
