@@ -1,9 +1,8 @@
 """Grad-CAM of classifiers and detectors, with the last gate's signal.
 
-"Grad-CAM: Visual Explanations from Deep Networks" (ICCV 2017), by the package
-grad-cam. A detector is explained by the class logit of one RoI. Grad-CAM's
-mean gradient over the whole map says nothing about that place, so there each
-place keeps its own gradient (HiResCAM, arXiv 2011.08891).
+Grad-CAM (ICCV 2017) is that of the package grad-cam. A detector is explained
+by the class logit of one RoI; there each place of the map keeps its own
+gradient (HiResCAM, arXiv 2011.08891), as a mean over the map tells no place.
 
 Legend: H, W of the network's input; R rows of the classifier, C classes.
 """

@@ -115,9 +115,8 @@ def _fit(subject: Subject, store: ClassLogits, notes: List[str]) -> tuple:
         rows.append(dict(
             run=subject.name, label=label, name=name,
             group=subject.group_of(label, 'all'),
-            **{key: getattr(fit, key) for key in
-               ('count', 'mean', 'std', 'skewness', 'ks_logistic',
-                'ks_gumbel')},
+            **{key: value for key, value in fit._asdict().items()
+               if key not in ('logistic', 'gumbel')},
             nearer='' if label not in fits else
             'gumbel' if fit.nearer_gumbel else 'logistic'))
     if few:
