@@ -1,5 +1,6 @@
 """Entropy, variance and mean of every gate over depth (Fig. 2 and 5)."""
 import math
+from functools import partial
 from typing import Dict, List, Sequence
 
 import torch
@@ -35,18 +36,15 @@ def analyze(sources: Sequence[Source], settings: Settings) -> View:
     for subject in load_subjects(sources, settings, view.notes):
         sums, spatial = _measure(subject, view.notes)
         groups = ('all', *subject.group_names)
-        gates = {
-            name: {group: stats._asdict()
-                   for group, stats in zip(groups, found, strict=True)}
-            for name, found in sums.result().items()
-        }
+        gates = {name: dict(zip(groups, [stats._asdict() for stats in found],
+                                strict=True))
+                 for name, found in sums.result().items()}
         view.rows += [
             dict(run=subject.name, depth=depth, gate=name,
                  kind='spatial' if name in spatial else 'channel',
                  group=group, **stats)
             for depth, (name, found) in enumerate(gates.items(), 1)
-            for group, stats in found.items()
-        ]
+            for group, stats in found.items()]
         with_channels = [name for name in gates if name not in spatial]
         mine = signals[subject.name] = {}
         for name in dict.fromkeys(with_channels[:1] + with_channels[-1:]):
@@ -55,10 +53,8 @@ def analyze(sources: Sequence[Source], settings: Settings) -> View:
                 gates[name][group]['signal'] = signal
         view.metrics[subject.name] = gates
     view.summary = _summary(view.rows)
-    view.pictures = {
-        'attention.png': lambda path: _draw(view.rows, path),
-        'signals.png': lambda path: _draw_signals(signals, path)
-    }
+    view.pictures = {'attention.png': partial(_draw, view.rows),
+                     'signals.png': partial(_draw_signals, signals)}
     return view
 
 
@@ -115,8 +111,7 @@ def _summary(rows: Sequence[Row]) -> List[Row]:
     """Average over layers, one line per run and group."""
     return [
         dict(run=run, group=group, images=mine[0]['images'], gates=len(mine),
-             **{name: sum(r[name] for r in mine) / len(mine)
-                for name in MEASURES},
+             **{m: sum(r[m] for r in mine) / len(mine) for m in MEASURES},
              last_entropy=mine[-1]['entropy'])
         for (run, group), mine in grouped(rows, 'run', 'group').items()
     ]
@@ -151,8 +146,7 @@ def _draw_signals(signals: Signals, path: str) -> None:
         for line, (run, gates) in zip(axes, signals.items(), strict=True):
             for axis in line[len(gates):]:
                 axis.set_axis_off()
-            for axis, (name, groups) in zip(line, gates.items(),
-                                            strict=False):
+            for axis, (name, groups) in zip(line, gates.items(), strict=False):
                 for number, (group, signal) in enumerate(groups.items()):
                     if any(map(math.isfinite, signal)):  # the group has images
                         style = dict(line_style(number), marker='')

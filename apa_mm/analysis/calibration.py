@@ -24,6 +24,7 @@ TEXT = (
     'each. Groups of a classifier are by true class; of a detector by '
     'predicted class, and a detection is right if it is the best one on an '
     'object of its class (overlap at least 0.5).')
+COLUMNS = ('run', 'group', 'low', 'high', 'count', 'accuracy', 'confidence')
 
 
 class Calibration(NamedTuple):
@@ -54,10 +55,9 @@ def group_calibration(confidences: Tensor, correct: Tensor,
         [0.4, 0.9]
     """
     everything = torch.ones_like(correct, dtype=torch.bool)
-    return {
-        name: _calibration(confidences[mask], correct[mask], num_bins)
-        for name, mask in dict(all=everything, **groups or {}).items()
-    }
+    masks = dict(all=everything, **groups or {})
+    return {name: _calibration(confidences[mask], correct[mask], num_bins)
+            for name, mask in masks.items()}
 
 
 def _calibration(confidences: Tensor, correct: Tensor,
@@ -78,24 +78,18 @@ def analyze(sources: Sequence[Source], settings: Settings,
     view = View('Calibration', TEXT, settings=dict(num_bins=num_bins))
     found: Dict[str, Dict[str, Calibration]] = {}
     for subject in load_subjects(sources, settings, view.notes):
-        run, groups = subject.name, _measure(subject, num_bins)
-        found[run] = groups
-        view.metrics[run] = {
-            group: dict(c._asdict(), bins=c.bins._asdict())
-            for group, c in groups.items()
-        }
-        view.summary += [
-            dict(run=run, group=group, predictions=c.count, ece=c.ece,
-                 mce=c.mce, accuracy=c.accuracy, confidence=c.confidence)
-            for group, c in groups.items()
-        ]
-        view.rows += [
-            dict(run=run, group=group, low=float(c.bins.edges[k]),
-                 high=float(c.bins.edges[k + 1]), count=int(c.bins.counts[k]),
-                 accuracy=float(c.bins.accuracy[k]),
-                 confidence=float(c.bins.confidence[k]))
-            for group, c in groups.items() for k in range(len(c.bins.counts))
-        ]
+        run = subject.name
+        found[run] = _measure(subject, num_bins)
+        view.metrics[run] = {}
+        for group, c in found[run].items():
+            view.metrics[run][group] = dict(c._asdict(), bins=c.bins._asdict())
+            view.summary.append(dict(
+                run=run, group=group, predictions=c.count, ece=c.ece,
+                mce=c.mce, accuracy=c.accuracy, confidence=c.confidence))
+            edges, *columns = (column.tolist() for column in c.bins)
+            bins = zip(edges[:-1], edges[1:], *columns, strict=True)
+            view.rows += [dict(zip(COLUMNS, (run, group, *item), strict=True))
+                          for item in bins]
     view.pictures = {'calibration.png': lambda path: _draw(found, path)}
     return view
 

@@ -32,12 +32,10 @@ def find_classifier(model: nn.Module, num_classes: int,
     Of several it is the last one: of a cascade that of its last stage. It may
     have one output more than ``num_classes``, for background.
     """
-    linear = [
-        inner for inner, module in model.named_modules()
-        if getattr(module, 'weight', None) is not None
-        and module.weight.dim() == 2
-        and module.weight.shape[0] in (num_classes, num_classes + 1)
-    ]
+    linear = [n for n, module in model.named_modules()
+              if getattr(module, 'weight', None) is not None
+              and module.weight.dim() == 2
+              and len(module.weight) in (num_classes, num_classes + 1)]
     candidates = [n for n in linear
                   if n.rpartition('.')[2] in _LAST_LAYERS] or linear
     if name is not None and name not in candidates:
@@ -47,9 +45,8 @@ def find_classifier(model: nn.Module, num_classes: int,
     if not candidates:
         raise AnalysisError(
             f'{type(model).__name__} has no linear layer with {num_classes} '
-            '(or one more) outputs, which a classifier or a detector with '
-            'RoI heads has; of others attention and parameters can be '
-            'analysed')
+            '(or one more) outputs, as classifiers and RoI heads have; of '
+            'others attention and parameters can be analysed')
     return name or candidates[-1]
 
 
@@ -87,9 +84,8 @@ class ClassifierRecord:
 def _image_labels(batch: Batch) -> Tensor:
     for labels in batch.labels:
         if len(labels) != 1:
-            raise AnalysisError(
-                f'an image has the labels {labels.tolist()}, but a classifier '
-                'with one label per image is expected')
+            raise AnalysisError(f'an image has the labels {labels.tolist()}, '
+                                'but exactly one is expected')
     return torch.tensor([int(labels[0]) for labels in batch.labels])
 
 

@@ -77,8 +77,7 @@ class CollapseSums:
         if labels.min() < 0 or labels.max() >= num_classes:
             raise AnalysisError(
                 f'labels must be in [0, {num_classes}), but span '
-                f'[{labels.min()}, {labels.max()}]; give the number of '
-                'classes of the data set')
+                f'[{labels.min()}, {labels.max()}]; give num_classes of them')
         check_finite(x, 'features')
         if not self.scatter.numel():
             self.means = x.new_zeros(num_classes, x.shape[1])
@@ -107,14 +106,12 @@ class CollapseSums:
         num_classes = int(there.sum())
         if num_classes < 2:
             raise AnalysisError(
-                'neural collapse compares classes and needs samples of at '
-                f'least 2, but got {num_classes}; analyse a split with more '
-                'classes')
+                'the classes with samples must be at least 2, but got '
+                f'{num_classes}; analyse a split with more classes')
         if self.counts.max() < 2:
             raise AnalysisError(
-                'neural collapse needs a class with at least 2 samples, but '
-                f'each of the {num_classes} classes has one; analyse more '
-                'images')
+                'neural collapse needs a class with 2 samples, but each of '
+                f'the {num_classes} classes has one; analyse more images')
         num_samples = self.counts.sum()
         means = self.means[there]
         mean = (self.counts[there] @ means) / num_samples
@@ -127,8 +124,7 @@ class CollapseSums:
         if not kept.any():
             raise AnalysisError(
                 'the class means are all equal, so that NC1 divides by zero; '
-                'the features do not depend on the image, train the model '
-                'first')
+                'train the model first')
         along = torch.einsum('jd,de,je->j', axes[kept], self.scatter,
                              axes[kept])
         nc1 = (along / num_samples / sizes[kept]**2).sum() / num_classes

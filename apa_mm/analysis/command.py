@@ -1,9 +1,10 @@
 """The command line of ``tools/analyze.py``."""
 import argparse
-import importlib
 import os.path as osp
 from dataclasses import fields
+from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from typing import List
 
 from apa_mm.engine.launch_options import add_cfg_options
@@ -26,9 +27,6 @@ TOOLS = dict(
 #: Tools that show images to the model.
 _WITH_DATA = ('attention', 'logits', 'collapse', 'calibration', 'gradcam')
 _WITH_CLASSIFIER = ('logits', 'collapse', 'gradcam')
-#: Arguments of single analyses.
-_OPTIONS = ('classifier', 'samples', 'num_bins', 'traces', 'num_images',
-            'layer')
 OUT = osp.join('work_dirs', 'analysis')
 #: Packages of requirements/analysis.txt that a tool imports.
 _PACKAGES = dict(logits=('scipy', ), gradcam=('pytorch_grad_cam', ))
@@ -109,9 +107,10 @@ def run(args: argparse.Namespace) -> List[str]:
     settings = Settings(**{
         f.name: given[f.name] for f in fields(Settings) if f.name in given})
     sources = _sources(args)
-    module = importlib.import_module(f'apa_mm.analysis.{args.tool}')
-    view = module.analyze(sources, settings, **{
-        name: given[name] for name in _OPTIONS if name in given})
+    analyze = import_module(f'apa_mm.analysis.{args.tool}').analyze
+    view = analyze(sources, settings, **{
+        name: given[name] for name in signature(analyze).parameters
+        if name in given})
     view.settings = dict(
         checkpoints={s.name: s.checkpoint for s in sources},
         split=settings.split if args.tool in _WITH_DATA else None,
@@ -129,9 +128,8 @@ def _sources(args: argparse.Namespace) -> List[Source]:
                                 'CONFIG and one or more checkpoints')
         pairs += [(config, path) for path in checkpoints]
     if not pairs and args.tool != 'functions':
-        raise AnalysisError(
-            f'{args.tool} needs a checkpoint, but got only the config '
-            f'{args.config}; name one or more after it')
+        raise AnalysisError(f'{args.tool} needs a checkpoint, but got only the'
+                            f' config {args.config}; name one after it')
     for _, path in pairs:
         if not osp.isfile(path):
             raise AnalysisError(f'checkpoint {path} does not exist; name a '

@@ -13,9 +13,7 @@ class AnalysisError(ValueError):
 def check_finite(values: Union[np.ndarray, Tensor], what: str) -> None:
     """Raise AnalysisError if one of the values, ``what``, is not finite."""
     values = torch.as_tensor(values)
-    broken = int((~values.isfinite()).sum())
-    if broken:
+    if broken := int((~values.isfinite()).sum()):
         raise AnalysisError(
-            f'{broken} of {values.numel()} {what} are NaN or infinite, but '
-            'finite ones are needed; look at the weights with '
-            'tools/inspect_checkpoint.py')
+            f'{broken} of {values.numel()} {what} are NaN or infinite; look '
+            'at the weights with tools/inspect_checkpoint.py')

@@ -1,9 +1,8 @@
 """Grad-CAM of classifiers and detectors, with the last gate's signal.
 
-"Grad-CAM: Visual Explanations from Deep Networks" (ICCV 2017), by the package
-grad-cam. A detector is explained by the class logit of one RoI. Grad-CAM's
-mean gradient over the whole map says nothing about that place, so there each
-place keeps its own gradient (HiResCAM, arXiv 2011.08891).
+Grad-CAM (ICCV 2017) is that of the package grad-cam. A detector is explained
+by the class logit of one RoI; there each place of the map keeps its own
+gradient (HiResCAM, arXiv 2011.08891), as a mean over the map tells no place.
 
 Legend: H, W of the network's input; R rows of the classifier, C classes.
 """
@@ -81,8 +80,8 @@ def choose_images(subject: Subject, number: int) -> Dict[int, str]:
                 queue.pop(0)
             if queue and len(chosen) < number:
                 chosen[queue.pop(0)] = name
-    order = list(subject.group_names)
-    return dict(sorted(chosen.items(), key=lambda c: order.index(c[1])))
+    order = subject.group_names.index
+    return dict(sorted(chosen.items(), key=lambda item: order(item[1])))
 
 
 def choose_layer(subject: Subject, name: Optional[str] = None) -> str:
@@ -107,9 +106,8 @@ def choose_layer(subject: Subject, name: Optional[str] = None) -> str:
         subject.model.test_step(
             pseudo_collate([subject.dataset[subject.indices[0]]]))
     if not sizes:
-        raise AnalysisError(
-            f'{type(subject.model).__name__} has no stages layer1, layer2, '
-            '... to look at; name a convolution with --layer')
+        raise AnalysisError(f'{type(subject.model).__name__} has no stages '
+                            'layer1, ...; name a convolution with --layer')
     fine = [stage for stage in stages if sizes.get(stage, 0) >= MIN_MAP]
     return fine[-1] if fine else max(sizes, key=sizes.get)
 

@@ -18,10 +18,9 @@ BY_LAMBDA = ((1., LAMBDA_FLOOR), (1., 0.5), (1., 1.), (1., 4.))
 BY_KAPPA = ((-1., 1.), (0.5, 1.), (1., 1.), (3., 1.))
 FUNCTIONS = dict(APA=apa, AGLU=aglu)
 _SYMBOLS = dict(APA=r'$\eta(z)$', AGLU=r'$z\,\eta(z)$')
-DERIVATIVES = dict(
-    d_x=r'$\partial f / \partial z$',
-    d_kappa=r'$\partial f / \partial \kappa$',
-    d_lambda=r'$\partial f / \partial \lambda$')
+DERIVATIVES = dict(d_x=r'$\partial f / \partial z$',
+                   d_kappa=r'$\partial f / \partial \kappa$',
+                   d_lambda=r'$\partial f / \partial \lambda$')
 CURVE = ('function', 'kappa', 'lambd')
 #: From -6 to 6, an exact 0 among them.
 POINTS = torch.arange(-120, 121) * 0.05
@@ -49,12 +48,11 @@ def function_rows() -> List[Row]:
             k, m = (torch.full_like(x, value).requires_grad_()
                     for value in (kappa, lambd))
             y = function(x, kappa=k, lambd=m)
-            columns = (x, y, *torch.autograd.grad(y.sum(), (x, k, m)))
-            rows += [
-                dict(zip((*CURVE, 'x', 'value', *DERIVATIVES),
-                         (name, kappa, lambd, *values), strict=True))
-                for values in zip(*(c.tolist() for c in columns), strict=True)
-            ]
+            points = torch.stack(
+                (x, y, *torch.autograd.grad(y.sum(), (x, k, m))), dim=1)
+            rows += [dict(zip((*CURVE, 'x', 'value', *DERIVATIVES),
+                              (name, kappa, lambd, *values), strict=True))
+                     for values in points.tolist()]
     return rows
 
 
@@ -64,12 +62,14 @@ def analyze(sources: Sequence[Source], settings: Settings) -> View:
     view = View('The functions and their derivatives', TEXT, rows=rows)
     view.pictures = {'functions.png': partial(_draw_values, rows),
                      'derivatives.png': partial(_draw_derivatives, rows)}
-    pairs = {s.name: inspect_file(s.checkpoint).pairs for s in sources}
-    view.notes = [f'{name} has no kappa and lambda' for name in pairs
-                  if not pairs[name]]
-    pairs = {name: found for name, found in pairs.items() if found}
-    if pairs:
-        view.pictures['learned.png'] = partial(_draw_learned, pairs)
+    learned = {}
+    for source in sources:
+        if pairs := inspect_file(source.checkpoint).pairs:
+            learned[source.name] = pairs
+        else:
+            view.notes.append(f'{source.name} has no kappa and lambda')
+    if learned:
+        view.pictures['learned.png'] = partial(_draw_learned, learned)
     for curve, mine in grouped(rows, *CURVE).items():
         middle = min(mine, key=lambda r: abs(r['x']))
         view.summary.append(dict(

@@ -28,11 +28,9 @@ def analyze(sources: Sequence[Source], settings: Settings, num_images: int = 6,
     for subject in subjects:
         run = subject.name
         chosen = choose_images(subject, num_images)
-        found[run] = [
-            explain(subject, index, group, layers[run], classifier)
-            for index, group in progress(chosen.items(), f'gradcam {run}',
-                                         len(chosen))
-        ]
+        images = progress(chosen.items(), f'gradcam {run}', len(chosen))
+        found[run] = [explain(subject, index, group, layers[run], classifier)
+                      for index, group in images]
         if not found[run][0].gate:
             view.notes.append(f'{run} has no attention gate to show')
         rows = [_row(subject, item) for item in found[run]]

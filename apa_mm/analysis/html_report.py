@@ -50,14 +50,12 @@ def find_runs(folders: Sequence[str]) -> List[Path]:
         own = folder / METRICS_FILE
         files = [own] if own.is_file() else sorted(
             folder.glob(f'*/{METRICS_FILE}'))
-        records = {file.parent: _read(file) for file in files}
-        tools = {run: record['tool'] for run, record in records.items()
-                 if 'tool' in record}
+        tools = {file.parent: record['tool'] for file in files
+                 if 'tool' in (record := _read(file))}
         if not tools:
             raise AnalysisError(
-                f'{name} has no analysis: a {METRICS_FILE} of '
-                'tools/analyze.py was expected in it or one level below; '
-                'run tools/analyze.py attention ... first')
+                f'{name} has no analysis: a {METRICS_FILE} was expected in it '
+                'or one level below; run tools/analyze.py attention ... first')
         runs.update(tools)
     return sorted(runs, key=lambda run: (*ORDER, runs[run]).index(runs[run]))
 

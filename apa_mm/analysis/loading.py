@@ -103,8 +103,7 @@ def load_model(cfg: Config, checkpoint: str) -> nn.Module:
     if found.missing or found.reshaped:
         raise AnalysisError(
             f'{checkpoint} is not of the model in {cfg.filename}: {found}; '
-            'give the config that it was trained with (--also CONFIG '
-            'CHECKPOINT for a second one)')
+            'give its own config (a second one by --also CONFIG CHECKPOINT)')
     model.load_state_dict(state, strict=False)
     return model.eval()
 
@@ -135,9 +134,8 @@ def _load_subject(source: Source, settings: Settings) -> Subject:
     classes = tuple((getattr(dataset, 'metainfo', None) or {}).get(
         'classes') or ())
     if not classes:
-        raise AnalysisError(
-            f'the data set of split {settings.split!r} in {source.config} '
-            'has no class names; set metainfo=dict(classes=...)')
+        raise AnalysisError(f'split {settings.split!r} of {source.config} has '
+                            'no class names; set metainfo=dict(classes=...)')
     if getattr(model, 'roi_head', None) is not None:
         # No analysis looks at masks, which take most of the time.
         model.roi_head.mask_head = None
@@ -148,15 +146,11 @@ def _load_subject(source: Source, settings: Settings) -> Subject:
 
 def _dataset_cfg(cfg: Config, split: str) -> dict:
     """Return the data set of a split, read as for testing."""
-    if split not in SPLITS:
-        raise AnalysisError(f'--split must be one of {SPLITS}, but got '
-                            f'{split!r}')
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
         there = [s for s in SPLITS if cfg.get(f'{s}_dataloader')]
-        raise AnalysisError(
-            f'{cfg.filename} has no {split}_dataloader, only those of '
-            f'{there}; choose one with --split')
+        raise AnalysisError(f'{cfg.filename} has no {split}_dataloader, only '
+                            f'those of {there}; choose one with --split')
     dataset = deepcopy(loader.dataset)
     if split == 'train':
         while 'dataset' in dataset:
@@ -168,23 +162,18 @@ def _dataset_cfg(cfg: Config, split: str) -> dict:
     return dataset
 
 
-def _group_notes(groups: Optional[ClassGroups],
-                 num_classes: int) -> List[str]:
+def _group_notes(groups: Optional[ClassGroups], num_classes: int) -> List[str]:
     if groups is None:
-        return [
-            'nothing tells how frequent the classes are, so that only all of '
-            'them together are measured; use an LVIS file, a data set with '
-            'train_class_counts or a config with train_dataloader'
-        ]
+        return ['nothing tells how frequent the classes are, so that only all '
+                'of them together are measured; use an LVIS file, a data set '
+                'with train_class_counts or a config with train_dataloader']
     if len(groups.index) != num_classes:
         raise AnalysisError(
             f'the training set has {len(groups.index)} classes, but the split '
             f'{num_classes}; both must have the same classes')
-    return [
-        f'no class of the split is {name} ({groups.source}), so that the '
-        'values of this group are empty; use another split or other borders '
-        '(--many, --few)' for name in groups.empty()
-    ]
+    return [f'no class of the split is {name} ({groups.source}), so that the '
+            'values of this group are empty; use another split or other '
+            'borders (--many, --few)' for name in groups.empty()]
 
 
 def run_images(subject: Subject, task: str,
@@ -195,11 +184,10 @@ def run_images(subject: Subject, task: str,
     hold no predictions.
     """
     loader_cfg = subject.cfg.get('test_dataloader') or {}
-    loader = DataLoader(
-        Subset(subject.dataset, subject.indices),
-        batch_size=loader_cfg.get('batch_size', 1),
-        num_workers=loader_cfg.get('num_workers', 0),
-        collate_fn=pseudo_collate)
+    loader = DataLoader(Subset(subject.dataset, subject.indices),
+                        batch_size=loader_cfg.get('batch_size', 1),
+                        num_workers=loader_cfg.get('num_workers', 0),
+                        collate_fn=pseudo_collate)
     init_default_scope(subject.cfg.get('default_scope', 'mmengine'))
     done = 0
     for data in progress(loader, f'{task} {subject.name}',

@@ -29,16 +29,16 @@ TEXT = (
 
 
 class LogitFit(NamedTuple):
-    """Two distributions fitted to the logits of one class."""
+    """Two distributions fitted to the logits of one class; NaN without fit."""
 
     count: int
-    mean: float
-    std: float
-    skewness: float  # 0 for the logistic, 1.1395 for the Gumbel distribution
-    logistic: tuple  # location and scale
-    gumbel: tuple
-    ks_logistic: float  # distance in [0, 1]
-    ks_gumbel: float
+    mean: float = np.nan
+    std: float = np.nan
+    skewness: float = np.nan  # logistic distribution 0, Gumbel 1.1395
+    logistic: tuple = ()  # location and scale
+    gumbel: tuple = ()
+    ks_logistic: float = np.nan  # distance in [0, 1]
+    ks_gumbel: float = np.nan
 
     @property
     def nearer_gumbel(self) -> bool:
@@ -68,9 +68,8 @@ def fit_logits(values: ndarray) -> LogitFit:
     fits = [tuple(map(float, law.fit(values))) for law in laws]
     distances = [float(stats.ks_1samp(values, law.cdf, args=fit).statistic)
                  for law, fit in zip(laws, fits, strict=True)]
-    return LogitFit(
-        len(values), float(values.mean()), float(values.std()),
-        float(stats.skew(values)), *fits, *distances)
+    return LogitFit(len(values), float(values.mean()), float(values.std()),
+                    float(stats.skew(values)), *fits, *distances)
 
 
 def analyze(sources: Sequence[Source], settings: Settings,
@@ -110,16 +109,14 @@ def _fit(subject: Subject, store: ClassLogits, notes: List[str]) -> tuple:
         values = store.of(label)
         if len(values) < 2 or np.ptp(values) == 0:
             few.append(f'{name} ({len(values)})')
-            fit = LogitFit(len(values), *[np.nan] * 3, (np.nan, ) * 2,
-                           (np.nan, ) * 2, np.nan, np.nan)
+            fit = LogitFit(len(values))
         else:
             fit = fits[label] = fit_logits(values)
         rows.append(dict(
             run=subject.name, label=label, name=name,
             group=subject.group_of(label, 'all'),
-            **{key: getattr(fit, key) for key in
-               ('count', 'mean', 'std', 'skewness', 'ks_logistic',
-                'ks_gumbel')},
+            **{key: value for key, value in fit._asdict().items()
+               if key not in ('logistic', 'gumbel')},
             nearer='' if label not in fits else
             'gumbel' if fit.nearer_gumbel else 'logistic'))
     if few:

@@ -1,7 +1,7 @@
 """kappa, lambda and their shapes over depth and training (Fig. 6)."""
 import os.path as osp
 from functools import partial
-from typing import List, Mapping, Optional, Sequence
+from typing import List, Mapping, Sequence
 
 from torch import Tensor
 
@@ -18,11 +18,8 @@ from .runs import Row, View, grouped
 from .traces import draw_trace, read_trace, starts_of
 
 #: What is measured, and how it is called.
-QUANTITIES = dict(
-    lambd=r'$\lambda$',
-    kappa=r'$\kappa$',
-    eta0=r'$\eta(0)$',
-    slope='slope at 0')
+QUANTITIES = dict(lambd=r'$\lambda$', kappa=r'$\kappa$',
+                  eta0=r'$\eta(0)$', slope='slope at 0')
 _MEANS = ('kappa', 'lambd', 'slope', 'eta0')
 _COLUMNS = (('unit', 'AGLU units'), ('gate', 'APA gates'))
 #: More sites than this have no room for their names.
@@ -88,9 +85,9 @@ def analyze(sources: Sequence[Source], settings: Settings,
     kept = {name: item for name, item in inspected.items() if item.pairs}
     if not kept:
         raise AnalysisError(
-            f'none of {", ".join(bare)} has kappa and lambda, but a network '
-            'with APA gates or AGLU units is expected; of others attention, '
-            'logits, collapse and calibration can be analysed')
+            f'none of {", ".join(bare)} has kappa and lambda, but APA gates '
+            'or AGLU units are expected; of others attention, logits, '
+            'collapse and calibration can be analysed')
     view = View('kappa and lambda over depth', TEXT,
                 notes=[f'{name} has no kappa and lambda' for name in bare])
     for name, item in kept.items():
@@ -109,10 +106,7 @@ def analyze(sources: Sequence[Source], settings: Settings,
             line[name] = f'{min(values):.3f}..{max(values):.3f}'
         view.summary.append(line)
     view.pictures['parameters.png'] = partial(
-        draw_pairs, {name: item.pairs for name, item in kept.items()},
-        quantities=tuple(QUANTITIES),
-        starts={name: starts_of(item.path, item.pairs)
-                for name, item in kept.items()})
+        _draw_inspected, kept, quantities=tuple(QUANTITIES))
     for number, trace in enumerate(traces, 1):
         name = 'history.png' if number == 1 else f'history-{number}.png'
         view.pictures[name] = partial(draw_trace, read_trace(trace))
@@ -127,14 +121,12 @@ def plot_parameters(inspections: Sequence[Inspection], path: str) -> None:
         CheckpointError: If no file has kappa and lambda, or matplotlib is
             not installed.
     """
-    pairs = {osp.basename(item.path): item.pairs for item in inspections}
-    if not any(pairs.values()):
+    items = {osp.basename(item.path): item for item in inspections}
+    if not any(item.pairs for item in items.values()):
         raise CheckpointError('none of the files has kappa and lambda to '
                               'plot; leave out --plot')
-    starts = {osp.basename(item.path): starts_of(item.path, item.pairs)
-              for item in inspections}
     try:
-        draw_pairs(pairs, path, starts=starts)
+        _draw_inspected(items, path, ('lambd', 'kappa'))
     except ImportError:
         raise CheckpointError('plotting needs matplotlib; install it with '
                               '"pip install matplotlib"') from None
@@ -142,10 +134,17 @@ def plot_parameters(inspections: Sequence[Inspection], path: str) -> None:
         raise CheckpointError(f'{path} cannot be written: {error}') from None
 
 
-def draw_pairs(pairs: Mapping[str, Sequence[Pair]],
-               path: str,
+def _draw_inspected(items: Mapping[str, Inspection], path: str,
+                    quantities: Sequence[str]) -> None:
+    """Draw the files of some runs, with the starts that their traces know."""
+    draw_pairs({run: item.pairs for run, item in items.items()}, path,
+               quantities, {run: starts_of(item.path, item.pairs)
+                            for run, item in items.items()})
+
+
+def draw_pairs(pairs: Mapping[str, Sequence[Pair]], path: str,
                quantities: Sequence[str] = ('lambd', 'kappa'),
-               starts: Optional[Mapping[str, Sequence[Pair]]] = None) -> None:
+               starts: Mapping[str, Sequence[Pair]] = {}) -> None:
     """Draw units and gates over depth; one line or row of marks per run.
 
     ``pairs`` go by the name of the run, ``quantities`` are the rows of the
@@ -160,7 +159,7 @@ def draw_pairs(pairs: Mapping[str, Sequence[Pair]],
                 for number, (run, found) in enumerate(pairs.items()):
                     _draw_run(axis, number, run, name,
                               [p for p in found if p.kind == kind],
-                              (starts or {}).get(run, ()))
+                              starts.get(run, ()))
                 if i == 0:
                     axis.set_title(title, loc='center')
                 axis.set_ylabel(QUANTITIES[name])

@@ -26,9 +26,8 @@ def read_trace(path: str) -> Trace:
         lines = file.read_text().splitlines()
         records = [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
-        raise AnalysisError(f'{file} cannot be read as scalars.json '
-                            f'({error}); name one that mmengine wrote'
-                            ) from None
+        raise AnalysisError(f'{file} cannot be read as scalars.json ({error});'
+                            ' name one that mmengine wrote') from None
     trace: Trace = {}
     for record in records:
         for name, value in record.items():
@@ -57,12 +56,9 @@ def starts_of(checkpoint: str, pairs: Sequence[Pair]) -> List[Pair]:
         trace = read_trace(str(files[-1])) if files else {}
     except AnalysisError:
         return []
-    return [
-        pair._replace(**{
-            leaf: pair.kappa.new_tensor(trace[pair.name][leaf][:1])
-            for leaf in ('kappa', 'lambd')
-        }) for pair in pairs if pair.name in trace
-    ]
+    return [pair._replace(kappa=pair.kappa.new_tensor(found['kappa'][:1]),
+                          lambd=pair.kappa.new_tensor(found['lambd'][:1]))
+            for pair in pairs if (found := trace.get(pair.name))]
 
 
 def draw_trace(trace: Trace, path: str) -> None:

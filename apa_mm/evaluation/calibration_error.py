@@ -50,9 +50,8 @@ class CalibrationError(BaseMetric):
             confidence = float(scores[pred])
             if not -ROUNDING <= confidence <= 1 + ROUNDING:
                 raise ValueError(
-                    'pred_score must hold probabilities in [0, 1], but the '
-                    f'predicted class has {confidence}; calibration is not '
-                    'defined for raw logits')
+                    'pred_score must hold probabilities in [0, 1], but got '
+                    f'{confidence}; calibration is not defined for raw logits')
             self.results.append((min(max(confidence, 0.), 1.), pred == label))
 
     def compute_metrics(

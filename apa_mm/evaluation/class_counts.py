@@ -22,8 +22,7 @@ def dataset_labels(dataset: Any) -> np.ndarray:
     else:
         raise TypeError(
             f'{type(dataset).__name__} has neither get_gt_labels() nor '
-            'get_cat_ids(index), one of which is needed to count its '
-            'classes; give class_counts instead')
+            'get_cat_ids(index) to count its classes; give class_counts')
     return np.array(labels, dtype=np.int64).reshape(-1)
 
 
@@ -38,8 +37,8 @@ def dataset_class_counts(dataset: Any) -> List[int]:
     """
     labels = dataset_labels(dataset)
     if not len(labels):
-        raise ValueError(f'{type(dataset).__name__} is empty, so that its '
-                         'classes cannot be counted')
+        raise ValueError(
+            f'{type(dataset).__name__} is empty; its classes need samples')
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     num_classes = len(classes) if classes else int(labels.max()) + 1
     if labels.min() < 0 or labels.max() >= num_classes:

@@ -17,9 +17,8 @@ def read_prediction(sample: dict) -> Tuple[int, int, Tensor]:
     for key in ('pred_score', 'gt_label'):
         if key not in sample:
             raise KeyError(
-                f'a data sample has no {key}, it has {sorted(sample)}; '
-                'metrics of this kind need a classifier with one label per '
-                'image, and a test pipeline that packs gt_label')
+                f'a data sample has no {key}, only {sorted(sample)}; use a '
+                'classifier with one label per image, and pack gt_label')
     scores = torch.as_tensor(sample['pred_score']).detach().cpu()
     pred = _single(sample['pred_label'], 'pred_label') \
         if 'pred_label' in sample else int(scores.argmax())
@@ -30,6 +29,5 @@ def _single(value: Any, name: str) -> int:
     label = torch.as_tensor(value).reshape(-1)
     if len(label) != 1:
         raise ValueError(f'{name} must hold one class, but got '
-                         f'{label.tolist()}; multi-label data have no '
-                         'many/medium/few groups and no single confidence')
+                         f'{label.tolist()}; use single-label data')
     return int(label)

@@ -1,5 +1,4 @@
 """Many-, medium- and few-shot accuracy as an mmengine metric."""
-import math
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -48,25 +47,19 @@ class ShotAccuracy(BaseMetric):
                  prefix: Optional[str] = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if class_counts is not None and train_dataset is not None:
-            raise ValueError('class_counts and train_dataset both say how '
-                             'many train images a class has; give only one')
+            raise ValueError(
+                'got both class_counts and train_dataset; give only one')
         if few > many + 1:
-            raise ValueError(f'few must be at most many + 1, but got '
+            raise ValueError('few must be at most many + 1, but got '
                              f'few={few} and many={many}')
-        self.many = many
-        self.few = few
+        self.many, self.few = many, few
         self._counts = None if class_counts is None else list(class_counts)
         if train_dataset is not None:
             # The transforms are of no use here and may be costly to build.
             self._counts = dataset_class_counts(
                 DATASETS.build({**train_dataset, 'pipeline': []}))
 
-    @property
-    def dataset_meta(self) -> Optional[dict]:
-        """Meta information of the data set under test."""
-        return self._dataset_meta
-
-    @dataset_meta.setter
+    @BaseMetric.dataset_meta.setter
     def dataset_meta(self, dataset_meta: Optional[dict]) -> None:
         """Take the meta information and make sure that counts are there."""
         self._dataset_meta = dataset_meta
@@ -75,8 +68,8 @@ class ShotAccuracy(BaseMetric):
         if classes and len(classes) != len(counts):
             raise ValueError(
                 f'ShotAccuracy has train counts of {len(counts)} classes, but '
-                f'the data set under test has {len(classes)} classes; both '
-                'must describe the same classes in the same order')
+                f'the test set has {len(classes)} classes; both must be the '
+                'same, in the same order')
 
     @property
     def class_counts(self) -> List[int]:
@@ -86,10 +79,10 @@ class ShotAccuracy(BaseMetric):
         counts = (self._dataset_meta or {}).get('train_class_counts')
         if counts is None:
             raise ValueError(
-                'ShotAccuracy does not know how many train images each class '
-                'has: set train_dataset=dict(...) or class_counts=[...] in '
-                'the evaluator, or test on a data set whose metainfo has '
-                'train_class_counts (ImageListDataset with train_ann_file)')
+                'ShotAccuracy does not know the train images per class: set '
+                'train_dataset=dict(...) or class_counts=[...], or test on a '
+                'data set whose metainfo has train_class_counts '
+                '(ImageListDataset with train_ann_file)')
         return list(counts)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -101,18 +94,13 @@ class ShotAccuracy(BaseMetric):
                 raise ValueError(
                     f'the classifier has {len(scores)} classes, but '
                     f'ShotAccuracy has train counts of {num_classes}; set '
-                    'num_classes of the head to the number of classes of '
-                    'the training set')
+                    'num_classes of the head to that of the training set')
             self.results.append((pred, label))
 
     def compute_metrics(
             self, results: List[Tuple[int, int]]) -> Dict[str, float]:
         """Return 'many', 'medium', 'few' in [0, 100], if they have samples."""
         pairs = torch.tensor(results, dtype=torch.int64).reshape(-1, 2)
-        shots = shot_accuracy(pairs[:, 0], pairs[:, 1],
-                              torch.tensor(self.class_counts), self.many,
-                              self.few)
-        return {
-            name: 100 * float(value)
-            for name, value in shots.items() if not math.isnan(value)
-        }
+        shots = shot_accuracy(*pairs.T, self.class_counts, self.many, self.few)
+        return {name: 100 * float(value) for name, value in shots.items()
+                if not value.isnan()}

@@ -19,12 +19,10 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for row in cells:
-        first, *others = zip(row, widths, strict=True)
-        padded = [first[0].ljust(first[1])]
-        padded += [cell.rjust(width) for cell, width in others]
-        lines.append('| ' + ' | '.join(padded) + ' |')
+    sides = '<' + '>' * (len(widths) - 1)
+    lines = ['| ' + ' | '.join(f'{cell:{side}{width}}' for cell, side, width
+                               in zip(row, sides, widths, strict=True)) + ' |'
+             for row in cells]
     dashes = ['-' * (width + 1) for width in widths]
     rule = [':' + dashes[0]] + [dash + ':' for dash in dashes[1:]]
     return '\n'.join([lines[0], '|' + '|'.join(rule) + '|', *lines[1:]])

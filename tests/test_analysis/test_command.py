@@ -171,6 +171,23 @@ def test_values_of_an_untrained_model_make_sense(job, tmp_path, monkeypatch):
                    for note in record['notes'])
 
 
+def test_the_lines_of_calibration_are_its_bins(cls, tmp_path):
+    analyze('calibration', cls.config, cls.checkpoint, '--num-bins', 4,
+            '--out', tmp_path / 'a')
+    record = json.loads((tmp_path / 'a' / 'metrics.json').read_text())
+    total = record['summary'][0]
+    with open(tmp_path / 'a' / 'calibration.csv') as file:
+        rows = [r for r in csv.DictReader(file) if r['group'] == 'all']
+    low, high, count, accuracy, confidence = (
+        [float(r[name]) for r in rows]
+        for name in ('low', 'high', 'count', 'accuracy', 'confidence'))
+    assert low == [0, 0.25, 0.5, 0.75] and high == [0.25, 0.5, 0.75, 1]
+    assert sum(count) == total['predictions'] == 6
+    for name, column in (('accuracy', accuracy), ('confidence', confidence)):
+        mean = sum(n * x for n, x in zip(count, column, strict=True)) / 6
+        assert mean == pytest.approx(total[name])
+
+
 def test_rois_of_a_detector_have_the_labels_of_objects(tmp_path):
     job = Job('det', tmp_path)
     analyze('logits', job.config, job.checkpoint, '--out', tmp_path / 'all')
@@ -284,6 +301,11 @@ def test_classes_with_fewer_than_two_samples_are_reported(cls, tmp_path):
     record = json.loads((tmp_path / 'b' / 'metrics.json').read_text())
     assert any('2 of 3 classes have fewer than 2 different logits' in note
                for note in record['notes'])
+    found, = record['metrics'].values()
+    without = [c for c in found['classes'].values() if not c['nearer']]
+    assert len(without) == 2
+    assert all(c[name] is None for c in without for name in (
+        'mean', 'std', 'skewness', 'ks_logistic', 'ks_gumbel'))
 
 
 @pytest.mark.parametrize('words, message', [
