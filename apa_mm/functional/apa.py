@@ -8,15 +8,13 @@ from torch.overrides import handle_torch_function, has_torch_function
 from apa_mm.kernels.activation import activate
 from apa_mm.kernels.formulas import GATE, UNIT
 from apa_mm.kernels.lower_bound import bounded
+from apa_mm.utils.checks import check_choice
 
 LAMBDA_GRADS = ('exact', 'paper')
 
 
-def apa(x: Tensor,
-        *,
-        kappa: Union[Tensor, float],
-        lambd: Union[Tensor, float],
-        backend: Optional[str] = None) -> Tensor:
+def apa(x: Tensor, *, kappa: Union[Tensor, float],
+        lambd: Union[Tensor, float], backend: Optional[str] = None) -> Tensor:
     r"""Compute the Adaptive Parametric Activation.
 
     .. math:: \eta(x) = (\lambda e^{-\kappa x} + 1)^{-1/\lambda}
@@ -52,20 +50,15 @@ def apa(x: Tensor,
     return _apply(x, kappa, lambd, GATE, False, backend)
 
 
-def aglu(x: Tensor,
-         *,
-         kappa: Union[Tensor, float],
-         lambd: Union[Tensor, float],
-         lambda_grad: str = 'exact',
+def aglu(x: Tensor, *, kappa: Union[Tensor, float],
+         lambd: Union[Tensor, float], lambda_grad: str = 'exact',
          backend: Optional[str] = None) -> Tensor:
     r"""Compute the Adaptive Generalised Linear Unit, ``x * apa(x)``.
 
     Eq. 6 of the paper. SiLU at ``kappa=lambd=1``, the sigmoid form of GELU at
     ``kappa=1.702, lambd=1``, ReLU as ``kappa`` grows, the identity as
-    ``lambd`` grows.
-
-    Other arguments, result and errors are those of :func:`apa`; an unknown
-    ``lambda_grad`` raises ValueError.
+    ``lambd`` grows. Other arguments, result and errors are those of
+    :func:`apa`; an unknown ``lambda_grad`` raises ValueError.
 
     ``lambda_grad='exact'`` is the true derivative. 'paper' is Eq. 8 as
     printed, which the authors' classification code trains with: it lacks a
@@ -76,9 +69,7 @@ def aglu(x: Tensor,
         >>> aglu(torch.tensor([1.0]), kappa=1.0, lambd=1.0)
         tensor([0.7311])
     """
-    if lambda_grad not in LAMBDA_GRADS:
-        raise ValueError(f'lambda_grad must be one of {LAMBDA_GRADS}, but got '
-                         f'{lambda_grad!r}')
+    check_choice('lambda_grad', lambda_grad, LAMBDA_GRADS)
     if has_torch_function((x, kappa, lambd)):
         return handle_torch_function(
             aglu, (x, kappa, lambd), x, kappa=kappa, lambd=lambd,
@@ -107,9 +98,9 @@ def lower_bound(value: Tensor, bound: float) -> Tensor:
 
 
 def eta_at_zero(lambd: Tensor) -> Tensor:
-    r"""Return the gate's value at 0, :math:`(1 + \lambda)^{-1/\lambda}`.
+    r"""Return :math:`\eta(0) = (1 + \lambda)^{-1/\lambda}`, in (1/e, 1).
 
-    It is the unit's slope there, in (1/e, 1), float64, for every kappa.
+    The unit's slope at 0 for every kappa, float64.
     """
     lambd = lambd.double()
     return torch.exp(-torch.log1p(lambd) / lambd)

@@ -16,9 +16,7 @@ DEFAULT_CLAMPS = {'gumbel': GUMBEL_CLAMP, 'sigmoid': (-math.inf, math.inf)}
 GOL_ACTIVATIONS = tuple(DEFAULT_CLAMPS)
 
 
-def gol_loss(cls_score: Tensor,
-             labels: Tensor,
-             *,
+def gol_loss(cls_score: Tensor, labels: Tensor, *,
              rare: Optional[Tensor] = None,
              ratio: Union[Tensor, float, None] = None,
              activation: str = 'gumbel',
@@ -28,22 +26,18 @@ def gol_loss(cls_score: Tensor,
 
     .. math:: L_i = \sum_j w_{ij} \, BCE(p(s_{ij}), t_{ij})
 
-    ``w`` is 0 or 1. It is 1 for the target class and for every class that is
-    not rare. The negative of a rare class is dropped on foreground RoIs, and
-    kept with probability ``ratio``, drawn anew for each element, on
-    background RoIs.
-
-    One tensor of the size of ``cls_score`` is kept for the backward pass, the
-    finished gradient. Second derivatives raise RuntimeError.
+    ``w`` is 1 but for negatives of rare classes: those are 0 on foreground
+    RoIs, and on background RoIs 1 with probability ``ratio``, drawn anew for
+    each element. The backward pass keeps one tensor of the size of
+    ``cls_score``. Second derivatives raise RuntimeError.
 
     Args:
         cls_score (Tensor): Scores without a background column, (N, C), any
             floating dtype; half types are computed in float32.
         labels (Tensor): int64 in [0, C], C for background, (N,).
         rare (Tensor, optional): True for rare classes, bool, (C,).
-        ratio (Tensor | float, optional): Probability in [0, 1] that the
-            negative of a rare class is kept on a background RoI. None: that
-            of :func:`rare_ratio`.
+        ratio (Tensor | float, optional): In [0, 1]; None is that of
+            :func:`rare_ratio`.
         activation (str): 'gumbel', or 'sigmoid' for ordinary BCE.
         clamp (tuple[float, float], optional): Range of the scores; outside
             of it the gradient is zero. None: (-10, 10) for 'gumbel', no limit
@@ -78,15 +72,13 @@ def gol_loss(cls_score: Tensor,
         if ratio is None:
             ratio = rare_ratio(count_foreground(labels, rare, ignore_index))
         ratios = _row_ratios(background, ratio)
-    losses = gol(cls_score,
-                 torch.where(positives, labels, 0).unsqueeze(1),
+    losses = gol(cls_score, torch.where(positives, labels, 0).unsqueeze(1),
                  positives.unsqueeze(1), ratios,
                  GOLSettings(activation, clamp, rare))
     return losses.masked_fill(ignored, 0)
 
 
-def count_foreground(labels: Tensor,
-                     rare: Tensor,
+def count_foreground(labels: Tensor, rare: Tensor,
                      ignore_index: int = -100) -> Tensor:
     """Count the foreground RoIs of rare classes, and all foreground RoIs.
 

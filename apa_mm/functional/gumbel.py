@@ -19,17 +19,15 @@ GUMBEL_CLAMP = (-10.0, 10.0)
 LARGEST_SCORE = 80.0
 
 
-def gumbel(x: Tensor,
-           *,
-           kappa: Union[Tensor, float] = 1.0,
+def gumbel(x: Tensor, *, kappa: Union[Tensor, float] = 1.0,
            backend: Optional[str] = None) -> Tensor:
     r"""Compute the Gumbel probability.
 
     .. math:: p(x) = e^{-e^{-\kappa x}}
 
-    The limit of :func:`apa_mm.functional.apa` as ``lambd`` goes to 0;
-    arguments, result and errors are those of it. Value and gradients are
-    finite for every finite ``x``.
+    The limit of :func:`apa_mm.functional.apa` as ``lambd`` goes to 0, with
+    its arguments, result and errors. Value and gradients are finite for every
+    finite ``x``.
 
     Example:
         >>> import torch

@@ -15,8 +15,8 @@ FEW_SHOT = 20
 
 
 def shot_groups(class_counts: Union[Tensor, Sequence[int]],
-                many: int = MANY_SHOT,
-                few: int = FEW_SHOT) -> Dict[str, Tensor]:
+                many: int = MANY_SHOT, few: int = FEW_SHOT
+                ) -> Dict[str, Tensor]:
     """Return masks 'many', 'medium' and 'few' of classes, bool, (C,).
 
     Many-shot classes have more than ``many`` images, few-shot ones fewer than
@@ -41,10 +41,8 @@ def shot_groups(class_counts: Union[Tensor, Sequence[int]],
         raise ValueError(
             f'few must be at most many + 1, but got few={few} and '
             f'many={many}; classes in between would be in two groups')
-    return dict(
-        many=counts > many,
-        medium=(counts <= many) & (counts >= few),
-        few=counts < few)
+    medium = (counts <= many) & (counts >= few)
+    return dict(many=counts > many, medium=medium, few=counts < few)
 
 
 def per_class_accuracy(pred_labels: Tensor, gt_labels: Tensor,
@@ -71,22 +69,16 @@ def per_class_accuracy(pred_labels: Tensor, gt_labels: Tensor,
     return hits.double() / torch.bincount(gt_labels, minlength=num_classes)
 
 
-def shot_accuracy(pred_labels: Tensor,
-                  gt_labels: Tensor,
+def shot_accuracy(pred_labels: Tensor, gt_labels: Tensor,
                   class_counts: Union[Tensor, Sequence[int]],
-                  many: int = MANY_SHOT,
-                  few: int = FEW_SHOT) -> Dict[str, Tensor]:
+                  many: int = MANY_SHOT, few: int = FEW_SHOT
+                  ) -> Dict[str, Tensor]:
     """Return the mean class accuracy of each group of classes.
 
     A group's value is the unweighted mean over its classes that have test
-    samples, so that on an unbalanced test set, too, every class counts once.
-
+    samples, in [0, 1], float64, 0-d; NaN, not 0, without such a class.
     Arguments and errors are those of :func:`shot_groups` and
     :func:`per_class_accuracy`.
-
-    Returns:
-        dict[str, Tensor]: 'many', 'medium' and 'few' in [0, 1], float64, 0-d;
-        NaN for a group without classes, which is not the same as 0.
 
     Example:
         >>> pred, gt = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 2])
