@@ -13,8 +13,6 @@ from apa_mm.utils.checks import check_choice
 
 from .utils import REDUCTIONS, weight_reduce_loss
 
-__all__ = ['GOLLoss']
-
 RARE_THRESHOLD = 0.0011  # of the paper's LVIS recipes
 
 
@@ -62,6 +60,8 @@ class GOLLoss(ClassCounts, nn.Module):
 
     one_label_per_image = False
     scores_sum_to_one = False
+    # What mmdet's box heads ask for.
+    custom_cls_channels = custom_activation = custom_accuracy = True
     shown = ('num_classes', 'rare_threshold', 'activation', 'clamp',
              'unverified_only', 'ignore_index', 'avg_non_ignore', 'reduction',
              'loss_weight')
@@ -88,14 +88,9 @@ class GOLLoss(ClassCounts, nn.Module):
         self.avg_non_ignore = avg_non_ignore
         self.reduction = reduction
         self.loss_weight = loss_weight
-        # What mmdet's box heads ask for.
-        self.custom_cls_channels = True
-        self.custom_activation = True
-        self.custom_accuracy = True
         self.init_class_counts(num_classes)
-        self.register_buffer(
-            'rare', torch.zeros(num_classes, dtype=torch.bool),
-            persistent=False)
+        rare = torch.zeros(num_classes, dtype=torch.bool)
+        self.register_buffer('rare', rare, persistent=False)
 
     @staticmethod
     def drops_below(cfg: dict) -> float:
@@ -126,21 +121,16 @@ class GOLLoss(ClassCounts, nn.Module):
                 reduction_override: Optional[str] = None) -> Tensor:
         """Compute the loss.
 
-        ``cls_score`` has no background column, (N, C). ``labels`` are int64
-        (N,) in [0, C], C for background, or ``ignore_index``;
+        ``cls_score`` (N, C) and ``labels`` (N,) as in ``gol_loss``;
         ``reduction_override`` replaces ``reduction``; others as in
-        :func:`~apa_mm.losses.utils.weight_reduce_loss`.
-
-        Returns:
-            Tensor: (N,) for 'none', otherwise 0-d; float32, or float64 for
-            float64 scores. Finite for N = 0.
+        :func:`~apa_mm.losses.utils.weight_reduce_loss`. Errors are those of
+        both. The result is (N,) for 'none', otherwise 0-d; float32, or
+        float64 for float64 scores. Finite for N = 0.
 
         Raises:
             RuntimeError: If in training the frequencies are not known, or
                 ``unverified_only`` was not told of the images.
-            TypeError: If ``labels`` is not int64.
-            ValueError: If the scores do not have C columns, or an argument
-                does not fit another.
+            ValueError: If the scores do not have C columns.
         """
         reduction = reduction_override or self.reduction
         check_choice('reduction_override', reduction, REDUCTIONS)
@@ -178,10 +168,10 @@ class GOLLoss(ClassCounts, nn.Module):
         if ratio is None:  # that of the batch
             ratio = rare_ratio(
                 count_foreground(labels, rare, self.ignore_index))
-        parts = zip(cls_score.split(sizes), labels.split(sizes), images,
-                    strict=True)
         losses = []
-        for scores, targets, (verified, _) in parts:
+        for scores, targets, (verified, _) in zip(
+                cls_score.split(sizes), labels.split(sizes), images,
+                strict=True):
             unverified = rare.clone()
             unverified[torch.as_tensor(verified, dtype=torch.int64)] = False
             losses.append(gol_loss(scores, targets, rare=unverified,
@@ -216,9 +206,9 @@ class GOLLoss(ClassCounts, nn.Module):
         """Return ``acc_classes``, in percent, over foreground RoIs (or 0)."""
         foreground = (labels != self.num_classes) & (
             labels != self.ignore_index)
-        correct = (cls_score.detach().argmax(1) == labels) & foreground
-        percent = 100 * correct.sum() / foreground.sum().clamp(min=1)
-        return dict(acc_classes=percent)
+        correct = (cls_score.argmax(1) == labels) & foreground
+        return dict(acc_classes=100 * correct.sum() /
+                    foreground.sum().clamp(min=1))
 
     def _check_columns(self, cls_score: Tensor) -> None:
         if cls_score.size(-1) != self.num_classes:

@@ -10,8 +10,6 @@ from apa_mm.registry import MODELS
 
 from .gol_loss import GOLLoss
 
-__all__ = ['SampledSigmoidLoss']
-
 
 @MODELS.register_module()
 class SampledSigmoidLoss(GOLLoss):
