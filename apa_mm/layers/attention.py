@@ -91,8 +91,7 @@ class SpatialAttention(nn.Module):
         \quad Y = X \cdot g
 
     Args:
-        in_channels (int, optional): Has no effect; accepted because backbones
-            and plugin slots set it for every kind of attention.
+        in_channels (int, optional): Has no effect; every backbone sets it.
         kernel_size (int): Odd size of the convolution, which has no bias.
         gate_cfg (dict): Any registered activation.
         norm_cfg (dict, optional): Norm of the one-channel map.
@@ -128,7 +127,6 @@ class _DualPoolAttention(ChannelAttention):
     """Channel attention whose linear layers see mean and maximum alike."""
 
     def gates(self, x: Tensor) -> Tensor:
-        """Return the gate (N, C) of every channel of ``x`` (N, C, H, W)."""
         excitation = self.excite(x.mean(dim=(2, 3)))  # (N, C)
         return self.gate(excitation + self.excite(x.amax(dim=(2, 3))))
 
@@ -154,8 +152,7 @@ class CBAM(nn.Module):
     ``spatial_gate_cfg``, by default that of the channels.
     """
 
-    # mmcv would name a plugin layer "c_b_a_m".
-    _abbr_: str = 'cbam'
+    _abbr_: str = 'cbam'  # mmcv would name a plugin layer "c_b_a_m"
 
     def __init__(self, in_channels: int, reduction: int = 16,
                  gate_cfg: dict = GATE_CFG,

@@ -13,7 +13,7 @@ class ClassCounts:
     The counts are a persistent buffer, ``class_counts``, integers (C,), so a
     checkpoint carries them and a test run needs no training set. Before
     training ``apa_mm.ClassFrequencyHook`` calls :meth:`set_class_frequency`.
-    Where an image may have several labels, its number of images and whether
+    Where an image may have several labels, the number of images and whether
     the counts are known are buffers too; a checkpoint gives all or none.
     """
 
@@ -28,8 +28,8 @@ class ClassCounts:
         """Set ``num_classes`` and register the buffers.
 
         Raises:
-            ValueError: If ``num_classes`` is below 2, or below 1 where an
-                image may have several labels or none.
+            ValueError: If it is below 2, or 1 where an image may have several
+                labels or none.
         """
         least = 2 if self.one_label_per_image else 1
         if not isinstance(num_classes, int) or num_classes < least:
@@ -186,10 +186,8 @@ class ClassCounts:
             state_dict.update(own)
         elif len(loaded) < len(own) or not fits:
             # All or none; PyTorch reports what is missing or does not fit.
-            state_dict.update({
-                key: value for key, value in own.items()
-                if key in loaded and state_dict[key].shape == value.shape
-            })
+            state_dict.update({key: own[key] for key in loaded if
+                               state_dict[key].shape == own[key].shape})
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._renew_counts(
             'checkpoint' if fits and len(loaded) == len(own) else self._source)

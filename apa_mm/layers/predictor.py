@@ -67,8 +67,7 @@ class _Temperature(nn.Module):
                  eps: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if temperature is None:
-            # 20 as in mmdet; the detection code of the paper starts theta at
-            # 4.5.
+            # 20 as in mmdet; theta = 4.5 as in the paper's detection code.
             temperature = 4.5**2 if learnable_temperature else 20.0
         if not temperature > 0 or not eps >= 0:
             raise ValueError(
@@ -162,8 +161,7 @@ class CosineClassifier(CosineLinear):
                  temperature: Optional[float] = None,
                  learnable_temperature: bool = False,
                  eps: float = 1e-6) -> None:
-        if temperature is None:
-            # The authors start theta at 5.
+        if temperature is None:  # the authors start theta at 5
             temperature = 5.0**2 if learnable_temperature else 16.0
         super().__init__(
             in_features, out_features, bias=False, temperature=temperature,
@@ -183,9 +181,8 @@ class CosineConv2d(_Temperature, nn.Conv2d):
     The formula of :class:`CosineLinear` at each place, with the start of
     ``nn.Conv2d`` and the state dict of mmdet's ``NormedConv2d``.
 
-    Arguments are those of ``nn.Conv2d``, then ``temperature``,
-    ``learnable_temperature``, ``power`` and ``eps`` of :class:`CosineLinear`,
-    with its errors.
+    Arguments are those of ``nn.Conv2d``, then those of :class:`CosineLinear`
+    from ``temperature`` on, with its errors.
 
     Example:
         >>> import torch

@@ -9,9 +9,6 @@ from torch import Tensor, nn
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 
-#: Initial value of a learnable scale, as in the authors' code.
-LEARNABLE_SCALE_INIT = 50.0
-
 
 @MODELS.register_module()
 class WrappedCauchyLinear(nn.Module):
@@ -64,7 +61,7 @@ class WrappedCauchyLinear(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         if self.scale is not None:
-            nn.init.constant_(self.scale, LEARNABLE_SCALE_INIT)
+            nn.init.constant_(self.scale, 50.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, C) of features (N, D).
