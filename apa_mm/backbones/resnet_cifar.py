@@ -9,8 +9,6 @@ from apa_mm.registry import MODELS
 from .resnet import APAResNet
 from .resnet_blocks import ARCHITECTURES, BasicBlock
 
-__all__ = ['APAResNetCIFAR', 'ZeroPadShortcut']
-
 # fan_in, as in nn.init.kaiming_normal_ without arguments; it covers the
 # linear layers of the attention too.
 INIT_CFG = [
@@ -89,9 +87,7 @@ class APAResNetCIFAR(APAResNet):
         for depth in (20, 32, 44, 56, 110)
     } | ARCHITECTURES
 
-    def __init__(self,
-                 depth: int,
-                 in_channels: int = 3,
+    def __init__(self, depth: int, in_channels: int = 3,
                  out_indices: Optional[Sequence[int]] = None,
                  attention_cfg: Optional[dict] = dict(
                      type='apa_mm.ChannelAttention', reduction=4),
@@ -105,12 +101,9 @@ class APAResNetCIFAR(APAResNet):
             kwargs = dict(dict(num_stages=3, base_channels=16), **kwargs)
         stages = kwargs.get('num_stages', 4)
         super().__init__(
-            depth,
-            in_channels,
+            depth, in_channels, attention_cfg=attention_cfg,
             out_indices=(stages - 1, ) if out_indices is None else out_indices,
-            attention_cfg=attention_cfg,
-            init_cfg=INIT_CFG if init_cfg is None else init_cfg,
-            **kwargs)
+            init_cfg=INIT_CFG if init_cfg is None else init_cfg, **kwargs)
 
     def _add_stem(self, in_channels: int, channels: int) -> None:
         self._add_flat_stem(self._conv(in_channels, channels, 3, 1))

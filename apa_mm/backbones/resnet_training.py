@@ -1,5 +1,5 @@
 """Freezing, initialisation and layer ids of a ResNet."""
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import List, Optional, Tuple, Union
 
 from mmengine.model import BaseModule, constant_init
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
@@ -9,20 +9,9 @@ from apa_mm.weights.pretrained import check_pretrained
 
 from .resnet_stages import blocks_per_layer
 
-__all__ = ['TrainedBackbone']
-
 
 class TrainedBackbone(BaseModule):
-    """What training asks of a ResNet; the child builds its modules."""
-
-    deep_stem: bool
-    frozen_stages: int
-    freeze_stem_act: bool
-    norm_eval: bool
-    norm1_name: str
-    res_layers: List[str]
-    stage_blocks: Sequence[int]
-    zero_init_residual: bool
+    """What training asks of a ResNet; the child sets what it reads."""
 
     @property
     def norm1(self) -> nn.Module:
@@ -80,8 +69,7 @@ class TrainedBackbone(BaseModule):
                 for block in stage:
                     constant_init(block.last_norm, 0)
 
-    def get_layer_depth(self,
-                        param_name: str,
+    def get_layer_depth(self, param_name: str,
                         prefix: str = '') -> Tuple[int, int]:
         """Return a parameter's layer id and the number of layers.
 

@@ -7,8 +7,6 @@ from apa_mm.registry import MODELS
 
 from .resnet import APAResNet
 
-__all__ = ['APAResNetD', 'APAResNetLegacy']
-
 
 @MODELS.register_module()
 class APAResNetD(APAResNet):
@@ -28,9 +26,7 @@ class APAResNetD(APAResNet):
         (1, 512, 1, 1)
     """
 
-    def __init__(self,
-                 *args: Any,
-                 avg_down: bool = True,
+    def __init__(self, *args: Any, avg_down: bool = True,
                  **kwargs: Any) -> None:
         super().__init__(*args, avg_down=avg_down, **kwargs)
 
