@@ -70,8 +70,7 @@ class SwapReport(NamedTuple):
         return '\n'.join(lines)
 
 
-def replace_activations(model: nn.Module,
-                        *,
+def replace_activations(model: nn.Module, *,
                         types: Sequence[str] = tuple(FAMILIES),
                         pattern: Optional[str] = None,
                         stages: Optional[Sequence[int]] = None,
@@ -79,13 +78,10 @@ def replace_activations(model: nn.Module,
                         relu_kappa: float = RELU_KAPPA,
                         shared: Sequence[str] = (),
                         act_cfg: Optional[dict] = None) -> SwapReport:
-    r"""Swap activation modules for AGLU units, in place; print the report.
+    """Swap activation modules for AGLU units, in place; print the report.
 
-    A block that calls one module several times gets one unit per call (see
-    :class:`~apa_mm.surgery.site_units.SiteUnits`), since kappa and lambda
-    must not be shared by accident. With ``init='equivalent'`` the model
-    computes the same function as before, within the deviation per unit of
-    :func:`~apa_mm.surgery.equivalents.equivalent_of`. Call it before the
+    A block that calls one module several times gets one unit per call, see
+    :class:`~apa_mm.surgery.site_units.SiteUnits`. Call it before the
     optimizer is built and the model is wrapped for distributed training, or
     use ``apa_mm.ReplacedActivations`` in the config. Activations called as
     functions (``F.relu``) stay.
@@ -96,10 +92,11 @@ def replace_activations(model: nn.Module,
             with all its forms, or names of single classes.
         pattern (str, optional): Regular expression that the dotted name of
             the module must contain, such as ``'^backbone'``.
-        stages (Sequence[int], optional): Only stages of these numbers N:
-            ``layerN``, ``stageN``, ``stages.N``, ``layers.N``, ``blocks.N``
-            or ``h.N`` in the name.
-        init (str): 'equivalent', or 'random' for AGLU's own ranges.
+        stages (Sequence[int], optional): Only stages of these numbers, as
+            :data:`STAGE_NAME` finds them in the name.
+        init (str): 'equivalent' keeps the model's function, within the
+            deviation of :func:`~apa_mm.surgery.equivalents.equivalent_of` per
+            unit; 'random' takes AGLU's own ranges.
         relu_kappa (float): kappa that stands for ReLU; a smaller one lets
             kappa learn sooner and starts further from ReLU.
         shared (Sequence[str]): ``'BlockClass.attribute'`` of activations
@@ -136,8 +133,8 @@ def replace_activations(model: nn.Module,
             continue
         values = () if init == 'random' else equivalent_of(
             kind_of(place.module), relu_kappa)
-        swap = Swap(place.name,
-                    type(place.module).__name__, found_sites.count, *values)
+        swap = Swap(place.name, type(place.module).__name__,
+                    found_sites.count, *values)
         _put(model, place, swap, found_sites, dict(act_cfg or {}))
         report.swapped.append(swap)
     return report._replace(shared=list(map(str, find_shared_units(model))))
@@ -204,10 +201,8 @@ def build_with_replaced_activations(model: Union[dict, str],
     all else in place.
 
     Args:
-        model (dict | str): Config of the model, or its type alone; the
-            further arguments are then those of the model.
-        data_preprocessor (dict, optional): Given by mmengine's Runner; goes
-            to the inner model.
+        model (dict | str): Config of the model, or its type alone.
+        data_preprocessor (dict, optional): Goes to the inner model.
         replace (dict, optional): Options of :func:`replace_activations`.
         **others: Such options too; with a type, arguments of the model.
     """
