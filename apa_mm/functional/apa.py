@@ -19,10 +19,9 @@ def apa(x: Tensor, *, kappa: Union[Tensor, float],
 
     .. math:: \eta(x) = (\lambda e^{-\kappa x} + 1)^{-1/\lambda}
 
-    Eq. 5 of "Adaptive Parametric Activation" (ECCV 2024). It is the sigmoid
-    of ``kappa * x`` at ``lambd=1`` and the Gumbel probability
-    ``exp(-exp(-kappa * x))`` as ``lambd`` goes to 0. All gradients are the
-    true derivatives and can be differentiated again.
+    Eq. 5 of "Adaptive Parametric Activation" (ECCV 2024): the sigmoid of
+    ``kappa * x`` at ``lambd=1``, :func:`gumbel` as ``lambd`` goes to 0. All
+    gradients are the true derivatives and can be differentiated again.
 
     Args:
         x (Tensor): Any shape and floating dtype; half types are computed in
@@ -58,12 +57,10 @@ def aglu(x: Tensor, *, kappa: Union[Tensor, float],
     Eq. 6 of the paper. SiLU at ``kappa=lambd=1``, the sigmoid form of GELU at
     ``kappa=1.702, lambd=1``, ReLU as ``kappa`` grows, the identity as
     ``lambd`` grows. Other arguments, result and errors are those of
-    :func:`apa`; an unknown ``lambda_grad`` raises ValueError.
-
-    ``lambda_grad='exact'`` is the true derivative. 'paper' is Eq. 8 as
-    printed, which the authors' classification code trains with: it lacks a
-    term, has the opposite sign for every ``x != 0`` and grows like
-    ``1 / lambd``. Use it only to repeat their runs.
+    :func:`apa`. ``lambda_grad='exact'`` is the true derivative. 'paper' is
+    Eq. 8 as printed, only to repeat runs of the authors' classification code:
+    it lacks a term, has the opposite sign for every ``x != 0`` and grows like
+    ``1 / lambd``.
 
     Example:
         >>> aglu(torch.tensor([1.0]), kappa=1.0, lambd=1.0)
@@ -80,8 +77,7 @@ def aglu(x: Tensor, *, kappa: Union[Tensor, float],
 def lower_bound(value: Tensor, bound: float) -> Tensor:
     """Return ``max(value, bound)`` with a gradient that can lead back up.
 
-    ``torch.clamp`` gives a value below the bound no gradient, so that a
-    parameter which one optimiser step pushed there stays there for ever.
+    ``torch.clamp`` would keep a parameter below the bound there for ever.
     Here the gradient passes at and above the bound, and below it only if it
     would raise the value. This rule has no second derivative:
     ``create_graph=True`` raises RuntimeError if a value is below. For

@@ -71,7 +71,11 @@ def gol_loss(cls_score: Tensor, labels: Tensor, *,
     if rare is not None:
         if ratio is None:
             ratio = rare_ratio(count_foreground(labels, rare, ignore_index))
-        ratios = _row_ratios(background, ratio)
+        elif not isinstance(ratio, Tensor):
+            if not 0 <= ratio <= 1:
+                raise ValueError(f'ratio must be in [0, 1], but got {ratio}')
+            ratio = torch.full((), ratio, device=background.device)
+        ratios = torch.where(background, ratio.float(), 0.0).unsqueeze(1)
     losses = gol(cls_score, torch.where(positives, labels, 0).unsqueeze(1),
                  positives.unsqueeze(1), ratios,
                  GOLSettings(activation, clamp, rare))
@@ -80,10 +84,10 @@ def gol_loss(cls_score: Tensor, labels: Tensor, *,
 
 def count_foreground(labels: Tensor, rare: Tensor,
                      ignore_index: int = -100) -> Tensor:
-    """Count the foreground RoIs of rare classes, and all foreground RoIs.
+    """Count the foreground RoIs of rare classes, and all: int64, (2,).
 
-    Arguments are those of :func:`gol_loss`. The counts, int64, (2,), may be
-    added up over batches before they go into :func:`rare_ratio`.
+    Arguments are those of :func:`gol_loss`. Counts of batches may be added up
+    before they go into :func:`rare_ratio`.
     """
     foreground = (labels != len(rare)) & (labels != ignore_index)
     is_rare = foreground & rare[torch.where(foreground, labels, 0)]
@@ -93,20 +97,10 @@ def count_foreground(labels: Tensor, rare: Tensor,
 def rare_ratio(counts: Tensor) -> Tensor:
     """Return the fraction of foreground RoIs whose class is rare.
 
-    It is 1 without foreground: the authors' code has 0 / 0 there, and every
-    comparison with NaN is false, so that it drops nothing. Float32, 0-d.
+    Float32, 0-d; 1 without foreground, where the authors' code drops nothing.
     """
     rare, total = counts.unbind()
     return torch.where(total > 0, rare / total.clamp(min=1), 1.0)
-
-
-def _row_ratios(background: Tensor, ratio: Union[Tensor, float]) -> Tensor:
-    """Return the probability to keep a rare negative, float32, (N, 1)."""
-    if not isinstance(ratio, Tensor):
-        if not 0 <= ratio <= 1:
-            raise ValueError(f'ratio must be in [0, 1], but got {ratio}')
-        ratio = torch.full((), ratio, device=background.device)
-    return torch.where(background, ratio.float(), 0.0).unsqueeze(1)
 
 
 def _check_gol(cls_score: Tensor, labels: Tensor,

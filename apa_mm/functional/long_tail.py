@@ -17,9 +17,8 @@ from apa_mm.utils.checks import check_choice
 def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
     r"""Compute the per-class offset that is added to logits at test time.
 
-    A classifier trained by plain cross entropy models
-    :math:`p(c \mid x) \propto p(x \mid c)\, n_c / N`. Adding ``raw`` divides
-    that prior out exactly (PC-softmax); the others are the activations that
+    ``raw`` divides out the prior :math:`n_c / N` that plain cross entropy
+    learns (PC-softmax); the others are the activations that
     inverse-image-frequency (IIF) learning tried. With :math:`p = n / N`:
 
     ========== ===========================
@@ -32,12 +31,9 @@ def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
     ``base10`` ``log10(N / n)``
     ========== ===========================
 
-    Offsets are larger for rarer classes, and infinite for a class without
-    images except in ``smooth``. The authors' training code evaluates with
-    ``rel``, their per-group script with ``raw``.
-
-    Raises:
-        ValueError: If ``variant`` is unknown.
+    Offsets are infinite for a class without images, except in ``smooth``. An
+    unknown ``variant`` raises ValueError. The authors' training code
+    evaluates with ``rel``, their per-group script with ``raw``.
 
     Example:
         >>> logit_offset(torch.tensor([100, 10, 5]))
@@ -71,8 +67,7 @@ def calibrate_scores(scores: Tensor, counts: Tensor, method: str = 'norcal',
             (..., C + 1).
         counts (Tensor): Training images per class, (C,).
         method (str): One of :data:`CALIBRATIONS`.
-        gamma (float): Strength; 0 changes nothing with either. To be chosen
-            on images that were not trained on.
+        gamma (float): Strength, chosen on held-out images; 0 changes nothing.
 
     Raises:
         ValueError: If ``method`` is unknown, or the columns are not C + 1.
@@ -103,10 +98,8 @@ def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
 
     "Class-Balanced Loss Based on Effective Number of Samples" (CVPR 2019,
     Eq. 4). Every count must be 1 or more. ``beta`` 0 gives equal weights,
-    values towards 1 give weights proportional to ``1 / n``.
-
-    Raises:
-        ValueError: If ``beta`` is not in [0, 1).
+    values towards 1 give weights proportional to ``1 / n``; outside of [0, 1)
+    it raises ValueError.
 
     Example:
         >>> effective_number_weights(torch.tensor([100, 10, 5]))

@@ -49,7 +49,7 @@ def per_class_accuracy(pred_labels: Tensor, gt_labels: Tensor,
                        num_classes: int) -> Tensor:
     """Return the share of correct samples of every class, float64, (C,).
 
-    It is in [0, 1], and NaN for a class without samples.
+    NaN for a class without samples.
 
     Raises:
         ValueError: If the shapes differ or a true class is out of range.

@@ -105,8 +105,7 @@ class APA(_Adaptive):
     """Adaptive Parametric Activation, :func:`apa_mm.functional.apa` (Eq. 5).
 
     A lambda that training pushes below ``lambd_min`` counts as ``lambd_min``
-    and can return, see :func:`apa_mm.functional.lower_bound`; in the authors'
-    code it gets no gradient there.
+    and can return, see :func:`apa_mm.functional.lower_bound`.
 
     Args:
         num_parameters (int): 1 (shared) or the channel count (Table 13).

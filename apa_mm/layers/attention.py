@@ -27,8 +27,7 @@ class ChannelAttention(nn.Module):
 
     Args:
         in_channels (int): C.
-        reduction (int): Ratio of C to the hidden width; 16 in the ImageNet
-            networks, 4 in the CIFAR ones.
+        reduction (int): Ratio of C to the hidden width.
         gate_cfg (dict): Any registered activation;
             ``num_parameters='channels'`` gives every channel its own values.
         act_cfg (dict): Activation between the two linear layers.
@@ -69,7 +68,7 @@ class ChannelAttention(nn.Module):
         return x * self.gates(x)[:, :, None, None]
 
     def gates(self, x: Tensor) -> Tensor:
-        """Return the gate (N, C) of every channel of ``x`` (N, C, H, W)."""
+        """Return the gates (N, C) of ``x`` (N, C, H, W)."""
         return self.gate(self.excite(x.mean(dim=(2, 3))))
 
     def excite(self, pooled: Tensor) -> Tensor:
@@ -144,8 +143,7 @@ class CBAM(nn.Module):
         Z = X \cdot \eta(f(\mathrm{mean}_{hw} X) + f(\max_{hw} X))
 
     followed by :class:`SpatialAttention` on Z. The baseline is
-    ``gate_cfg=dict(type='Sigmoid')``; in the authors' code it has LayerNorm
-    and dropout too.
+    ``gate_cfg=dict(type='Sigmoid')``, with LayerNorm and dropout.
 
     Arguments are those of :class:`ChannelAttention`, and ``kernel_size`` and
     ``spatial_norm_cfg`` of :class:`SpatialAttention`, whose gate is

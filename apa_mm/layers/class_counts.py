@@ -47,9 +47,9 @@ class ClassCounts:
                             num_images: int) -> None:
         """Take the class counts of the training set.
 
-        ``counts`` (C,) are the images that each class occurs in, in the order
-        of the labels, and ``num_images`` those of the set; only annotated
-        ones where an image may have several labels.
+        ``counts`` (C,) are the images of each class, in the order of the
+        labels, and ``num_images`` those of the set; only annotated ones where
+        an image may have several labels.
 
         Raises:
             ValueError: If the counts do not fit the module, or a checkpoint
@@ -127,12 +127,9 @@ class ClassCounts:
                 "prefix='backbone.')")
 
     def require_class_counts(self) -> Tensor:
-        """Return the counts (C,), or say how to get them.
+        """Return the counts (C,); RuntimeError without any.
 
         In training, counts that a checkpoint brought are announced once.
-
-        Raises:
-            RuntimeError: If they were neither set nor loaded.
         """
         if not self.has_class_counts:
             raise RuntimeError(
@@ -157,11 +154,7 @@ class ClassCounts:
         return type(self).__name__
 
     def _renew_counts(self, source: str) -> None:
-        """Bring up to date what the buffers imply.
-
-        A plain attribute answers "known?": a look at a buffer would make
-        every step wait for the device. On the meta device nothing is known.
-        """
+        """Keep what the buffers say: each look at them stalls a device."""
         counts = self.class_counts
         flag = (counts > 0).any() if self.one_label_per_image \
             else self.has_frequency
@@ -180,17 +173,16 @@ class ClassCounts:
         loaded = own.keys() & state_dict.keys()
         counts = state_dict.get(prefix + 'class_counts', self.class_counts)
         fits = counts.shape == self.class_counts.shape
-        if not loaded:
-            # Absent counts are no fault of a checkpoint: a converted one has
-            # none, and whoever needs them asks by require_class_counts.
-            state_dict.update(own)
-        elif len(loaded) < len(own) or not fits:
-            # All or none; PyTorch reports what is missing or does not fit.
-            state_dict.update({key: own[key] for key in loaded if
-                               state_dict[key].shape == own[key].shape})
+        whole = fits and len(loaded) == len(own)
+        if not whole:
+            # Absent counts are no fault of a checkpoint: whoever needs them
+            # asks by require_class_counts. Of some, PyTorch reports what is
+            # missing or does not fit.
+            state_dict.update({
+                key: value for key, value in own.items() if not loaded or
+                key in loaded and state_dict[key].shape == value.shape})
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._renew_counts(
-            'checkpoint' if fits and len(loaded) == len(own) else self._source)
+        self._renew_counts('checkpoint' if whole else self._source)
         if not fits:
             self._other_size = (f' (the checkpoint has those of {len(counts)} '
                                 f'classes, not of {len(self.class_counts)})')

@@ -16,9 +16,9 @@ def classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
                      labels: Tensor) -> Tensor:
     """Compute one output channel per sample of a 1 x 1 convolution.
 
-    Equals ``F.conv2d(x, weight, bias)[range(N), labels][:, None]`` in value
-    and gradient, at 1 / K of its memory: logits (N, 1, H, W) from ``x``
-    (N, C, H, W), ``weight`` (K, C, 1, 1) and ``bias`` (K,).
+    Equals ``F.conv2d(x, weight, bias)[range(N), labels][:, None]``, at 1 / K
+    of its memory: logits (N, 1, H, W) from ``x`` (N, C, H, W), ``weight``
+    (K, C, 1, 1) and ``bias`` (K,).
     """
     return _add_bias(_rows_dot(x, weight[labels]), bias, labels)
 
@@ -28,9 +28,8 @@ def cosine_classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
                             power: float, eps: float) -> Tensor:
     """Compute one output channel per sample of a 1 x 1 cosine convolution.
 
-    See :class:`CosineConv2d` for the formula with T = ``scale``, p =
-    ``power`` and ``eps``, and :func:`classwise_conv2d` for the rest. No
-    normalised copy of ``x`` is made.
+    See :class:`CosineLinear` for the formula with T = ``scale`` and p =
+    ``power``, :func:`classwise_conv2d` for the rest.
     """
     rows = weight[labels]  # (N, C, 1, 1)
     rows = (rows / _divisor(rows, power, eps)).to(x.dtype)
@@ -113,9 +112,8 @@ class CosineLinear(_Temperature, nn.Linear):
         \frac{w_k}{|w_k|^p + \epsilon} + b_k
 
     Weights start from N(0, 0.01), biases from 0. With a fixed temperature the
-    state dict is that of mmdet's ``NormedLinear`` (``tempearture`` there is
-    ``temperature`` here). A learnable T is stored as ``temperature``, a
-    scalar theta with T = theta^2, which needs no weight decay.
+    state dict is that of mmdet's ``NormedLinear``. A learnable T is stored as
+    ``temperature``, a scalar theta with T = theta^2, without weight decay.
 
     Args:
         in_features, out_features, bias: As in ``nn.Linear``: C, K and b.
@@ -152,9 +150,8 @@ class CosineClassifier(CosineLinear):
     Unlike :class:`CosineLinear`, a short feature vector gives small logits.
     Weights start from U(-d, d) with d = C^-1/2; there is no bias.
 
-    ``temperature`` is S, at the start if it is learned; None is 16 if fixed
-    and 25 if learned. Other arguments and errors are those of
-    :class:`CosineLinear`.
+    ``temperature`` is S; None is 16 if fixed, 25 if learned. Other arguments
+    and errors are those of :class:`CosineLinear`.
     """
 
     def __init__(self, in_features: int, out_features: int,

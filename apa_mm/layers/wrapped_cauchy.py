@@ -20,14 +20,13 @@ class WrappedCauchyLinear(nn.Module):
         \quad u_c = \langle \hat x, \hat w_c \rangle,
         \quad \gamma_c = \sigma(g_c)
 
-    The authors' released V3Det detectors use the form ``released``: the bias
-    is added to the cosine, where a value above 0.05 can pass the pole at ``(1
-    + gamma^2) / (2 gamma)`` and flip the sign, and 3.14 stands for pi. Take
-    it for their weights. MMDetection takes it as ``cls_predictor_cfg``.
+    The form ``released`` is that of the authors' V3Det detectors, for their
+    weights: the bias is added to the cosine, where a value above 0.05 can
+    pass the pole at ``(1 + gamma^2) / (2 gamma)`` and flip the sign, and 3.14
+    stands for pi. MMDetection takes the layer as ``cls_predictor_cfg``.
 
     Args:
-        in_features, out_features, bias: As in ``nn.Linear``: D, C (with
-            background if the loss has one) and b.
+        in_features, out_features, bias: As in ``nn.Linear``: D, C and b.
         scale (float, optional): Fixed ``s``; None learns it, from 50.
         form (str): 'exact' or 'released'.
         power (float): Exponent of the norms that divide.
@@ -64,11 +63,7 @@ class WrappedCauchyLinear(nn.Module):
             nn.init.constant_(self.scale, 50.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (N, C) of features (N, D).
-
-        Half types are computed in float32, since the logit rises steeply near
-        the pole.
-        """
+        """Return the logits (N, C) of features (N, D), at least float32."""
         if x.dtype != torch.float64:
             x = x.float()
         with torch.autocast(x.device.type, enabled=False):

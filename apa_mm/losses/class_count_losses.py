@@ -17,9 +17,9 @@ from .utils import REDUCTIONS, weight_reduce_loss
 class ClassCountLoss(ClassCounts, nn.Module):
     r"""Base of softmax cross entropies that know the class counts.
 
-    With target probabilities :math:`t` (one-hot for a label), class weights
-    :math:`w` and logits :math:`z`, sample i has the loss :math:`-\sum_c w_c
-    t_{ic} \log \mathrm{softmax}(z_i)_c`. A subclass changes ``z`` and ``w``.
+    With target probabilities t, class weights w and logits z, sample i has
+    the loss :math:`-\sum_c w_c t_{ic} \log \mathrm{softmax}(z_i)_c`. A
+    subclass changes z and w.
 
     Args:
         num_classes (int): C.
@@ -146,19 +146,15 @@ class DeferredReweightedLoss(ClassCountLoss):
     (NeurIPS 2019): plain cross entropy first, class weights from the epoch
     at which ``apa_mm.DeferredReweightingHook`` switches them on.
 
-    With ``normalize`` the weights of this process's batch are divided by
-    their mean, as ``F.cross_entropy(weight=w)`` does for labels, so that the
-    loss keeps its scale at the switch. ``normalize=False`` is the authors'
-    form with mixup; weighted by :math:`N / n_c` it is about C times as large.
-
     Args:
         weighting (str): 'effective', the effective number of images with
             ``beta``, mean weight over classes 1; or 'inverse', N / n.
         beta (float): In [0, 1); used by 'effective' only.
-        num_classes, **kwargs: Of :class:`ClassCountLoss`.
-
-    Raises:
-        ValueError: For an argument out of its range.
+        normalize (bool): Divide the weights of this process's batch by their
+            mean, as ``F.cross_entropy(weight=w)`` does for labels, so that
+            the loss keeps its scale at the switch. False is the authors' form
+            with mixup; with 'inverse' it is about C times as large.
+        num_classes, **kwargs: Of :class:`ClassCountLoss`, with its errors.
 
     Example:
         >>> import torch
@@ -204,8 +200,7 @@ class DeferredReweightedLoss(ClassCountLoss):
             return self._cross_entropy(logits, target)
         weights = self.class_weights().to(logits.dtype)
         loss = self._cross_entropy(logits, target, weights)
-        if self.normalize:
-            soft = target.dim() > 1
-            omega = target @ weights if soft else weights[target]  # (N,)
-            loss = loss / omega.mean()
-        return loss
+        if not self.normalize:
+            return loss
+        soft = target.dim() > 1
+        return loss / (target @ weights if soft else weights[target]).mean()

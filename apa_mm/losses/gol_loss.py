@@ -21,10 +21,7 @@ class GOLLoss(ClassCounts, nn.Module):
     """Gumbel Optimized Loss with dropped negatives of rare classes.
 
     The mean of :func:`apa_mm.functional.gol_loss` over the RoIs, as
-    ``loss_cls`` of any box head of mmdet. A class is rare if its image
-    frequency is below ``rare_threshold``; on background RoIs its negatives
-    are kept with a probability equal to the fraction of the call's foreground
-    RoIs whose class is rare (1 without foreground).
+    ``loss_cls`` of any box head of mmdet, with the ``ratio`` of each call.
 
     Image frequencies come from ``apa_mm.ClassFrequencyHook`` or from a
     checkpoint, see :class:`~apa_mm.layers.class_counts.ClassCounts`. Out of
@@ -33,19 +30,18 @@ class GOLLoss(ClassCounts, nn.Module):
     Args:
         num_classes (int): C, without background.
         rare_threshold (float): Image frequency in [0, 1] below which a class
-            is rare. 0.0011 makes 815 of LVIS v1's 1,203 classes rare; 0 drops
+            is rare: 815 of LVIS v1's 1,203 classes by default. 0 drops
             nothing and needs no frequencies.
         activation, clamp, ignore_index: As in ``gol_loss``. Test scores are
             not clamped.
         avg_non_ignore (bool): Without ``avg_factor``, 'mean' divides by the
             number of RoIs that are not ignored instead of N.
-        reduction (str): 'none' for one loss per RoI, 'mean' or 'sum'.
+        reduction (str): 'none', 'mean' or 'sum'.
         loss_weight (float): Factor of the result.
         unverified_only (bool): Drop the negatives of a rare class only on
             images that neither show it nor are verified not to, as LVIS's
-            files say; needs ``apa_mm.FederatedRoIHead`` (or
+            files say, unlike the paper; needs ``apa_mm.FederatedRoIHead`` (or
             ``FederatedCascadeRoIHead``) and ``apa_mm.FederatedLVISDataset``.
-            The paper's GOL does not ask.
 
     Raises:
         ValueError: For an argument out of its range.
@@ -94,10 +90,8 @@ class GOLLoss(ClassCounts, nn.Module):
 
     @staticmethod
     def drops_below(cfg: dict) -> float:
-        """Return the image frequency below which a config drops negatives.
-
-        On a set without lists ``unverified_only`` drops none.
-        """
+        """Return the image frequency below which a config drops negatives."""
+        # On a set without lists unverified_only drops none.
         return 0. if cfg.get('unverified_only') else cfg.get(
             'rare_threshold', RARE_THRESHOLD)
 
@@ -108,10 +102,10 @@ class GOLLoss(ClassCounts, nn.Module):
 
     def set_verified(self, verified: Sequence[Sequence[int]],
                      sizes: Sequence[int]) -> None:
-        """Tell of each image of the next call what was looked for there.
+        """Tell which labels each image of the next call is verified for.
 
-        ``verified`` are the labels that are positive or verified negative on
-        an image, ``sizes`` the numbers of its RoIs, which follow each other.
+        They are positive or verified negative there; ``sizes`` are the
+        numbers of each image's RoIs, which follow each other.
         """
         self._images = list(zip(verified, sizes, strict=True))
 
@@ -143,7 +137,6 @@ class GOLLoss(ClassCounts, nn.Module):
 
     def _losses(self, cls_score: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of each RoI (N,)."""
-        # Without rare classes nothing is dropped and nothing need be known.
         if self.training and self.rare_threshold > 0:
             self.require_class_counts()
         return self._dropping(cls_score, labels,
@@ -179,11 +172,7 @@ class GOLLoss(ClassCounts, nn.Module):
         return torch.cat(losses)
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """Return the number of columns of the classifier, C.
-
-        Raises:
-            ValueError: If the box head has another number of classes.
-        """
+        """Return C; ValueError if the box head has another number."""
         if num_classes != self.num_classes:
             raise ValueError(
                 f'loss_cls has num_classes={self.num_classes}, but the box '

@@ -30,8 +30,8 @@ STAGE_NAME = re.compile(
 class Swap(NamedTuple):
     """One activation that was replaced by ``sites`` AGLU units.
 
-    ``kappa``, ``lambd`` and ``deviation`` are those of
-    :class:`~apa_mm.surgery.equivalents.Equivalent`, None if drawn at random.
+    The rest is that of :class:`~apa_mm.surgery.equivalents.Equivalent`, None
+    if drawn at random.
     """
 
     name: str
@@ -131,12 +131,17 @@ def replace_activations(model: nn.Module, *,
             report.kept.append(
                 (place.name, f'{type(place.block).__name__} never calls it'))
             continue
-        values = () if init == 'random' else equivalent_of(
-            kind_of(place.module), relu_kappa)
-        swap = Swap(place.name, type(place.module).__name__,
-                    found_sites.count, *values)
-        _put(model, place, swap, found_sites, dict(act_cfg or {}))
-        report.swapped.append(swap)
+        values, options = (), dict(act_cfg or {})
+        if init == 'equivalent':
+            values = equivalent_of(kind_of(place.module), relu_kappa)
+            options.update(kappa_init=values.kappa, lambd_init=values.lambd)
+        report.swapped.append(Swap(place.name, type(place.module).__name__,
+                                   found_sites.count, *values))
+        # The block's own device: a model may lie on several.
+        anchor = next(place.block.parameters(), next(model.parameters(), None))
+        device = None if anchor is None else anchor.device
+        put_units(place, [AGLU(**options).to(device)
+                          for _ in range(found_sites.count)], found_sites)
     return report._replace(shared=list(map(str, find_shared_units(model))))
 
 
@@ -174,17 +179,6 @@ def _sites_of(place: ModulePlace, shared: Sequence[str]) -> CallSites:
             f"name it in shared=['{key}'] to let all of them use one unit, or "
             'leave it out by pattern')
     return sites
-
-
-def _put(model: nn.Module, place: ModulePlace, swap: Swap, sites: CallSites,
-         options: dict) -> None:
-    if swap.kappa is not None:
-        options.update(kappa_init=swap.kappa, lambd_init=swap.lambd)
-    # The block's own device: a model may lie on several.
-    anchor = next(place.block.parameters(), next(model.parameters(), None))
-    device = None if anchor is None else anchor.device
-    units = [AGLU(**options).to(device) for _ in range(swap.sites)]
-    put_units(place, units, sites)
 
 
 @MODELS.register_module(name='ReplacedActivations')
