@@ -1,7 +1,4 @@
-"""Entropy, variance and mean of attention gates (Eq. 4, Fig. 2 and 5).
-
-Legend: N images, C channels, P places of a channel.
-"""
+"""Statistics of attention gates. Shapes: N images, C channels, P places."""
 import math
 from typing import List, NamedTuple
 
@@ -13,13 +10,13 @@ SHIFT = 0.5
 
 
 class GateStats(NamedTuple):
-    """What one layer's gates do on one group of images.
+    """What one layer's gates do on one group of images (Fig. 2 and 5).
 
     ``mean`` and ``entropy`` (bits), over all values, lie in [0, 1].
-    ``variance``, in [0, 0.25], is that of :func:`gate_signal` over channels
-    (Fig. 5). A spatial gate has one channel, and maps of every size: there it
-    is the variance over the places of an image, averaged over images. Without
-    images all three are NaN.
+    ``variance``, in [0, 0.25], is that of :func:`gate_signal` over channels,
+    or for a spatial gate, with its one channel and maps of any size, that
+    over the places of an image, averaged over images. Without images all
+    three are NaN.
     """
 
     images: int
@@ -32,8 +29,8 @@ class GateStats(NamedTuple):
 def binary_entropy(values: Tensor) -> Tensor:
     r"""Return :math:`-g \log_2 g - (1 - g) \log_2 (1 - g)` of gate values g.
 
-    The entropy in bits of a switch that is open with probability g; NaN
-    outside [0, 1].
+    Eq. 4: the entropy in bits of a switch that is open with probability g;
+    NaN outside [0, 1].
     """
     g = values.double()
     nats = torch.xlogy(g, g) + torch.special.xlog1py(1 - g, -g)

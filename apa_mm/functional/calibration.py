@@ -1,7 +1,4 @@
-"""Calibration of a classifier: binned confidences, ECE, MCE.
-
-Legend: N samples, K bins.
-"""
+"""Calibration of a classifier. Shapes: N samples, K bins."""
 from typing import NamedTuple
 
 import torch

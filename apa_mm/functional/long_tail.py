@@ -63,8 +63,7 @@ def calibrate_scores(scores: Tensor, counts: Tensor, method: str = 'norcal',
     one with a single image.
 
     Args:
-        scores (Tensor): Probabilities that sum to 1, background last,
-            (..., C + 1).
+        scores (Tensor): Probabilities, background last, (..., C + 1).
         counts (Tensor): Training images per class, (C,).
         method (str): One of :data:`CALIBRATIONS`.
         gamma (float): Strength, chosen on held-out images; 0 changes nothing.

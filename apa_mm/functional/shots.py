@@ -1,7 +1,6 @@
 """Accuracy on classes with many, a medium number of and few train images.
 
-Legend: N samples, C classes. Labels are int64 in [0, C), (N,); class counts
-are train images per class, (C,).
+Labels of N samples are int64 in [0, C), (N,), train images per class (C,).
 """
 from typing import Dict, Sequence, Union
 
@@ -88,7 +87,5 @@ def shot_accuracy(pred_labels: Tensor, gt_labels: Tensor,
     """
     counts = torch.as_tensor(class_counts).to(gt_labels.device)
     accuracy = per_class_accuracy(pred_labels, gt_labels, len(counts))
-    return {
-        name: accuracy[mask].nanmean()
-        for name, mask in shot_groups(counts, many, few).items()
-    }
+    return {name: accuracy[mask].nanmean()
+            for name, mask in shot_groups(counts, many, few).items()}

@@ -26,7 +26,7 @@ class ChannelAttention(nn.Module):
     + dropout (``norm_cfg=None``), and APA*, the default.
 
     Args:
-        in_channels (int): C.
+        in_channels (int): C, a positive multiple of ``reduction``.
         reduction (int): Ratio of C to the hidden width.
         gate_cfg (dict): Any registered activation;
             ``num_parameters='channels'`` gives every channel its own values.
@@ -35,10 +35,6 @@ class ChannelAttention(nn.Module):
         dropout (float): Probability in [0, 1). Dropout comes before the gate,
             so that a dropped channel gets the gate's value at 0.
         bias (bool): Of both linear layers.
-
-    Raises:
-        ValueError: If ``in_channels`` is not a positive multiple of
-            ``reduction`` or ``dropout`` is out of range.
     """
 
     def __init__(self, in_channels: int, reduction: int = 16,
@@ -94,9 +90,6 @@ class SpatialAttention(nn.Module):
         kernel_size (int): Odd size of the convolution, which has no bias.
         gate_cfg (dict): Any registered activation.
         norm_cfg (dict, optional): Norm of the one-channel map.
-
-    Raises:
-        ValueError: If ``kernel_size`` is not odd and positive.
     """
 
     def __init__(self, in_channels: Optional[int] = None,
@@ -106,8 +99,8 @@ class SpatialAttention(nn.Module):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError('kernel_size must be odd and positive, so that '
                              f'the map keeps its size, but got {kernel_size}')
-        self.conv = nn.Conv2d(
-            2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2,
+                              bias=False)
         self.bn = None if norm_cfg is None else build_norm_layer(
             norm_cfg, 1)[1]
         self.gate = build_site_activation(gate_cfg, 1)

@@ -60,8 +60,7 @@ class ClassCounts:
             raise ValueError(
                 f'{self._name()} has num_classes={len(self.class_counts)}, '
                 f'but the training set has {counts.numel()} classes; set '
-                'num_classes in the head and in its loss to the number of '
-                'classes')
+                'num_classes in the head and in its loss to that')
         if self.one_label_per_image:
             self._check_single_labels(counts, num_images)
         else:
@@ -91,8 +90,7 @@ class ClassCounts:
             raise ValueError(
                 f'{self._name()} needs at least one training image of every '
                 f'class, but {len(empty)} of {len(counts)} have none (classes '
-                f'{empty[:5]}); remove them from the label set or complete '
-                'the list of images')
+                f'{empty[:5]}); remove them or complete the list of images')
 
     def _check_image_counts(self, counts: Tensor, num_images: int) -> None:
         if num_images < 1:

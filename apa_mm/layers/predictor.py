@@ -1,7 +1,4 @@
-"""Cosine predictors, and logits of one class per sample without the others.
-
-Shapes: N samples, C input channels, K classes, H, W.
-"""
+"""Cosine predictors. Shapes: N samples, C input channels, K classes, H, W."""
 import math
 from typing import Any, Optional, Union
 
@@ -117,15 +114,12 @@ class CosineLinear(_Temperature, nn.Linear):
 
     Args:
         in_features, out_features, bias: As in ``nn.Linear``: C, K and b.
-        temperature (float, optional): T, at the start if it is learned. None:
-            20 if fixed, 20.25 (theta = 4.5) if learned.
+        temperature (float, optional): T, positive, at the start if it is
+            learned. None: 20 if fixed, 20.25 (theta = 4.5) if learned.
         learnable_temperature (bool): Whether T is learned.
         power (float): p.
-        eps (float): Keeps zero vectors finite.
+        eps (float): Not negative; keeps zero vectors finite.
         **kwargs: ``device`` and ``dtype`` of ``nn.Linear``.
-
-    Raises:
-        ValueError: If ``temperature`` is not positive or ``eps`` negative.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True,

@@ -27,13 +27,10 @@ class WrappedCauchyLinear(nn.Module):
 
     Args:
         in_features, out_features, bias: As in ``nn.Linear``: D, C and b.
-        scale (float, optional): Fixed ``s``; None learns it, from 50.
+        scale (float, optional): Fixed s, positive; None learns it, from 50.
         form (str): 'exact' or 'released'.
         power (float): Exponent of the norms that divide.
         eps (float): Added to the norms, so that a zero input is safe.
-
-    Raises:
-        ValueError: For an unknown form or a scale that is not positive.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True,

@@ -27,9 +27,6 @@ class ClassCountLoss(ClassCounts, nn.Module):
             spread evenly over the classes.
         reduction (str): 'none', 'mean' or 'sum'.
         loss_weight (float): Factor of the result.
-
-    Raises:
-        ValueError: For an argument out of its range.
     """
 
     shown = ('num_classes', 'label_smoothing', 'reduction', 'loss_weight')
@@ -154,7 +151,7 @@ class DeferredReweightedLoss(ClassCountLoss):
             mean, as ``F.cross_entropy(weight=w)`` does for labels, so that
             the loss keeps its scale at the switch. False is the authors' form
             with mixup; with 'inverse' it is about C times as large.
-        num_classes, **kwargs: Of :class:`ClassCountLoss`, with its errors.
+        num_classes, **kwargs: Of :class:`ClassCountLoss`.
 
     Example:
         >>> import torch
