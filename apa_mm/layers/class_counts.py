@@ -28,8 +28,8 @@ class ClassCounts:
         """Set ``num_classes`` and register the buffers.
 
         Raises:
-            ValueError: If it is below 2, or 1 where an image may have several
-                labels or none.
+            ValueError: If it is below 2, or below 1 where an image may have
+                several labels or none.
         """
         least = 2 if self.one_label_per_image else 1
         if not isinstance(num_classes, int) or num_classes < least:
@@ -152,7 +152,7 @@ class ClassCounts:
         return type(self).__name__
 
     def _renew_counts(self, source: str) -> None:
-        """Keep what the buffers say: each look at them stalls a device."""
+        """Keep what the buffers say: to look there waits for the device."""
         counts = self.class_counts
         flag = (counts > 0).any() if self.one_label_per_image \
             else self.has_frequency
@@ -173,9 +173,9 @@ class ClassCounts:
         fits = counts.shape == self.class_counts.shape
         whole = fits and len(loaded) == len(own)
         if not whole:
-            # Absent counts are no fault of a checkpoint: whoever needs them
-            # asks by require_class_counts. Of some, PyTorch reports what is
-            # missing or does not fit.
+            # A checkpoint without counts is no fault: whoever needs them asks
+            # by require_class_counts. If it has some, PyTorch reports which
+            # are missing or do not fit.
             state_dict.update({
                 key: value for key, value in own.items() if not loaded or
                 key in loaded and state_dict[key].shape == value.shape})
