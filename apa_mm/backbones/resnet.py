@@ -1,5 +1,5 @@
 """ResNet with adaptive parametric activations and channel attention."""
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
@@ -11,8 +11,7 @@ from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 
 from .resnet_blocks import ACT_CFG, ARCHITECTURES, NORM_CFG
-from .resnet_stages import (build_shortcut, per_stage, stage_dilations,
-                            stage_plugins)
+from .resnet_stages import per_stage, stage_dilations, stage_plugins
 from .resnet_training import TrainedBackbone
 
 STRIDES = (1, 2, 2, 2)
@@ -28,16 +27,14 @@ DEFAULT_INIT = [
 class APAResNet(TrainedBackbone):
     """ResNet or ResNeXt with AGLU units and APA* channel attention.
 
-    With no argument but ``depth`` this is the paper's "APA* + AGLU" network;
-    its ImageNet form with a 1000-way linear head has 28,102,314 parameters at
-    depth 50. It takes every argument of MMDetection's ResNet and ResNeXt,
-    MMPretrain's ResNet, ResNeXt, SEResNet and SEResNeXt and
-    MMSegmentation's ResNet, so that a child config may replace the ``type``
-    alone. Names of convolution, norm and shortcut tensors equal theirs and
-    torchvision's.
+    With ``depth`` alone this is the paper's "APA* + AGLU" network: at depth
+    50, with a 1000-way linear head, 28,102,314 parameters. It takes every
+    argument of MMDetection's ResNet and ResNeXt, MMPretrain's ResNet,
+    ResNeXt, SEResNet and SEResNeXt and MMSegmentation's ResNet, so that a
+    child config may replace the ``type`` alone. Names of convolution, norm
+    and shortcut tensors equal theirs and torchvision's.
 
-    **Defaults that are not theirs**, the same in every library: set them if
-    the config counted on its library's.
+    Set these arguments if the config counted on its library's defaults:
 
     ====================  =====  =====  ==================  ==============
     argument              here   mmdet  mmpretrain, mmpose  mmsegmentation
@@ -47,10 +44,9 @@ class APAResNet(TrainedBackbone):
     out_indices           all    all    (3, )               all
     ====================  =====  =====  ==================  ==============
 
-    Differences from mmdet's ResNet: the activation is one module per site
-    (stem ``act1``, blocks ``act1`` to ``act3``), since its parameters are
-    learned; a frozen stage has all its parameters frozen, the stem's AGLU
-    included, and is in eval mode as a whole, so that its dropout rests too.
+    Unlike in mmdet, every site has an activation of its own (stem ``act1``,
+    blocks ``act1`` to ``act3``), since its parameters are learned, and a
+    frozen stage is in eval mode as a whole, so that its dropout rests too.
 
     Args:
         depth (int): 18, 34, 50, 101 or 152.
@@ -69,10 +65,9 @@ class APAResNet(TrainedBackbone):
         attention_cfg (dict, optional): Attention at the end of every block,
             by default APA*; None for a plain ResNet.
         fuse (bool, optional): Run BatchNorm, attention, addition and AGLU as
-            one kernel, with the same results and state and less memory.
-            True: wherever possible; False: never; None: where it was
-            measured to be faster, float32 on the CPU. Modules with hooks are
-            never fused.
+            one kernel, with the same results and less memory. True: wherever
+            possible; None: where it was measured to be faster, float32 on the
+            CPU. See :func:`apa_mm.layers.can_fuse`.
         zero_init_residual (bool): Start the last norm of every block at 0.
             The paper's networks do not.
         init_cfg (dict | list[dict], optional): Initialisation; a
@@ -82,13 +77,11 @@ class APAResNet(TrainedBackbone):
             mmsegmentation, instead of one 7x7.
         drop_path_rate (float): Stochastic depth, rising linearly to this.
         contract_dilation, multi_grid: As in mmsegmentation's ResNet.
-        se_ratio (int, optional): MMPretrain's name of the attention's
-            ``reduction``.
+        se_ratio (int, optional): ``reduction`` of the attention.
 
     Raises:
         ValueError: For a depth, stage count, index or style that does not
-            exist, settings of stages that do not fit their number, or a
-            pretrained checkpoint of another architecture.
+            exist, or settings of stages that do not fit their number.
 
     Example:
         >>> import torch
@@ -99,7 +92,6 @@ class APAResNet(TrainedBackbone):
 
     #: depth -> (block class, blocks per stage)
     architectures: dict = ARCHITECTURES
-    make_shortcut: Callable = staticmethod(build_shortcut)
     called_once = ('act1', )  # for replace_activations, as in the blocks
 
     def __init__(self, depth: int, in_channels: int = 3, num_stages: int = 4,
@@ -199,6 +191,24 @@ class APAResNet(TrainedBackbone):
         self.add_module(self.norm1_name, norm)
         self.act1 = build_site_activation(self.act_cfg, self.stem_channels)
 
+    def _shortcut(self, in_channels: int, out_channels: int,
+                  stride: int) -> Optional[nn.Sequential]:
+        """Return the projection of a shortcut, or None if it is not needed.
+
+        With ``avg_down`` a pooling takes the stride, or an identity stands in
+        its place, so that the names stay those of mmdet.
+        """
+        if stride == 1 and in_channels == out_channels:
+            return None
+        pool: List[nn.Module] = []
+        if self.avg_down:
+            pool = [nn.Identity() if stride == 1 else nn.AvgPool2d(
+                stride, ceil_mode=True, count_include_pad=False)]
+            stride = 1
+        return nn.Sequential(
+            *pool, self._conv(in_channels, out_channels, 1, stride),
+            build_norm_layer(self.norm_cfg, out_channels)[1])
+
     def _add_stages(self, drop_path_rate: float, contract: bool,
                     multi_grid: Optional[Sequence[int]],
                     plugins: Sequence[dict], dcn: Optional[dict],
@@ -215,10 +225,8 @@ class APAResNet(TrainedBackbone):
             settings = dict(shared, dcn=dcn if stage_with_dcn[i] else None,
                             plugins=stage_plugins(plugins, i, self.num_stages))
             # The first block has the stride and the projection.
-            first = dict(
-                stride=self.strides[i], downsample=self.make_shortcut(
-                    channels, out, self.strides[i], self.conv_cfg,
-                    self.norm_cfg, self.avg_down))
+            first = dict(stride=self.strides[i], downsample=self._shortcut(
+                channels, out, self.strides[i]))
             blocks = []
             for dilation in stage_dilations(
                     count, self.dilations[i], contract,

@@ -138,16 +138,6 @@ class _ResidualBlock(BaseModule):
             modules += [self.attention, norm, norm and self.downsample]
         return modules
 
-    def _site(self, index: int, x: Tensor, fused: bool) -> Tensor:
-        """Run norm, unit and plugins behind ``conv<index>``."""
-        norm, act = getattr(self, f'norm{index}'), getattr(self, f'act{index}')
-        if fused:
-            conv = getattr(self, f'conv{index}')
-            x = fused_norm_act(norm, act, x, may_overwrite(conv))
-        else:
-            x = act(norm(x))
-        return self._run_plugins(index, x)
-
     def _run_plugins(self, index: int, x: Tensor) -> Tensor:
         for name in self._plugins.get(index, ()):
             x = getattr(self, name)(x)
@@ -178,7 +168,11 @@ class _ResidualBlock(BaseModule):
         out = self.conv1(x)
         fused = can_fuse(self.fuse, out, self._fused_modules())
         for index in range(1, self.num_convs):
-            out = self._site(index, out, fused)
+            conv, norm, act = (getattr(self, f'{kind}{index}')
+                               for kind in ('conv', 'norm', 'act'))
+            out = fused_norm_act(norm, act, out, may_overwrite(conv)) \
+                if fused else act(norm(out))
+            out = self._run_plugins(index, out)
             out = getattr(self, f'conv{index + 1}')(out)
         if fused and self._end_is_plain():
             return self._fused_end(out, x)
