@@ -8,7 +8,6 @@ from torch.overrides import handle_torch_function, has_torch_function
 from apa_mm.kernels.activation import activate
 from apa_mm.kernels.formulas import GATE, UNIT
 from apa_mm.kernels.lower_bound import bounded
-from apa_mm.utils.checks import check_choice
 
 LAMBDA_GRADS = ('exact', 'paper')
 
@@ -66,7 +65,9 @@ def aglu(x: Tensor, *, kappa: Union[Tensor, float],
         >>> aglu(torch.tensor([1.0]), kappa=1.0, lambd=1.0)
         tensor([0.7311])
     """
-    check_choice('lambda_grad', lambda_grad, LAMBDA_GRADS)
+    if lambda_grad not in LAMBDA_GRADS:
+        raise ValueError(f'lambda_grad must be one of {LAMBDA_GRADS}, but got '
+                         f'{lambda_grad!r}')
     if has_torch_function((x, kappa, lambd)):
         return handle_torch_function(
             aglu, (x, kappa, lambd), x, kappa=kappa, lambd=lambd,
