@@ -1,5 +1,5 @@
 """ResNet with adaptive parametric activations and channel attention."""
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
@@ -11,11 +11,8 @@ from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 
 from .resnet_blocks import ACT_CFG, ARCHITECTURES, NORM_CFG
-from .resnet_stages import (build_shortcut, per_stage, stage_dilations,
-                            stage_plugins)
+from .resnet_stages import per_stage, stage_dilations, stage_plugins
 from .resnet_training import TrainedBackbone
-
-__all__ = ['APAResNet']
 
 STRIDES = (1, 2, 2, 2)
 DILATIONS = (1, 1, 1, 1)
@@ -30,16 +27,14 @@ DEFAULT_INIT = [
 class APAResNet(TrainedBackbone):
     """ResNet or ResNeXt with AGLU units and APA* channel attention.
 
-    With no argument but ``depth`` this is the paper's "APA* + AGLU" network;
-    its ImageNet form with a 1000-way linear head has 28,102,314 parameters at
-    depth 50. It takes every argument of MMDetection's ResNet and ResNeXt,
-    MMPretrain's ResNet, ResNeXt, SEResNet and SEResNeXt and
-    MMSegmentation's ResNet, so that a child config may replace the ``type``
-    alone. Names of convolution, norm and shortcut tensors equal theirs and
-    torchvision's.
+    With ``depth`` alone this is the paper's "APA* + AGLU" network: at depth
+    50, with a 1000-way linear head, 28,102,314 parameters. It takes every
+    argument of MMDetection's ResNet and ResNeXt, MMPretrain's ResNet,
+    ResNeXt, SEResNet and SEResNeXt and MMSegmentation's ResNet, so that a
+    child config may replace the ``type`` alone. Names of convolution, norm
+    and shortcut tensors equal theirs and torchvision's.
 
-    **Defaults that are not theirs**, the same in every library: set them if
-    the config counted on its library's.
+    Set these arguments if the config counted on its library's defaults:
 
     ====================  =====  =====  ==================  ==============
     argument              here   mmdet  mmpretrain, mmpose  mmsegmentation
@@ -49,10 +44,9 @@ class APAResNet(TrainedBackbone):
     out_indices           all    all    (3, )               all
     ====================  =====  =====  ==================  ==============
 
-    Differences from mmdet's ResNet: the activation is one module per site
-    (stem ``act1``, blocks ``act1`` to ``act3``), since its parameters are
-    learned; a frozen stage has all its parameters frozen, the stem's AGLU
-    included, and is in eval mode as a whole, so that its dropout rests too.
+    Unlike in mmdet, every site has an activation of its own (stem ``act1``,
+    blocks ``act1`` to ``act3``), since its parameters are learned, and a
+    frozen stage is in eval mode as a whole, so that its dropout rests too.
 
     Args:
         depth (int): 18, 34, 50, 101 or 152.
@@ -64,19 +58,16 @@ class APAResNet(TrainedBackbone):
         groups (int): Groups of the 3x3 convolutions; 32 for ResNeXt 32x4d.
         base_width (int, optional): Width per group; None is 64, or 4 with
             ``groups``. Also called ``width_per_group``.
-        freeze_stem_act (bool): Whether a frozen stem includes its AGLU. The
-            authors' detection code leaves it trainable, so that the backward
-            pass runs through every frozen stage for two numbers.
-        act_cfg (dict): Any registered activation; every site gets its own
-            module. ``num_parameters='channels'`` learns one value per
-            channel.
+        freeze_stem_act (bool): Whether a frozen stem includes its AGLU; the
+            authors' detection code leaves it trainable.
+        act_cfg (dict): Any registered activation;
+            ``num_parameters='channels'`` learns one value per channel.
         attention_cfg (dict, optional): Attention at the end of every block,
             by default APA*; None for a plain ResNet.
         fuse (bool, optional): Run BatchNorm, attention, addition and AGLU as
-            one kernel, with the same results and state and less memory.
-            True: wherever possible; False: never; None: where it was
-            measured to be faster, float32 on the CPU. Modules with hooks are
-            never fused.
+            one kernel, with the same results and less memory. True: wherever
+            possible; None: where it was measured to be faster, float32 on the
+            CPU. See :func:`apa_mm.layers.can_fuse`.
         zero_init_residual (bool): Start the last norm of every block at 0.
             The paper's networks do not.
         init_cfg (dict | list[dict], optional): Initialisation; a
@@ -86,13 +77,11 @@ class APAResNet(TrainedBackbone):
             mmsegmentation, instead of one 7x7.
         drop_path_rate (float): Stochastic depth, rising linearly to this.
         contract_dilation, multi_grid: As in mmsegmentation's ResNet.
-        se_ratio (int, optional): MMPretrain's name of the attention's
-            ``reduction``.
+        se_ratio (int, optional): ``reduction`` of the attention.
 
     Raises:
         ValueError: For a depth, stage count, index or style that does not
-            exist, settings of stages that do not fit their number, or a
-            pretrained checkpoint of another architecture.
+            exist, or settings of stages that do not fit their number.
 
     Example:
         >>> import torch
@@ -103,41 +92,28 @@ class APAResNet(TrainedBackbone):
 
     #: depth -> (block class, blocks per stage)
     architectures: dict = ARCHITECTURES
-    make_shortcut: Callable = staticmethod(build_shortcut)
     called_once = ('act1', )  # for replace_activations, as in the blocks
 
-    def __init__(self,
-                 depth: int,
-                 in_channels: int = 3,
-                 num_stages: int = 4,
+    def __init__(self, depth: int, in_channels: int = 3, num_stages: int = 4,
                  strides: Sequence[int] = STRIDES,
                  dilations: Sequence[int] = DILATIONS,
                  out_indices: Sequence[int] = (0, 1, 2, 3),
-                 style: str = 'pytorch',
-                 groups: int = 1,
-                 base_width: Optional[int] = None,
-                 frozen_stages: int = -1,
-                 freeze_stem_act: bool = True,
-                 conv_cfg: Optional[dict] = None,
-                 norm_cfg: dict = NORM_CFG,
-                 norm_eval: bool = False,
+                 style: str = 'pytorch', groups: int = 1,
+                 base_width: Optional[int] = None, frozen_stages: int = -1,
+                 freeze_stem_act: bool = True, conv_cfg: Optional[dict] = None,
+                 norm_cfg: dict = NORM_CFG, norm_eval: bool = False,
                  act_cfg: dict = ACT_CFG,
                  attention_cfg: Optional[dict] = dict(
                      type='apa_mm.ChannelAttention'),
-                 with_cp: bool = False,
-                 fuse: Optional[bool] = None,
+                 with_cp: bool = False, fuse: Optional[bool] = None,
                  zero_init_residual: bool = False,
                  init_cfg: Optional[Union[dict, List[dict]]] = None,
-                 stem_channels: Optional[int] = None,
-                 base_channels: int = 64,
-                 expansion: Optional[int] = None,
-                 deep_stem: bool = False,
-                 avg_down: bool = False,
-                 dcn: Optional[dict] = None,
+                 stem_channels: Optional[int] = None, base_channels: int = 64,
+                 expansion: Optional[int] = None, deep_stem: bool = False,
+                 avg_down: bool = False, dcn: Optional[dict] = None,
                  stage_with_dcn: Sequence[bool] = NO_DCN,
                  plugins: Optional[List[dict]] = None,
-                 drop_path_rate: float = 0.0,
-                 contract_dilation: bool = False,
+                 drop_path_rate: float = 0.0, contract_dilation: bool = False,
                  multi_grid: Optional[Sequence[int]] = None,
                  pretrained: Optional[str] = None,
                  width_per_group: Optional[int] = None,
@@ -150,8 +126,7 @@ class APAResNet(TrainedBackbone):
         check_choice('depth', depth, tuple(self.architectures))
         check_choice('style', style, ('pytorch', 'caffe'))
         check_choice('num_stages', num_stages, (1, 2, 3, 4))
-        check_choice('frozen_stages', frozen_stages,
-                     range(-1, num_stages + 1))
+        check_choice('frozen_stages', frozen_stages, range(-1, num_stages + 1))
         for index in out_indices:
             check_choice('out_indices', index, range(num_stages))
         self.depth, self.num_stages, self.fuse = depth, num_stages, fuse
@@ -175,46 +150,27 @@ class APAResNet(TrainedBackbone):
         if se_ratio is not None and attention_cfg is not None:
             attention_cfg = dict(attention_cfg, reduction=se_ratio)
         self._add_stages(
-            drop_path_rate=drop_path_rate,
-            contract=contract_dilation,
-            multi_grid=multi_grid,
-            plugins=plugins or (),
-            stage_with_dcn=per_stage('stage_with_dcn', stage_with_dcn, NO_DCN,
-                                     num_stages),
-            dcn=dcn,
-            style=style,
-            groups=groups,
-            base_width=width or 64,
-            expansion=expansion,
-            with_cp=with_cp,
-            conv_cfg=conv_cfg,
-            norm_cfg=norm_cfg,
-            act_cfg=act_cfg,
-            attention_cfg=attention_cfg,
+            drop_path_rate, contract_dilation, multi_grid, plugins or (), dcn,
+            per_stage('stage_with_dcn', stage_with_dcn, NO_DCN, num_stages),
+            style=style, groups=groups, base_width=width or 64,
+            expansion=expansion, with_cp=with_cp, conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg, act_cfg=act_cfg, attention_cfg=attention_cfg,
             fuse=fuse)
         self._freeze()
 
     def _conv(self, in_channels: int, out_channels: int, size: int,
               stride: int) -> nn.Module:
-        return build_conv_layer(
-            self.conv_cfg,
-            in_channels,
-            out_channels,
-            size,
-            stride=stride,
-            padding=size // 2,
-            bias=False)
+        return build_conv_layer(self.conv_cfg, in_channels, out_channels, size,
+                                stride=stride, padding=size // 2, bias=False)
 
     def _sites(self, in_channels: int,
                *sites: Tuple[int, int]) -> List[nn.Module]:
         """Return a 3x3 convolution, norm and unit per (channels, stride)."""
         layers = []
         for channels, stride in sites:
-            layers += [
-                self._conv(in_channels, channels, 3, stride),
-                build_norm_layer(self.norm_cfg, channels)[1],
-                build_site_activation(self.act_cfg, channels)
-            ]
+            layers += [self._conv(in_channels, channels, 3, stride),
+                       build_norm_layer(self.norm_cfg, channels)[1],
+                       build_site_activation(self.act_cfg, channels)]
             in_channels = channels
         return layers
 
@@ -235,6 +191,24 @@ class APAResNet(TrainedBackbone):
         self.add_module(self.norm1_name, norm)
         self.act1 = build_site_activation(self.act_cfg, self.stem_channels)
 
+    def _shortcut(self, in_channels: int, out_channels: int,
+                  stride: int) -> Optional[nn.Sequential]:
+        """Return the projection of a shortcut, or None if it is not needed.
+
+        With ``avg_down`` a pooling takes the stride, or an identity stands in
+        its place, so that the names stay those of mmdet.
+        """
+        if stride == 1 and in_channels == out_channels:
+            return None
+        pool: List[nn.Module] = []
+        if self.avg_down:
+            pool = [nn.Identity() if stride == 1 else nn.AvgPool2d(
+                stride, ceil_mode=True, count_include_pad=False)]
+            stride = 1
+        return nn.Sequential(
+            *pool, self._conv(in_channels, out_channels, 1, stride),
+            build_norm_layer(self.norm_cfg, out_channels)[1])
+
     def _add_stages(self, drop_path_rate: float, contract: bool,
                     multi_grid: Optional[Sequence[int]],
                     plugins: Sequence[dict], dcn: Optional[dict],
@@ -245,41 +219,30 @@ class APAResNet(TrainedBackbone):
         self.stage_blocks = counts[:self.num_stages]
         self.res_layers = [f'layer{i + 1}' for i in range(self.num_stages)]
         channels = self.stem_channels
-        for i, (name, count) in enumerate(
-                zip(self.res_layers, self.stage_blocks, strict=True)):
+        for i, count in enumerate(self.stage_blocks):
             width = self.base_channels * 2**i
-            last = i == len(self.res_layers) - 1
-            dilations = stage_dilations(count, self.dilations[i], contract,
-                                        multi_grid if last else None)
-            settings = dict(
-                shared,
-                dcn=dcn if stage_with_dcn[i] else None,
-                plugins=stage_plugins(plugins, i, self.num_stages))
             out = width * (shared['expansion'] or block.expansion)
-            shortcut = self.make_shortcut(channels, out, self.strides[i],
-                                          self.conv_cfg, self.norm_cfg,
-                                          self.avg_down)
-            self.add_module(
-                name,
-                nn.Sequential(*(block(
-                    channels if j == 0 else out,
-                    width,
-                    stride=self.strides[i] if j == 0 else 1,
-                    dilation=dilations[j],
-                    downsample=shortcut if j == 0 else None,
-                    drop_path_rate=rates.pop(0),
-                    **settings) for j in range(count))))
-            channels = out
+            settings = dict(shared, dcn=dcn if stage_with_dcn[i] else None,
+                            plugins=stage_plugins(plugins, i, self.num_stages))
+            # The first block has the stride and the projection.
+            first = dict(stride=self.strides[i], downsample=self._shortcut(
+                channels, out, self.strides[i]))
+            blocks = []
+            for dilation in stage_dilations(
+                    count, self.dilations[i], contract,
+                    multi_grid if i == self.num_stages - 1 else None):
+                blocks.append(block(
+                    channels, width, dilation=dilation,
+                    drop_path_rate=rates.pop(0), **first, **settings))
+                channels, first = out, {}
+            self.add_module(self.res_layers[i], nn.Sequential(*blocks))
         self.feat_dim = channels
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         """Return the outputs of the stages in ``out_indices``.
 
-        Args:
-            x (Tensor): Images, (N, in_channels, H, W).
-
-        Returns:
-            tuple[Tensor]: Stage i has stride ``4 * 2**i`` by default.
+        ``x`` are images (N, in_channels, H, W). By default stage i has stride
+        ``4 * 2**i``.
         """
         x = self.maxpool(self.stem(x) if self.deep_stem else self._stem(x))
         outs = []

@@ -11,10 +11,16 @@ from apa_mm.layers import (ChannelAttention, build_site_activation, can_fuse,
                            fused_block_end, fused_norm_act, may_overwrite)
 from apa_mm.registry import MODELS
 
-__all__ = ['BasicBlock', 'Bottleneck']
-
 ACT_CFG = dict(type='apa_mm.AGLU')
 NORM_CFG = dict(type='BN', requires_grad=True)
+
+
+def _norm_behind(index: int) -> property:
+    """Return a property: the norm behind ``conv<index>``, 'bn1' or 'gn1'."""
+    def norm(self: nn.Module) -> nn.Module:
+        return getattr(self, getattr(self, f'norm{index}_name'))
+
+    return property(norm)
 
 
 class _ResidualBlock(BaseModule):
@@ -33,24 +39,14 @@ class _ResidualBlock(BaseModule):
     #: For replace_activations: the source fetches them by number.
     called_once = ('act1', 'act2', 'act3')
 
-    def __init__(self,
-                 in_channels: int,
-                 base_channels: int,
-                 stride: int = 1,
-                 dilation: int = 1,
-                 downsample: Optional[nn.Module] = None,
-                 style: str = 'pytorch',
-                 groups: int = 1,
-                 base_width: float = 64,
-                 with_cp: bool = False,
-                 conv_cfg: Optional[dict] = None,
-                 norm_cfg: dict = NORM_CFG,
-                 act_cfg: dict = ACT_CFG,
-                 attention_cfg: Optional[dict] = None,
-                 fuse: Optional[bool] = None,
-                 dcn: Optional[dict] = None,
-                 plugins: Sequence[dict] = (),
-                 drop_path_rate: float = 0.0,
+    def __init__(self, in_channels: int, base_channels: int, stride: int = 1,
+                 dilation: int = 1, downsample: Optional[nn.Module] = None,
+                 style: str = 'pytorch', groups: int = 1,
+                 base_width: float = 64, with_cp: bool = False,
+                 conv_cfg: Optional[dict] = None, norm_cfg: dict = NORM_CFG,
+                 act_cfg: dict = ACT_CFG, attention_cfg: Optional[dict] = None,
+                 fuse: Optional[bool] = None, dcn: Optional[dict] = None,
+                 plugins: Sequence[dict] = (), drop_path_rate: float = 0.0,
                  expansion: Optional[int] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
@@ -75,25 +71,16 @@ class _ResidualBlock(BaseModule):
                       base_width: float) -> None:
         raise NotImplementedError
 
-    def _add_site(self,
-                  index: int,
-                  in_channels: int,
-                  out_channels: int,
-                  kernel_size: int,
-                  conv_cfg: Optional[dict] = None,
+    def _add_site(self, index: int, in_channels: int, out_channels: int,
+                  kernel_size: int, conv_cfg: Optional[dict] = None,
                   **kwargs) -> None:
         """Add ``conv<index>``, its norm layer and ``act<index>``."""
         conv = build_conv_layer(
-            conv_cfg or self.conv_cfg,
-            in_channels,
-            out_channels,
-            kernel_size,
+            conv_cfg or self.conv_cfg, in_channels, out_channels, kernel_size,
             padding=kwargs.get('dilation', 1) * (kernel_size // 2),
-            bias=False,
-            **kwargs)
+            bias=False, **kwargs)
         self.add_module(f'conv{index}', conv)
-        name, norm = build_norm_layer(
-            self.norm_cfg, out_channels, postfix=index)
+        name, norm = build_norm_layer(self.norm_cfg, out_channels, index)
         self.add_module(name, norm)
         setattr(self, f'norm{index}_name', name)
         self.add_module(f'act{index}',
@@ -116,15 +103,7 @@ class _ResidualBlock(BaseModule):
         self.add_module(name, layer)
         self._plugins.setdefault(index, []).append(name)
 
-    @property
-    def norm1(self) -> nn.Module:
-        """Norm behind ``conv1``."""
-        return getattr(self, self.norm1_name)
-
-    @property
-    def norm2(self) -> nn.Module:
-        """Norm behind ``conv2``."""
-        return getattr(self, self.norm2_name)
+    norm1, norm2 = _norm_behind(1), _norm_behind(2)
 
     @property
     def last_norm(self) -> nn.Module:
@@ -151,26 +130,13 @@ class _ResidualBlock(BaseModule):
 
     def _fused_modules(self) -> List[Optional[nn.Module]]:
         """Return the modules that are not called when the block is fused."""
-        modules = []
-        for index in range(1, self.num_convs + 1):
-            modules += [
-                getattr(self, f'norm{index}'),
-                getattr(self, f'act{index}')
-            ]
+        modules = [getattr(self, f'{kind}{index + 1}')
+                   for index in range(self.num_convs)
+                   for kind in ('norm', 'act')]
         if self._end_is_plain():
             norm = self._shortcut_norm()
             modules += [self.attention, norm, norm and self.downsample]
         return modules
-
-    def _site(self, index: int, x: Tensor, fused: bool) -> Tensor:
-        """Run norm, unit and plugins behind ``conv<index>``."""
-        norm, act = getattr(self, f'norm{index}'), getattr(self, f'act{index}')
-        if fused:
-            conv = getattr(self, f'conv{index}')
-            x = fused_norm_act(norm, act, x, may_overwrite(conv))
-        else:
-            x = act(norm(x))
-        return self._run_plugins(index, x)
 
     def _run_plugins(self, index: int, x: Tensor) -> Tensor:
         for name in self._plugins.get(index, ()):
@@ -202,7 +168,11 @@ class _ResidualBlock(BaseModule):
         out = self.conv1(x)
         fused = can_fuse(self.fuse, out, self._fused_modules())
         for index in range(1, self.num_convs):
-            out = self._site(index, out, fused)
+            conv, norm, act = (getattr(self, f'{kind}{index}')
+                               for kind in ('conv', 'norm', 'act'))
+            out = fused_norm_act(norm, act, out, may_overwrite(conv)) \
+                if fused else act(norm(out))
+            out = self._run_plugins(index, out)
             out = getattr(self, f'conv{index + 1}')(out)
         if fused and self._end_is_plain():
             return self._fused_end(out, x)
@@ -231,13 +201,8 @@ class BasicBlock(_ResidualBlock):
         if self.dcn is not None:
             raise ValueError('BasicBlock (depths 18 and 34) has no dcn; use '
                              'depth 50 or more')
-        self._add_site(
-            1,
-            in_channels,
-            base_channels,
-            3,
-            stride=self.stride,
-            dilation=self.dilation)
+        self._add_site(1, in_channels, base_channels, 3, stride=self.stride,
+                       dilation=self.dilation)
         self._add_site(2, base_channels, self.out_channels, 3)
 
 
@@ -246,6 +211,7 @@ class Bottleneck(_ResidualBlock):
 
     expansion = 4
     num_convs = 3
+    norm3 = _norm_behind(3)
 
     def _build_branch(self, in_channels: int, base_channels: int, groups: int,
                       base_width: float) -> None:
@@ -257,21 +223,9 @@ class Bottleneck(_ResidualBlock):
         dcn = dict(self.dcn or {})
         if dcn.pop('fallback_on_stride', False) and self.stride != 1:
             dcn = {}
-        self._add_site(
-            2,
-            width,
-            width,
-            3,
-            conv_cfg=dcn,
-            stride=second,
-            dilation=self.dilation,
-            groups=groups)
+        self._add_site(2, width, width, 3, conv_cfg=dcn, stride=second,
+                       dilation=self.dilation, groups=groups)
         self._add_site(3, width, self.out_channels, 1)
-
-    @property
-    def norm3(self) -> nn.Module:
-        """Norm behind ``conv3``."""
-        return getattr(self, self.norm3_name)
 
 
 #: depth -> (block class, blocks per stage)

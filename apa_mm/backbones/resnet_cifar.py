@@ -6,24 +6,21 @@ from torch import Tensor, nn
 
 from apa_mm.registry import MODELS
 
-from .resnet import APAResNet
+from .resnet import DEFAULT_INIT, APAResNet
 from .resnet_blocks import ARCHITECTURES, BasicBlock
-
-__all__ = ['APAResNetCIFAR', 'ZeroPadShortcut']
 
 # fan_in, as in nn.init.kaiming_normal_ without arguments; it covers the
 # linear layers of the attention too.
 INIT_CFG = [
     dict(type='Kaiming', layer=['Conv2d', 'Linear'], mode='fan_in'),
-    dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+    DEFAULT_INIT[1],
 ]
 
 
 class ZeroPadShortcut(nn.Module):
-    """Shortcut without parameters: every other place, zeros as new channels.
+    """Shortcut without parameters: every ``stride``-th place.
 
-    ``stride`` is the step between the places that are kept. Of the new
-    channels one half comes before and one half after those of the input.
+    Half of the new channels, zeros, come before those of the input.
 
     Example:
         >>> import torch
@@ -48,13 +45,6 @@ class ZeroPadShortcut(nn.Module):
         return f'padding={self.padding}, stride={self.stride}'
 
 
-def _make_shortcut(in_channels: int, out_channels: int, stride: int,
-                   *_: Any) -> Optional[nn.Sequential]:
-    if stride == 1 and in_channels == out_channels:
-        return None
-    return nn.Sequential(ZeroPadShortcut(in_channels, out_channels, stride))
-
-
 @MODELS.register_module()
 class APAResNetCIFAR(APAResNet):
     """ResNet-20 to ResNet-110 for CIFAR, as :class:`APAResNet` in all else.
@@ -68,14 +58,11 @@ class APAResNetCIFAR(APAResNet):
 
     Args:
         depth (int): 20, 32, 44, 56 or 110; 18, 34, 50, 101 or 152.
-        in_channels, **kwargs: As in :class:`APAResNet`.
         out_indices (Sequence[int], optional): None is the last stage.
         attention_cfg (dict, optional): By default APA* with reduction 4.
         init_cfg (dict | list[dict], optional): By default Kaiming-normal for
             convolutions and linear layers.
-
-    Raises:
-        ValueError: For a depth or index that does not exist.
+        in_channels, **kwargs: As in :class:`APAResNet`, with its errors.
 
     Example:
         >>> import torch
@@ -89,9 +76,7 @@ class APAResNetCIFAR(APAResNet):
         for depth in (20, 32, 44, 56, 110)
     } | ARCHITECTURES
 
-    def __init__(self,
-                 depth: int,
-                 in_channels: int = 3,
+    def __init__(self, depth: int, in_channels: int = 3,
                  out_indices: Optional[Sequence[int]] = None,
                  attention_cfg: Optional[dict] = dict(
                      type='apa_mm.ChannelAttention', reduction=4),
@@ -101,17 +86,21 @@ class APAResNetCIFAR(APAResNet):
             raise ValueError('APAResNetCIFAR has a stem of one 3x3 '
                              'convolution; remove deep_stem')
         if depth not in ARCHITECTURES:
-            self.make_shortcut = _make_shortcut
             kwargs = dict(dict(num_stages=3, base_channels=16), **kwargs)
         stages = kwargs.get('num_stages', 4)
         super().__init__(
-            depth,
-            in_channels,
+            depth, in_channels, attention_cfg=attention_cfg,
             out_indices=(stages - 1, ) if out_indices is None else out_indices,
-            attention_cfg=attention_cfg,
-            init_cfg=INIT_CFG if init_cfg is None else init_cfg,
-            **kwargs)
+            init_cfg=INIT_CFG if init_cfg is None else init_cfg, **kwargs)
 
     def _add_stem(self, in_channels: int, channels: int) -> None:
         self._add_flat_stem(self._conv(in_channels, channels, 3, 1))
         self.maxpool = nn.Identity()
+
+    def _shortcut(self, in_channels: int, out_channels: int,
+                  stride: int) -> Optional[nn.Sequential]:
+        if self.depth in ARCHITECTURES or (
+                stride == 1 and in_channels == out_channels):
+            return super()._shortcut(in_channels, out_channels, stride)
+        return nn.Sequential(
+            ZeroPadShortcut(in_channels, out_channels, stride))

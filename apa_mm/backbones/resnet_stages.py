@@ -2,14 +2,6 @@
 import math
 from typing import List, Optional, Sequence, Tuple
 
-from mmcv.cnn import build_conv_layer, build_norm_layer
-from torch import nn
-
-__all__ = [
-    'blocks_per_layer', 'build_shortcut', 'per_stage', 'stage_dilations',
-    'stage_plugins'
-]
-
 
 def per_stage(name: str, values: Sequence, default: Sequence,
               num_stages: int) -> tuple:
@@ -44,35 +36,8 @@ def blocks_per_layer(counts: Sequence[int]) -> Tuple[List[int], List[int]]:
     for i, few in ((1, 2), (2, 3)):
         if i < len(sizes):
             sizes[i] = 4 if counts[1] > 4 else few
-    return sizes, [
-        math.ceil(n / size) for n, size in zip(counts, sizes, strict=True)
-    ]
-
-
-def build_shortcut(in_channels: int,
-                   out_channels: int,
-                   stride: int,
-                   conv_cfg: Optional[dict],
-                   norm_cfg: dict,
-                   avg_down: bool = False) -> Optional[nn.Sequential]:
-    """Return the projection of a shortcut, or None if it is not needed.
-
-    With ``avg_down`` a pooling takes the stride; where the stride is 1 an
-    identity stands in its place, so that the names stay those of mmdet.
-    """
-    if stride == 1 and in_channels == out_channels:
-        return None
-    pool: List[nn.Module] = []
-    if avg_down:
-        pool = [
-            nn.Identity() if stride == 1 else nn.AvgPool2d(
-                stride, stride, ceil_mode=True, count_include_pad=False)
-        ]
-        stride = 1
-    conv = build_conv_layer(
-        conv_cfg, in_channels, out_channels, 1, stride=stride, bias=False)
-    return nn.Sequential(*pool, conv,
-                         build_norm_layer(norm_cfg, out_channels)[1])
+    return sizes, [math.ceil(n / size)
+                   for n, size in zip(counts, sizes, strict=True)]
 
 
 def stage_dilations(count: int, dilation: int, contract: bool,

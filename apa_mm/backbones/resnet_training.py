@@ -1,5 +1,5 @@
 """Freezing, initialisation and layer ids of a ResNet."""
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import List, Tuple
 
 from mmengine.model import BaseModule, constant_init
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
@@ -9,20 +9,9 @@ from apa_mm.weights.pretrained import check_pretrained
 
 from .resnet_stages import blocks_per_layer
 
-__all__ = ['TrainedBackbone']
-
 
 class TrainedBackbone(BaseModule):
-    """What training asks of a ResNet; the child builds its modules."""
-
-    deep_stem: bool
-    frozen_stages: int
-    freeze_stem_act: bool
-    norm_eval: bool
-    norm1_name: str
-    res_layers: List[str]
-    stage_blocks: Sequence[int]
-    zero_init_residual: bool
+    """What training asks of a ResNet; the child sets what it reads."""
 
     @property
     def norm1(self) -> nn.Module:
@@ -75,19 +64,20 @@ class TrainedBackbone(BaseModule):
         """
         check_pretrained(self)
         super().init_weights()
-        if self.zero_init_residual and not _is_pretrained(self.init_cfg):
+        cfgs = self.init_cfg
+        cfgs = cfgs if isinstance(cfgs, list) else [cfgs or {}]
+        pretrained = any(cfg.get('type') == 'Pretrained' for cfg in cfgs)
+        if self.zero_init_residual and not pretrained:
             for stage in self.stages:
                 for block in stage:
                     constant_init(block.last_norm, 0)
 
-    def get_layer_depth(self,
-                        param_name: str,
+    def get_layer_depth(self, param_name: str,
                         prefix: str = '') -> Tuple[int, int]:
         """Return a parameter's layer id and the number of layers.
 
-        For layer-wise decay as in MMPretrain, see :func:`blocks_per_layer`:
-        the stem has id 0, and there are 8 layers at depth 50. ``prefix`` is
-        what the backbone is called in the name.
+        For layer-wise decay as in MMPretrain, see :func:`blocks_per_layer`;
+        the stem has id 0. ``prefix`` is the backbone's own name.
         """
         sizes, layers = blocks_per_layer(self.stage_blocks)
         total = sum(layers) + 2
@@ -98,8 +88,3 @@ class TrainedBackbone(BaseModule):
             return 0, total
         stage = self.res_layers.index(name)
         return 1 + sum(layers[:stage]) + int(rest[0]) // sizes[stage], total
-
-
-def _is_pretrained(init_cfg: Optional[Union[dict, List[dict]]]) -> bool:
-    cfgs = init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]
-    return any(cfg.get('type') == 'Pretrained' for cfg in cfgs)

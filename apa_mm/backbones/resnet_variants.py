@@ -7,18 +7,15 @@ from apa_mm.registry import MODELS
 
 from .resnet import APAResNet
 
-__all__ = ['APAResNetD', 'APAResNetLegacy']
-
 
 @MODELS.register_module()
 class APAResNetD(APAResNet):
     """The ResNet-D form: three 3x3 convolutions, pooled shortcuts.
 
-    "Bag of Tricks for Image Classification" (CVPR 2019), with an AGLU unit
-    after each convolution of the stem. Names are those of timm's ``resnet50d``
-    and ``seresnet50d``: ``conv1.{0,3,6}``, ``downsample.{1,2}``. For mmdet's
-    and mmsegmentation's names of the same network (``stem.0``) set
-    ``deep_stem=True``; with ``avg_down=False`` too it is their ResNetV1c.
+    "Bag of Tricks for Image Classification" (CVPR 2019). Names are those of
+    timm's ``resnet50d`` and ``seresnet50d``: ``conv1.{0,3,6}``,
+    ``downsample.{1,2}``. ``deep_stem=True`` gives mmdet's and
+    mmsegmentation's (``stem.0``), with ``avg_down=False`` their ResNetV1c.
     Arguments are those of :class:`APAResNet`.
 
     Example:
@@ -28,9 +25,7 @@ class APAResNetD(APAResNet):
         (1, 512, 1, 1)
     """
 
-    def __init__(self,
-                 *args: Any,
-                 avg_down: bool = True,
+    def __init__(self, *args: Any, avg_down: bool = True,
                  **kwargs: Any) -> None:
         super().__init__(*args, avg_down=avg_down, **kwargs)
 
@@ -47,10 +42,9 @@ class APAResNetD(APAResNet):
 class APAResNetLegacy(APAResNet):
     """The form of the first SE-Net ports: a max pooling without padding.
 
-    ``MaxPool2d(3, stride=2, ceil_mode=True)`` instead of a padded one: maps
-    have the same size, but each window lies one place further. Their
-    SE-ResNets, not their SE-ResNeXts, need ``style='caffe'`` too. Arguments
-    are those of :class:`APAResNet`.
+    Maps have the size of padded ones, but each window lies one place further.
+    Their SE-ResNets, not their SE-ResNeXts, need ``style='caffe'`` too.
+    Arguments are those of :class:`APAResNet`.
 
     Example:
         >>> APAResNetLegacy(depth=18).maxpool.padding

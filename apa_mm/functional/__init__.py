@@ -9,22 +9,9 @@ from .long_tail import (calibrate_scores, effective_number_weights,
 from .shots import per_class_accuracy, shot_accuracy, shot_groups
 
 __all__ = [
-    'aglu',
-    'apa',
-    'calibrate_scores',
-    'calibration_bins',
-    'count_foreground',
-    'effective_number_weights',
-    'expected_calibration_error',
-    'gol_loss',
-    'gumbel',
-    'inverse_frequency_weights',
-    'log_prior',
-    'logit_offset',
-    'lower_bound',
-    'maximum_calibration_error',
-    'per_class_accuracy',
-    'rare_ratio',
-    'shot_accuracy',
-    'shot_groups',
+    'aglu', 'apa', 'calibrate_scores', 'calibration_bins', 'count_foreground',
+    'effective_number_weights', 'expected_calibration_error', 'gol_loss',
+    'gumbel', 'inverse_frequency_weights', 'log_prior', 'logit_offset',
+    'lower_bound', 'maximum_calibration_error', 'per_class_accuracy',
+    'rare_ratio', 'shot_accuracy', 'shot_groups'
 ]

@@ -12,19 +12,15 @@ from apa_mm.kernels.lower_bound import bounded
 LAMBDA_GRADS = ('exact', 'paper')
 
 
-def apa(x: Tensor,
-        *,
-        kappa: Union[Tensor, float],
-        lambd: Union[Tensor, float],
-        backend: Optional[str] = None) -> Tensor:
+def apa(x: Tensor, *, kappa: Union[Tensor, float],
+        lambd: Union[Tensor, float], backend: Optional[str] = None) -> Tensor:
     r"""Compute the Adaptive Parametric Activation.
 
     .. math:: \eta(x) = (\lambda e^{-\kappa x} + 1)^{-1/\lambda}
 
-    Eq. 5 of "Adaptive Parametric Activation" (ECCV 2024). It is the sigmoid
-    of ``kappa * x`` at ``lambd=1`` and the Gumbel probability
-    ``exp(-exp(-kappa * x))`` as ``lambd`` goes to 0. All gradients are the
-    true derivatives and can be differentiated again.
+    Eq. 5 of "Adaptive Parametric Activation" (ECCV 2024): the sigmoid of
+    ``kappa * x`` at ``lambd=1``, :func:`gumbel` as ``lambd`` goes to 0. All
+    gradients are the true derivatives and can be differentiated again.
 
     Args:
         x (Tensor): Any shape and floating dtype; half types are computed in
@@ -52,25 +48,18 @@ def apa(x: Tensor,
     return _apply(x, kappa, lambd, GATE, False, backend)
 
 
-def aglu(x: Tensor,
-         *,
-         kappa: Union[Tensor, float],
-         lambd: Union[Tensor, float],
-         lambda_grad: str = 'exact',
+def aglu(x: Tensor, *, kappa: Union[Tensor, float],
+         lambd: Union[Tensor, float], lambda_grad: str = 'exact',
          backend: Optional[str] = None) -> Tensor:
     r"""Compute the Adaptive Generalised Linear Unit, ``x * apa(x)``.
 
     Eq. 6 of the paper. SiLU at ``kappa=lambd=1``, the sigmoid form of GELU at
     ``kappa=1.702, lambd=1``, ReLU as ``kappa`` grows, the identity as
-    ``lambd`` grows.
-
-    Other arguments, result and errors are those of :func:`apa`; an unknown
-    ``lambda_grad`` raises ValueError.
-
-    ``lambda_grad='exact'`` is the true derivative. 'paper' is Eq. 8 as
-    printed, which the authors' classification code trains with: it lacks a
-    term, has the opposite sign for every ``x != 0`` and grows like
-    ``1 / lambd``. Use it only to repeat their runs.
+    ``lambd`` grows. Other arguments, result and errors are those of
+    :func:`apa`. ``lambda_grad='exact'`` is the true derivative. 'paper' is
+    Eq. 8 as printed, only to repeat runs of the authors' classification code:
+    it lacks a term, has the opposite sign for every ``x != 0`` and grows like
+    ``1 / lambd``.
 
     Example:
         >>> aglu(torch.tensor([1.0]), kappa=1.0, lambd=1.0)
@@ -89,8 +78,7 @@ def aglu(x: Tensor,
 def lower_bound(value: Tensor, bound: float) -> Tensor:
     """Return ``max(value, bound)`` with a gradient that can lead back up.
 
-    ``torch.clamp`` gives a value below the bound no gradient, so that a
-    parameter which one optimiser step pushed there stays there for ever.
+    ``torch.clamp`` would keep a parameter below the bound there for ever.
     Here the gradient passes at and above the bound, and below it only if it
     would raise the value. This rule has no second derivative:
     ``create_graph=True`` raises RuntimeError if a value is below. For
@@ -107,9 +95,9 @@ def lower_bound(value: Tensor, bound: float) -> Tensor:
 
 
 def eta_at_zero(lambd: Tensor) -> Tensor:
-    r"""Return the gate's value at 0, :math:`(1 + \lambda)^{-1/\lambda}`.
+    r"""Return :math:`\eta(0) = (1 + \lambda)^{-1/\lambda}`, in (1/e, 1).
 
-    It is the unit's slope there, in (1/e, 1), float64, for every kappa.
+    The unit's slope at 0 for every kappa, float64.
     """
     lambd = lambd.double()
     return torch.exp(-torch.log1p(lambd) / lambd)

@@ -1,33 +1,22 @@
-r"""Entropy, variance and mean of attention gates (Eq. 4, Fig. 2 and 5).
-
-The entropy of a gate value g in [0, 1] is that of a switch which is open with
-probability g, :math:`H(g) = -g \log_2 g - (1 - g) \log_2 (1 - g)`; a layer's
-is the mean over its values.
-
-The signal of a layer is the mean gate value of each channel over all images;
-its variance over the channels is the one value per layer of Fig. 5. A spatial
-gate has one channel, and its maps differ in size from image to image: there
-it is the variance over the places of an image, averaged over images.
-
-Legend: N images, C channels, P places of a channel.
-"""
+"""Statistics of attention gates. Shapes: N images, C channels, P places."""
 import math
 from typing import List, NamedTuple
 
 import torch
 from torch import Tensor
 
-#: Sums are taken of g - 1/2, which keeps the variance of gates near 1/2, the
-#: usual place, free of cancellation.
+#: Sums of g - 1/2 keep the variance of gates near 1/2 free of cancellation.
 SHIFT = 0.5
 
 
 class GateStats(NamedTuple):
-    """What one layer's gates do on one group of images.
+    """What one layer's gates do on one group of images (Fig. 2 and 5).
 
-    ``mean`` and ``entropy`` (bits) lie in [0, 1], ``variance`` (of the signal
-    over channels, or of a spatial gate over places) in [0, 0.25]; without
-    images all three are NaN.
+    ``mean`` and ``entropy`` (bits), over all values, lie in [0, 1].
+    ``variance``, in [0, 0.25], is that of :func:`gate_signal` over channels,
+    or for a spatial gate, with its one channel and maps of any size, that
+    over the places of an image, averaged over images. Without images all
+    three are NaN.
     """
 
     images: int
@@ -38,7 +27,11 @@ class GateStats(NamedTuple):
 
 
 def binary_entropy(values: Tensor) -> Tensor:
-    """Return the entropy of every gate value in bits; NaN outside [0, 1]."""
+    r"""Return :math:`-g \log_2 g - (1 - g) \log_2 (1 - g)` of gate values g.
+
+    Eq. 4: the entropy in bits of a switch that is open with probability g;
+    NaN outside [0, 1].
+    """
     g = values.double()
     nats = torch.xlogy(g, g) + torch.special.xlog1py(1 - g, -g)
     # Not -nats: a shut gate has the entropy 0.0, not -0.0.
@@ -63,15 +56,14 @@ def gate_sums(values: Tensor) -> Tensor:
             'gates')
     g = values.double().reshape(*values.shape[:2], -1)  # (N, C, P)
     ones = torch.ones_like(g[:, 0, 0])
-    columns = torch.stack([
-        ones, ones * g[0].numel(), binary_entropy(g).sum(dim=(1, 2)),
-        g.var(dim=2, correction=0).mean(1)
-    ], dim=1)
+    columns = torch.stack(
+        [ones, ones * g[0].numel(), binary_entropy(g).sum(dim=(1, 2)),
+         g.var(dim=2, correction=0).mean(1)], dim=1)
     return torch.cat([columns, (g - SHIFT).mean(2)], dim=1).cpu()
 
 
 def gate_signal(sums: Tensor) -> List[float]:
-    """Return the mean gate value of each channel from sums, (4 + C,)."""
+    """Return each channel's mean over all images, from sums (4 + C,)."""
     return (sums[4:] / sums[0] + SHIFT).tolist()
 
 
@@ -89,6 +81,5 @@ def gate_stats(sums: Tensor) -> GateStats:
     signal = sums[4:] / images
     variance = within / images if len(signal) == 1 else float(
         signal.var(correction=0))
-    return GateStats(
-        int(images), int(values), float(signal.mean()) + SHIFT, variance,
-        entropy / values)
+    return GateStats(int(images), int(values), float(signal.mean()) + SHIFT,
+                     variance, entropy / values)

@@ -1,17 +1,4 @@
-r"""Calibration of a classifier: binned confidences, ECE, MCE.
-
-Legend: N samples, K bins.
-
-Bins have equal width and are closed on the right: bin k holds confidences in
-:math:`(k/K, (k+1)/K]`. A confidence of exactly 0 lies in no bin; the top
-probability of C classes is at least 1/C, so that no classifier loses a sample.
-With :math:`n_k` samples, accuracy :math:`a_k` and mean confidence
-:math:`c_k` per bin,
-
-.. math::
-    \mathrm{ECE} = \sum_k \frac{n_k}{\sum_j n_j} |a_k - c_k|, \qquad
-    \mathrm{MCE} = \max_k |a_k - c_k|.
-"""
+"""Calibration of a classifier. Shapes: N samples, K bins."""
 from typing import NamedTuple
 
 import torch
@@ -32,13 +19,13 @@ class CalibrationBins(NamedTuple):
     confidence: Tensor
 
 
-def calibration_bins(confidences: Tensor,
-                     correct: Tensor,
+def calibration_bins(confidences: Tensor, correct: Tensor,
                      num_bins: int = 10) -> CalibrationBins:
-    """Sort predictions into bins of equal width, closed on the right.
+    """Sort predictions into bins of equal width, (k / K, (k + 1) / K].
 
     ``confidences`` are the probabilities of the predicted classes in [0, 1],
-    floating point, (N,), and ``correct`` says which are right, bool, (N,).
+    floating point, (N,), and ``correct`` says which are right, bool, (N,). A
+    confidence of 0 is in no bin; no softmax has it as its top probability.
 
     Raises:
         ValueError: If the shapes differ, ``num_bins`` is below 1 or a
@@ -56,9 +43,8 @@ def calibration_bins(confidences: Tensor,
     # confidences' own precision keeps a float32 0.1 on the border, too.
     if confidences.dtype in (torch.float16, torch.bfloat16):
         confidences = confidences.float()
-    edges = torch.arange(
-        num_bins + 1, dtype=torch.float64, device=confidences.device)
-    edges = edges / num_bins
+    edges = torch.arange(num_bins + 1, dtype=torch.float64,
+                         device=confidences.device) / num_bins
     index = torch.bucketize(
         confidences.contiguous(), edges.to(confidences.dtype)) - 1
     inside = index >= 0
@@ -67,24 +53,22 @@ def calibration_bins(confidences: Tensor,
     counts = torch.bincount(index, minlength=num_bins)
     size = counts.clamp(min=1)
     hits = zeros.index_add(0, index, correct[inside].double())
-    return CalibrationBins(
-        edges=edges,
-        counts=counts,
-        accuracy=hits / size,
-        confidence=zeros.index_add(0, index, values) / size)
+    return CalibrationBins(edges, counts, accuracy=hits / size,
+                           confidence=zeros.index_add(0, index, values) / size)
 
 
 def expected_calibration_error(bins: CalibrationBins) -> Tensor:
-    """Return the ECE, the mean gap of accuracy and confidence over samples.
+    r"""Return the ECE, :math:`\sum_k n_k |a_k - c_k| / \sum_k n_k`.
 
-    In [0, 1], float64, 0-d; 0 without samples.
+    n, a and c are counts, accuracy and confidence. In [0, 1], float64, 0-d; 0
+    without samples.
     """
     weight = bins.counts / bins.counts.sum().clamp(min=1).double()
     return (weight * (bins.accuracy - bins.confidence).abs()).sum()
 
 
 def maximum_calibration_error(bins: CalibrationBins) -> Tensor:
-    """Return the MCE, the largest gap of any bin; range as of the ECE."""
+    """Return the MCE, the largest ``|a - c|`` of a bin; range as of ECE."""
     return (bins.accuracy - bins.confidence).abs().max()
 
 

@@ -16,9 +16,7 @@ DEFAULT_CLAMPS = {'gumbel': GUMBEL_CLAMP, 'sigmoid': (-math.inf, math.inf)}
 GOL_ACTIVATIONS = tuple(DEFAULT_CLAMPS)
 
 
-def gol_loss(cls_score: Tensor,
-             labels: Tensor,
-             *,
+def gol_loss(cls_score: Tensor, labels: Tensor, *,
              rare: Optional[Tensor] = None,
              ratio: Union[Tensor, float, None] = None,
              activation: str = 'gumbel',
@@ -28,22 +26,18 @@ def gol_loss(cls_score: Tensor,
 
     .. math:: L_i = \sum_j w_{ij} \, BCE(p(s_{ij}), t_{ij})
 
-    ``w`` is 0 or 1. It is 1 for the target class and for every class that is
-    not rare. The negative of a rare class is dropped on foreground RoIs, and
-    kept with probability ``ratio``, drawn anew for each element, on
-    background RoIs.
-
-    One tensor of the size of ``cls_score`` is kept for the backward pass, the
-    finished gradient. Second derivatives raise RuntimeError.
+    ``w`` is 1 but for negatives of rare classes: those are 0 on foreground
+    RoIs, and on background RoIs 1 with probability ``ratio``, drawn anew for
+    each element. The backward pass keeps one tensor of the size of
+    ``cls_score``. Second derivatives raise RuntimeError.
 
     Args:
         cls_score (Tensor): Scores without a background column, (N, C), any
             floating dtype; half types are computed in float32.
         labels (Tensor): int64 in [0, C], C for background, (N,).
         rare (Tensor, optional): True for rare classes, bool, (C,).
-        ratio (Tensor | float, optional): Probability in [0, 1] that the
-            negative of a rare class is kept on a background RoI. None: that
-            of :func:`rare_ratio`.
+        ratio (Tensor | float, optional): In [0, 1]; None is that of
+            :func:`rare_ratio`.
         activation (str): 'gumbel', or 'sigmoid' for ordinary BCE.
         clamp (tuple[float, float], optional): Range of the scores; outside
             of it the gradient is zero. None: (-10, 10) for 'gumbel', no limit
@@ -77,21 +71,23 @@ def gol_loss(cls_score: Tensor,
     if rare is not None:
         if ratio is None:
             ratio = rare_ratio(count_foreground(labels, rare, ignore_index))
-        ratios = _row_ratios(background, ratio)
-    losses = gol(cls_score,
-                 torch.where(positives, labels, 0).unsqueeze(1),
+        elif not isinstance(ratio, Tensor):
+            if not 0 <= ratio <= 1:
+                raise ValueError(f'ratio must be in [0, 1], but got {ratio}')
+            ratio = torch.full((), ratio, device=background.device)
+        ratios = torch.where(background, ratio.float(), 0.0).unsqueeze(1)
+    losses = gol(cls_score, torch.where(positives, labels, 0).unsqueeze(1),
                  positives.unsqueeze(1), ratios,
                  GOLSettings(activation, clamp, rare))
     return losses.masked_fill(ignored, 0)
 
 
-def count_foreground(labels: Tensor,
-                     rare: Tensor,
+def count_foreground(labels: Tensor, rare: Tensor,
                      ignore_index: int = -100) -> Tensor:
-    """Count the foreground RoIs of rare classes, and all foreground RoIs.
+    """Count the foreground RoIs of rare classes, and all: int64, (2,).
 
-    Arguments are those of :func:`gol_loss`. The counts, int64, (2,), may be
-    added up over batches before they go into :func:`rare_ratio`.
+    Arguments are those of :func:`gol_loss`. Counts of batches may be added up
+    before they go into :func:`rare_ratio`.
     """
     foreground = (labels != len(rare)) & (labels != ignore_index)
     is_rare = foreground & rare[torch.where(foreground, labels, 0)]
@@ -101,20 +97,10 @@ def count_foreground(labels: Tensor,
 def rare_ratio(counts: Tensor) -> Tensor:
     """Return the fraction of foreground RoIs whose class is rare.
 
-    It is 1 without foreground: the authors' code has 0 / 0 there, and every
-    comparison with NaN is false, so that it drops nothing. Float32, 0-d.
+    Float32, 0-d; 1 without foreground, where the authors' code drops nothing.
     """
     rare, total = counts.unbind()
     return torch.where(total > 0, rare / total.clamp(min=1), 1.0)
-
-
-def _row_ratios(background: Tensor, ratio: Union[Tensor, float]) -> Tensor:
-    """Return the probability to keep a rare negative, float32, (N, 1)."""
-    if not isinstance(ratio, Tensor):
-        if not 0 <= ratio <= 1:
-            raise ValueError(f'ratio must be in [0, 1], but got {ratio}')
-        ratio = torch.full((), ratio, device=background.device)
-    return torch.where(background, ratio.float(), 0.0).unsqueeze(1)
 
 
 def _check_gol(cls_score: Tensor, labels: Tensor,

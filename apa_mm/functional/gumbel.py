@@ -1,7 +1,4 @@
-"""The Gumbel probability of the Gumbel Optimized Loss.
-
-"Long-tailed Instance Segmentation using Gumbel Optimized Loss" (ECCV 2022).
-"""
+"""The Gumbel probability of the Gumbel Optimized Loss."""
 from typing import Optional, Tuple, Union
 
 from torch import Tensor
@@ -12,24 +9,22 @@ from apa_mm.kernels.formulas import GUMBEL
 
 from .apa import as_parameter, check_floating
 
-#: Range of the scores in the authors' detection code; their earlier GOL code
-#: has (-4, 10).
+#: Range of the scores in the authors' detection code.
 GUMBEL_CLAMP = (-10.0, 10.0)
 # e^80 = 5.5e34 and its reciprocal are the round powers that float32 holds.
 LARGEST_SCORE = 80.0
 
 
-def gumbel(x: Tensor,
-           *,
-           kappa: Union[Tensor, float] = 1.0,
+def gumbel(x: Tensor, *, kappa: Union[Tensor, float] = 1.0,
            backend: Optional[str] = None) -> Tensor:
     r"""Compute the Gumbel probability.
 
     .. math:: p(x) = e^{-e^{-\kappa x}}
 
-    The limit of :func:`apa_mm.functional.apa` as ``lambd`` goes to 0;
-    arguments, result and errors are those of it. Value and gradients are
-    finite for every finite ``x``.
+    "Long-tailed Instance Segmentation using Gumbel Optimized Loss" (ECCV
+    2022). The limit of :func:`apa_mm.functional.apa` as ``lambd`` goes to 0,
+    with its arguments, result and errors. Value and gradients are finite for
+    every finite ``x``.
 
     Example:
         >>> import torch

@@ -1,9 +1,8 @@
 """What class counts turn into: logit offsets, priors and class weights.
 
 Legend: C classes, ``counts`` or ``n`` training images per class, (C,), ``N``
-their sum. Counts may be integers or floats; results are floating (torch's
-default dtype for integer counts), (C,). Counts that are not 1-D raise
-ValueError.
+their sum. Results are floating (torch's default dtype for integer counts),
+(C,). Counts that are not 1-D raise ValueError.
 """
 import math
 from typing import Callable, Dict, Tuple
@@ -18,9 +17,8 @@ from apa_mm.utils.checks import check_choice
 def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
     r"""Compute the per-class offset that is added to logits at test time.
 
-    A classifier trained by plain cross entropy models
-    :math:`p(c \mid x) \propto p(x \mid c)\, n_c / N`. Adding ``raw`` divides
-    that prior out exactly (PC-softmax); the others are the activations that
+    ``raw`` divides out the prior :math:`n_c / N` that plain cross entropy
+    learns (PC-softmax); the others are the activations that
     inverse-image-frequency (IIF) learning tried. With :math:`p = n / N`:
 
     ========== ===========================
@@ -33,12 +31,9 @@ def logit_offset(counts: Tensor, variant: str = 'raw') -> Tensor:
     ``base10`` ``log10(N / n)``
     ========== ===========================
 
-    Offsets are larger for rarer classes, and infinite for a class without
-    images except in ``smooth``. The authors' training code evaluates with
-    ``rel``, their per-group script with ``raw``.
-
-    Raises:
-        ValueError: If ``variant`` is unknown.
+    Offsets are infinite for a class without images, except in ``smooth``. An
+    unknown ``variant`` raises ValueError. The authors' training code
+    evaluates with ``rel``, their per-group script with ``raw``.
 
     Example:
         >>> logit_offset(torch.tensor([100, 10, 5]))
@@ -68,12 +63,10 @@ def calibrate_scores(scores: Tensor, counts: Tensor, method: str = 'norcal',
     one with a single image.
 
     Args:
-        scores (Tensor): Probabilities that sum to 1, background last,
-            (..., C + 1).
+        scores (Tensor): Probabilities, background last, (..., C + 1).
         counts (Tensor): Training images per class, (C,).
         method (str): One of :data:`CALIBRATIONS`.
-        gamma (float): Strength; 0 changes nothing with either. To be chosen
-            on images that were not trained on.
+        gamma (float): Strength, chosen on held-out images; 0 changes nothing.
 
     Raises:
         ValueError: If ``method`` is unknown, or the columns are not C + 1.
@@ -90,7 +83,7 @@ def calibrate_scores(scores: Tensor, counts: Tensor, method: str = 'norcal',
             f'scores must have C + 1 = {len(counts) + 1} columns, background '
             f'last, but got shape {tuple(scores.shape)}')
     counts = counts.clamp(min=1)
-    offset = -_log(counts) if method == 'norcal' else logit_offset(
+    offset = -counts.log() if method == 'norcal' else logit_offset(
         counts, method)
     weighted = scores * F.pad(gamma * offset, (0, 1)).exp()
     return weighted / weighted.sum(-1, keepdim=True)
@@ -103,13 +96,9 @@ def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
         \sum_c w_c = C
 
     "Class-Balanced Loss Based on Effective Number of Samples" (CVPR 2019,
-    Eq. 4); LDAM-DRW uses it with beta 0.9999.
-
-    Every count must be 1 or more. ``beta`` 0 gives equal weights, values
-    towards 1 give weights proportional to ``1 / n``.
-
-    Raises:
-        ValueError: If ``beta`` is not in [0, 1).
+    Eq. 4). Every count must be 1 or more. ``beta`` 0 gives equal weights,
+    values towards 1 give weights proportional to ``1 / n``; outside of [0, 1)
+    it raises ValueError.
 
     Example:
         >>> effective_number_weights(torch.tensor([100, 10, 5]))
@@ -122,14 +111,14 @@ def effective_number_weights(counts: Tensor, beta: float = 0.9999) -> Tensor:
     # 1 - beta^n from logarithms: in float32 beta^5 is 0.9995, and the plain
     # difference would keep four digits of it.
     log_beta = math.log(beta) if beta else -math.inf
-    weights = torch.expm1(_floating(counts) * log_beta).neg().reciprocal()
+    weights = torch.expm1(counts * log_beta).neg().reciprocal()
     return weights * (len(counts) / weights.sum())
 
 
 def inverse_frequency_weights(counts: Tensor) -> Tensor:
     """Compute the class weights ``N / n``; their mean over images is C."""
     _check_counts(counts)
-    return _share(counts.sum(), counts)
+    return counts.sum() / counts
 
 
 def _check_counts(counts: Tensor) -> None:
@@ -138,28 +127,14 @@ def _check_counts(counts: Tensor) -> None:
                          f'but got shape {tuple(counts.shape)}')
 
 
-def _floating(counts: Tensor) -> Tensor:
-    if counts.is_floating_point():
-        return counts
-    return counts.to(torch.get_default_dtype())
-
-
-def _log(counts: Tensor) -> Tensor:
-    return _floating(counts).log()
-
-
-def _share(n: Tensor, total: Tensor) -> Tensor:
-    return _floating(n) / _floating(total)
-
-
 _OFFSETS: Dict[str, Callable[[Tensor, Tensor], Tensor]] = dict(
-    raw=lambda n, total: _log(total) - _log(n),
-    smooth=lambda n, total: _log(total + 1) - _log(n + 1) + 1,
-    rel=lambda n, total: _log(total - n) - _log(n),
-    normit=lambda n, total: -torch.special.ndtri(_share(n, total)),
-    gombit=lambda n, total: -torch.log(-torch.log1p(-_share(n, total))),
-    base2=lambda n, total: (_log(total) - _log(n)) / math.log(2),
-    base10=lambda n, total: (_log(total) - _log(n)) / math.log(10))
+    raw=lambda n, total: total.log() - n.log(),
+    smooth=lambda n, total: (total + 1).log() - (n + 1).log() + 1,
+    rel=lambda n, total: (total - n).log() - n.log(),
+    normit=lambda n, total: -torch.special.ndtri(n / total),
+    gombit=lambda n, total: -torch.log(-torch.log1p(-(n / total))),
+    base2=lambda n, total: (total.log() - n.log()) / math.log(2),
+    base10=lambda n, total: (total.log() - n.log()) / math.log(10))
 #: Names of the variants that :func:`logit_offset` knows.
 LOGIT_OFFSETS: Tuple[str, ...] = tuple(_OFFSETS)
 #: Names of the methods that :func:`calibrate_scores` knows.

@@ -1,7 +1,6 @@
 """Accuracy on classes with many, a medium number of and few train images.
 
-Legend: N samples, C classes. Labels are int64 in [0, C), (N,); class counts
-are train images per class, (C,).
+Labels of N samples are int64 in [0, C), (N,), train images per class (C,).
 """
 from typing import Dict, Sequence, Union
 
@@ -15,8 +14,8 @@ FEW_SHOT = 20
 
 
 def shot_groups(class_counts: Union[Tensor, Sequence[int]],
-                many: int = MANY_SHOT,
-                few: int = FEW_SHOT) -> Dict[str, Tensor]:
+                many: int = MANY_SHOT, few: int = FEW_SHOT
+                ) -> Dict[str, Tensor]:
     """Return masks 'many', 'medium' and 'few' of classes, bool, (C,).
 
     Many-shot classes have more than ``many`` images, few-shot ones fewer than
@@ -41,17 +40,15 @@ def shot_groups(class_counts: Union[Tensor, Sequence[int]],
         raise ValueError(
             f'few must be at most many + 1, but got few={few} and '
             f'many={many}; classes in between would be in two groups')
-    return dict(
-        many=counts > many,
-        medium=(counts <= many) & (counts >= few),
-        few=counts < few)
+    medium = (counts <= many) & (counts >= few)
+    return dict(many=counts > many, medium=medium, few=counts < few)
 
 
 def per_class_accuracy(pred_labels: Tensor, gt_labels: Tensor,
                        num_classes: int) -> Tensor:
     """Return the share of correct samples of every class, float64, (C,).
 
-    It is in [0, 1], and NaN for a class without samples.
+    NaN for a class without samples.
 
     Raises:
         ValueError: If the shapes differ or a true class is out of range.
@@ -71,22 +68,16 @@ def per_class_accuracy(pred_labels: Tensor, gt_labels: Tensor,
     return hits.double() / torch.bincount(gt_labels, minlength=num_classes)
 
 
-def shot_accuracy(pred_labels: Tensor,
-                  gt_labels: Tensor,
+def shot_accuracy(pred_labels: Tensor, gt_labels: Tensor,
                   class_counts: Union[Tensor, Sequence[int]],
-                  many: int = MANY_SHOT,
-                  few: int = FEW_SHOT) -> Dict[str, Tensor]:
+                  many: int = MANY_SHOT, few: int = FEW_SHOT
+                  ) -> Dict[str, Tensor]:
     """Return the mean class accuracy of each group of classes.
 
     A group's value is the unweighted mean over its classes that have test
-    samples, so that on an unbalanced test set, too, every class counts once.
-
+    samples, in [0, 1], float64, 0-d; NaN, not 0, without such a class.
     Arguments and errors are those of :func:`shot_groups` and
     :func:`per_class_accuracy`.
-
-    Returns:
-        dict[str, Tensor]: 'many', 'medium' and 'few' in [0, 1], float64, 0-d;
-        NaN for a group without classes, which is not the same as 0.
 
     Example:
         >>> pred, gt = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 2])
@@ -96,7 +87,5 @@ def shot_accuracy(pred_labels: Tensor,
     """
     counts = torch.as_tensor(class_counts).to(gt_labels.device)
     accuracy = per_class_accuracy(pred_labels, gt_labels, len(counts))
-    return {
-        name: accuracy[mask].nanmean()
-        for name, mask in shot_groups(counts, many, few).items()
-    }
+    return {name: accuracy[mask].nanmean()
+            for name, mask in shot_groups(counts, many, few).items()}

@@ -38,11 +38,8 @@ def _along_channels(parameter: Tensor, x: Tensor, count: int,
 class _Parametric(nn.Module):
     """Base of the modules with one value, or one per channel, to learn."""
 
-    def __init__(self,
-                 num_parameters: int = 1,
-                 kappa_init: Init = 1.0,
-                 channel_dim: int = 1,
-                 inplace: bool = False,
+    def __init__(self, num_parameters: int = 1, kappa_init: Init = 1.0,
+                 channel_dim: int = 1, inplace: bool = False,
                  device: Device = None,
                  dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
@@ -80,12 +77,9 @@ class _Parametric(nn.Module):
 class _Adaptive(_Parametric):
     """Base of APA and AGLU: adds lambda, kept at or above a floor."""
 
-    def __init__(self,
-                 num_parameters: int = 1,
-                 kappa_init: Init = (-1.0, 0.0),
-                 lambd_init: Init = (0.0, 1.0),
-                 lambd_min: float = LAMBDA_FLOOR,
-                 **kwargs: Any) -> None:
+    def __init__(self, num_parameters: int = 1,
+                 kappa_init: Init = (-1.0, 0.0), lambd_init: Init = (0.0, 1.0),
+                 lambd_min: float = LAMBDA_FLOOR, **kwargs: Any) -> None:
         super().__init__(num_parameters, kappa_init, **kwargs)
         if not lambd_min > 0:
             raise ValueError(f'lambd_min must be positive, but got '
@@ -111,8 +105,7 @@ class APA(_Adaptive):
     """Adaptive Parametric Activation, :func:`apa_mm.functional.apa` (Eq. 5).
 
     A lambda that training pushes below ``lambd_min`` counts as ``lambd_min``
-    and can return, see :func:`apa_mm.functional.lower_bound`; in the authors'
-    code it gets no gradient there.
+    and can return, see :func:`apa_mm.functional.lower_bound`.
 
     Args:
         num_parameters (int): 1 (shared) or the channel count (Table 13).
@@ -153,11 +146,8 @@ class AGLU(_Adaptive):
         tensor([0.7311], grad_fn=<_ActivationBackward>)
     """
 
-    def __init__(self,
-                 num_parameters: int = 1,
-                 kappa_init: Init = (1.0, 1.3),
-                 *args: Any,
-                 lambda_grad: str = 'exact',
+    def __init__(self, num_parameters: int = 1, kappa_init: Init = (1.0, 1.3),
+                 *args: Any, lambda_grad: str = 'exact',
                  **kwargs: Any) -> None:
         super().__init__(num_parameters, kappa_init, *args, **kwargs)
         check_choice('lambda_grad', lambda_grad, LAMBDA_GRADS)
@@ -179,9 +169,7 @@ class Gumbel(nn.Module):
     The arguments have no effect, as there are no parameters.
     """
 
-    def __init__(self,
-                 inplace: bool = False,
-                 device: Device = None,
+    def __init__(self, inplace: bool = False, device: Device = None,
                  dtype: Optional[torch.dtype] = None) -> None:
         super().__init__()
 
@@ -195,9 +183,7 @@ class TemperedSigmoid(_Parametric):
     """Sigmoid with a learnable inverse temperature, ``sigmoid(kappa * x)``.
 
     The row "sigmoid with temperature" of Table 4a: APA with lambda held at 1.
-    Arguments are those of :class:`APA` without those for lambda. The parameter
-    is called ``kappa`` too, so that the rules for kappa (no weight decay,
-    plots) cover it.
+    Arguments are those of :class:`APA` without those for lambda.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,9 +26,8 @@ class ChannelAttention(nn.Module):
     + dropout (``norm_cfg=None``), and APA*, the default.
 
     Args:
-        in_channels (int): C.
-        reduction (int): Ratio of C to the hidden width; 16 in the ImageNet
-            networks, 4 in the CIFAR ones.
+        in_channels (int): C, a positive multiple of ``reduction``.
+        reduction (int): Ratio of C to the hidden width.
         gate_cfg (dict): Any registered activation;
             ``num_parameters='channels'`` gives every channel its own values.
         act_cfg (dict): Activation between the two linear layers.
@@ -36,10 +35,6 @@ class ChannelAttention(nn.Module):
         dropout (float): Probability in [0, 1). Dropout comes before the gate,
             so that a dropped channel gets the gate's value at 0.
         bias (bool): Of both linear layers.
-
-    Raises:
-        ValueError: If ``in_channels`` is not a positive multiple of
-            ``reduction`` or ``dropout`` is out of range.
     """
 
     def __init__(self, in_channels: int, reduction: int = 16,
@@ -69,7 +64,7 @@ class ChannelAttention(nn.Module):
         return x * self.gates(x)[:, :, None, None]
 
     def gates(self, x: Tensor) -> Tensor:
-        """Return the gate (N, C) of every channel of ``x`` (N, C, H, W)."""
+        """Return the gates (N, C) of ``x`` (N, C, H, W)."""
         return self.gate(self.excite(x.mean(dim=(2, 3))))
 
     def excite(self, pooled: Tensor) -> Tensor:
@@ -91,14 +86,10 @@ class SpatialAttention(nn.Module):
         \quad Y = X \cdot g
 
     Args:
-        in_channels (int, optional): Has no effect; accepted because backbones
-            and plugin slots set it for every kind of attention.
+        in_channels (int, optional): Has no effect; every backbone sets it.
         kernel_size (int): Odd size of the convolution, which has no bias.
         gate_cfg (dict): Any registered activation.
         norm_cfg (dict, optional): Norm of the one-channel map.
-
-    Raises:
-        ValueError: If ``kernel_size`` is not odd and positive.
     """
 
     def __init__(self, in_channels: Optional[int] = None,
@@ -108,8 +99,8 @@ class SpatialAttention(nn.Module):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError('kernel_size must be odd and positive, so that '
                              f'the map keeps its size, but got {kernel_size}')
-        self.conv = nn.Conv2d(
-            2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2,
+                              bias=False)
         self.bn = None if norm_cfg is None else build_norm_layer(
             norm_cfg, 1)[1]
         self.gate = build_site_activation(gate_cfg, 1)
@@ -128,7 +119,6 @@ class _DualPoolAttention(ChannelAttention):
     """Channel attention whose linear layers see mean and maximum alike."""
 
     def gates(self, x: Tensor) -> Tensor:
-        """Return the gate (N, C) of every channel of ``x`` (N, C, H, W)."""
         excitation = self.excite(x.mean(dim=(2, 3)))  # (N, C)
         return self.gate(excitation + self.excite(x.amax(dim=(2, 3))))
 
@@ -146,16 +136,14 @@ class CBAM(nn.Module):
         Z = X \cdot \eta(f(\mathrm{mean}_{hw} X) + f(\max_{hw} X))
 
     followed by :class:`SpatialAttention` on Z. The baseline is
-    ``gate_cfg=dict(type='Sigmoid')``; in the authors' code it has LayerNorm
-    and dropout too.
+    ``gate_cfg=dict(type='Sigmoid')``, with LayerNorm and dropout.
 
     Arguments are those of :class:`ChannelAttention`, and ``kernel_size`` and
     ``spatial_norm_cfg`` of :class:`SpatialAttention`, whose gate is
     ``spatial_gate_cfg``, by default that of the channels.
     """
 
-    # mmcv would name a plugin layer "c_b_a_m".
-    _abbr_: str = 'cbam'
+    _abbr_: str = 'cbam'  # mmcv would name a plugin layer "c_b_a_m"
 
     def __init__(self, in_channels: int, reduction: int = 16,
                  gate_cfg: dict = GATE_CFG,

@@ -13,7 +13,7 @@ class ClassCounts:
     The counts are a persistent buffer, ``class_counts``, integers (C,), so a
     checkpoint carries them and a test run needs no training set. Before
     training ``apa_mm.ClassFrequencyHook`` calls :meth:`set_class_frequency`.
-    Where an image may have several labels, its number of images and whether
+    Where an image may have several labels, the number of images and whether
     the counts are known are buffers too; a checkpoint gives all or none.
     """
 
@@ -28,8 +28,8 @@ class ClassCounts:
         """Set ``num_classes`` and register the buffers.
 
         Raises:
-            ValueError: If ``num_classes`` is below 2, or below 1 where an
-                image may have several labels or none.
+            ValueError: If it is below 2, or below 1 where an image may have
+                several labels or none.
         """
         least = 2 if self.one_label_per_image else 1
         if not isinstance(num_classes, int) or num_classes < least:
@@ -47,9 +47,9 @@ class ClassCounts:
                             num_images: int) -> None:
         """Take the class counts of the training set.
 
-        ``counts`` (C,) are the images that each class occurs in, in the order
-        of the labels, and ``num_images`` those of the set; only annotated
-        ones where an image may have several labels.
+        ``counts`` (C,) are the images of each class, in the order of the
+        labels, and ``num_images`` those of the set; only annotated ones where
+        an image may have several labels.
 
         Raises:
             ValueError: If the counts do not fit the module, or a checkpoint
@@ -60,8 +60,7 @@ class ClassCounts:
             raise ValueError(
                 f'{self._name()} has num_classes={len(self.class_counts)}, '
                 f'but the training set has {counts.numel()} classes; set '
-                'num_classes in the head and in its loss to the number of '
-                'classes')
+                'num_classes in the head and in its loss to that')
         if self.one_label_per_image:
             self._check_single_labels(counts, num_images)
         else:
@@ -91,8 +90,7 @@ class ClassCounts:
             raise ValueError(
                 f'{self._name()} needs at least one training image of every '
                 f'class, but {len(empty)} of {len(counts)} have none (classes '
-                f'{empty[:5]}); remove them from the label set or complete '
-                'the list of images')
+                f'{empty[:5]}); remove them or complete the list of images')
 
     def _check_image_counts(self, counts: Tensor, num_images: int) -> None:
         if num_images < 1:
@@ -127,12 +125,9 @@ class ClassCounts:
                 "prefix='backbone.')")
 
     def require_class_counts(self) -> Tensor:
-        """Return the counts (C,), or say how to get them.
+        """Return the counts (C,); RuntimeError without any.
 
         In training, counts that a checkpoint brought are announced once.
-
-        Raises:
-            RuntimeError: If they were neither set nor loaded.
         """
         if not self.has_class_counts:
             raise RuntimeError(
@@ -157,11 +152,7 @@ class ClassCounts:
         return type(self).__name__
 
     def _renew_counts(self, source: str) -> None:
-        """Bring up to date what the buffers imply.
-
-        A plain attribute answers "known?": a look at a buffer would make
-        every step wait for the device. On the meta device nothing is known.
-        """
+        """Keep what the buffers say: to look there waits for the device."""
         counts = self.class_counts
         flag = (counts > 0).any() if self.one_label_per_image \
             else self.has_frequency
@@ -180,19 +171,16 @@ class ClassCounts:
         loaded = own.keys() & state_dict.keys()
         counts = state_dict.get(prefix + 'class_counts', self.class_counts)
         fits = counts.shape == self.class_counts.shape
-        if not loaded:
-            # Absent counts are no fault of a checkpoint: a converted one has
-            # none, and whoever needs them asks by require_class_counts.
-            state_dict.update(own)
-        elif len(loaded) < len(own) or not fits:
-            # All or none; PyTorch reports what is missing or does not fit.
+        whole = fits and len(loaded) == len(own)
+        if not whole:
+            # A checkpoint without counts is no fault: whoever needs them asks
+            # by require_class_counts. If it has some, PyTorch reports which
+            # are missing or do not fit.
             state_dict.update({
-                key: value for key, value in own.items()
-                if key in loaded and state_dict[key].shape == value.shape
-            })
+                key: value for key, value in own.items() if not loaded or
+                key in loaded and state_dict[key].shape == value.shape})
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self._renew_counts(
-            'checkpoint' if fits and len(loaded) == len(own) else self._source)
+        self._renew_counts('checkpoint' if whole else self._source)
         if not fits:
             self._other_size = (f' (the checkpoint has those of {len(counts)} '
                                 f'classes, not of {len(self.class_counts)})')

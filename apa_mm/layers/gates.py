@@ -22,9 +22,9 @@ _GATE_CLASSES = ('Sigmoid', 'Hardsigmoid', 'HSigmoid', 'APA')
 def find_gates(model: nn.Module) -> Dict[str, nn.Module]:
     """List the gates of a model by name, in module order, each once.
 
-    These are the gates of our SE, CBAM and spatial attention whatever their
-    type, every :class:`~apa_mm.layers.APA`, and the sigmoids inside of SE
-    layers of mmdet, mmpretrain, torchvision and timm.
+    These are the gates of our attention layers whatever their type, every
+    :class:`~apa_mm.layers.APA`, and the sigmoids inside of SE layers of
+    mmdet, mmpretrain, torchvision and timm.
     """
     gates: Dict[nn.Module, str] = {}
     for name, module in model.named_modules():
@@ -46,11 +46,9 @@ def is_spatial(output: Tensor) -> bool:
 
 
 @contextmanager
-def record_gates(
-        model: nn.Module,
-        listen: Callable[[str, Tensor], None],
-        gates: Optional[Dict[str, nn.Module]] = None
-) -> Iterator[Dict[str, nn.Module]]:
+def record_gates(model: nn.Module, listen: Callable[[str, Tensor], None],
+                 gates: Optional[Dict[str, nn.Module]] = None
+                 ) -> Iterator[Dict[str, nn.Module]]:
     """Call ``listen(name, output)`` at every pass through a gate.
 
     The forward hooks change no output and are gone at the end of the block.
@@ -99,16 +97,14 @@ class GateSums:
             rows = gate_sums(values)  # (N, 4 + C)
         except ValueError as error:
             raise ValueError(f'{name} gives {error}') from None
-        sums = [rows.sum(0, keepdim=True)]
         if members is None:
-            sums.append(rows.new_zeros(self.num_groups, rows.shape[1]))
+            members = torch.zeros(len(rows), self.num_groups)
         elif members.shape != (len(rows), self.num_groups):
             raise ValueError(
                 f'members must have shape ({len(rows)}, {self.num_groups}) '
                 f'for the rows of {name}, but has {tuple(members.shape)}')
-        else:
-            sums.append(members.double().T.cpu() @ rows)
-        self._add(name, torch.cat(sums))
+        groups = members.double().T.cpu() @ rows
+        self._add(name, torch.cat([rows.sum(0, keepdim=True), groups]))
 
     def _add(self, name: str, sums: Tensor) -> None:
         self.sums[name] = self.sums.get(name, 0) + sums.double()

@@ -1,7 +1,4 @@
-"""Cosine predictors, and logits of one class per sample without the others.
-
-Shapes: N samples, C input channels, K classes, H, W.
-"""
+"""Cosine predictors. Shapes: N samples, C input channels, K classes, H, W."""
 import math
 from typing import Any, Optional, Union
 
@@ -16,9 +13,9 @@ def classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
                      labels: Tensor) -> Tensor:
     """Compute one output channel per sample of a 1 x 1 convolution.
 
-    Equals ``F.conv2d(x, weight, bias)[range(N), labels][:, None]`` in value
-    and gradient, at 1 / K of its memory: logits (N, 1, H, W) from ``x``
-    (N, C, H, W), ``weight`` (K, C, 1, 1) and ``bias`` (K,).
+    Equals ``F.conv2d(x, weight, bias)[range(N), labels][:, None]``, at 1 / K
+    of its memory: logits (N, 1, H, W) from ``x`` (N, C, H, W), ``weight``
+    (K, C, 1, 1) and ``bias`` (K,).
     """
     return _add_bias(_rows_dot(x, weight[labels]), bias, labels)
 
@@ -28,9 +25,8 @@ def cosine_classwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor],
                             power: float, eps: float) -> Tensor:
     """Compute one output channel per sample of a 1 x 1 cosine convolution.
 
-    See :class:`CosineConv2d` for the formula with T = ``scale``, p =
-    ``power`` and ``eps``, and :func:`classwise_conv2d` for the rest. No
-    normalised copy of ``x`` is made.
+    See :class:`CosineLinear` for the formula with T = ``scale`` and p =
+    ``power``, :func:`classwise_conv2d` for the rest.
     """
     rows = weight[labels]  # (N, C, 1, 1)
     rows = (rows / _divisor(rows, power, eps)).to(x.dtype)
@@ -67,8 +63,7 @@ class _Temperature(nn.Module):
                  eps: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if temperature is None:
-            # 20 as in mmdet; the detection code of the paper starts theta at
-            # 4.5.
+            # 20 as in mmdet; theta = 4.5 as in the paper's detection code.
             temperature = 4.5**2 if learnable_temperature else 20.0
         if not temperature > 0 or not eps >= 0:
             raise ValueError(
@@ -114,21 +109,17 @@ class CosineLinear(_Temperature, nn.Linear):
         \frac{w_k}{|w_k|^p + \epsilon} + b_k
 
     Weights start from N(0, 0.01), biases from 0. With a fixed temperature the
-    state dict is that of mmdet's ``NormedLinear`` (``tempearture`` there is
-    ``temperature`` here). A learnable T is stored as ``temperature``, a
-    scalar theta with T = theta^2, which needs no weight decay.
+    state dict is that of mmdet's ``NormedLinear``. A learnable T is stored as
+    ``temperature``, a scalar theta with T = theta^2, without weight decay.
 
     Args:
         in_features, out_features, bias: As in ``nn.Linear``: C, K and b.
-        temperature (float, optional): T, at the start if it is learned. None:
-            20 if fixed, 20.25 (theta = 4.5) if learned.
+        temperature (float, optional): T, positive, at the start if it is
+            learned. None: 20 if fixed, 20.25 (theta = 4.5) if learned.
         learnable_temperature (bool): Whether T is learned.
         power (float): p.
-        eps (float): Keeps zero vectors finite.
+        eps (float): Not negative; keeps zero vectors finite.
         **kwargs: ``device`` and ``dtype`` of ``nn.Linear``.
-
-    Raises:
-        ValueError: If ``temperature`` is not positive or ``eps`` negative.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True,
@@ -153,17 +144,15 @@ class CosineClassifier(CosineLinear):
     Unlike :class:`CosineLinear`, a short feature vector gives small logits.
     Weights start from U(-d, d) with d = C^-1/2; there is no bias.
 
-    ``temperature`` is S, at the start if it is learned; None is 16 if fixed
-    and 25 if learned. Other arguments and errors are those of
-    :class:`CosineLinear`.
+    ``temperature`` is S; None is 16 if fixed, 25 if learned. Other arguments
+    and errors are those of :class:`CosineLinear`.
     """
 
     def __init__(self, in_features: int, out_features: int,
                  temperature: Optional[float] = None,
                  learnable_temperature: bool = False,
                  eps: float = 1e-6) -> None:
-        if temperature is None:
-            # The authors start theta at 5.
+        if temperature is None:  # the authors start theta at 5
             temperature = 5.0**2 if learnable_temperature else 16.0
         super().__init__(
             in_features, out_features, bias=False, temperature=temperature,
@@ -183,9 +172,8 @@ class CosineConv2d(_Temperature, nn.Conv2d):
     The formula of :class:`CosineLinear` at each place, with the start of
     ``nn.Conv2d`` and the state dict of mmdet's ``NormedConv2d``.
 
-    Arguments are those of ``nn.Conv2d``, then ``temperature``,
-    ``learnable_temperature``, ``power`` and ``eps`` of :class:`CosineLinear`,
-    with its errors.
+    Arguments are those of ``nn.Conv2d``, then those of :class:`CosineLinear`
+    from ``temperature`` on, with its errors.
 
     Example:
         >>> import torch

@@ -11,14 +11,10 @@ from apa_mm.utils.checks import check_choice
 class ScoreCalibration(ClassCounts, nn.Module):
     """NorCal or IIF on scores (..., C + 1), background last.
 
-    Arguments are those of :func:`apa_mm.functional.calibrate_scores`, but for
-    C, which a box head fills in. Training does not see it. The image counts
-    come from ``apa_mm.ClassFrequencyHook``, also for a test alone, or from a
-    checkpoint, see :class:`~apa_mm.layers.class_counts.ClassCounts`.
-
-    Raises:
-        ValueError: If ``method`` is unknown.
-        RuntimeError: When called without counts.
+    Arguments and errors are those of
+    :func:`apa_mm.functional.calibrate_scores`, and C, which a box head fills
+    in, and of :class:`~apa_mm.layers.class_counts.ClassCounts`, which says
+    where the image counts come from. Training does not see it.
 
     Example:
         >>> import torch

@@ -9,9 +9,6 @@ from torch import Tensor, nn
 from apa_mm.registry import MODELS
 from apa_mm.utils.checks import check_choice
 
-#: Initial value of a learnable scale, as in the authors' code.
-LEARNABLE_SCALE_INIT = 50.0
-
 
 @MODELS.register_module()
 class WrappedCauchyLinear(nn.Module):
@@ -23,21 +20,17 @@ class WrappedCauchyLinear(nn.Module):
         \quad u_c = \langle \hat x, \hat w_c \rangle,
         \quad \gamma_c = \sigma(g_c)
 
-    The authors' released V3Det detectors use the form ``released``: the bias
-    is added to the cosine, where a value above 0.05 can pass the pole at ``(1
-    + gamma^2) / (2 gamma)`` and flip the sign, and 3.14 stands for pi. Take
-    it for their weights. MMDetection takes it as ``cls_predictor_cfg``.
+    The form ``released`` is that of the authors' V3Det detectors, for their
+    weights: the bias is added to the cosine, where a value above 0.05 can
+    pass the pole at ``(1 + gamma^2) / (2 gamma)`` and flip the sign, and 3.14
+    stands for pi. MMDetection takes the layer as ``cls_predictor_cfg``.
 
     Args:
-        in_features, out_features, bias: As in ``nn.Linear``: D, C (with
-            background if the loss has one) and b.
-        scale (float, optional): Fixed ``s``; None learns it, from 50.
+        in_features, out_features, bias: As in ``nn.Linear``: D, C and b.
+        scale (float, optional): Fixed s, positive; None learns it, from 50.
         form (str): 'exact' or 'released'.
         power (float): Exponent of the norms that divide.
         eps (float): Added to the norms, so that a zero input is safe.
-
-    Raises:
-        ValueError: For an unknown form or a scale that is not positive.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True,
@@ -64,14 +57,10 @@ class WrappedCauchyLinear(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         if self.scale is not None:
-            nn.init.constant_(self.scale, LEARNABLE_SCALE_INIT)
+            nn.init.constant_(self.scale, 50.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (N, C) of features (N, D).
-
-        Half types are computed in float32, since the logit rises steeply near
-        the pole.
-        """
+        """Return the logits (N, C) of features (N, D), at least float32."""
         if x.dtype != torch.float64:
             x = x.float()
         with torch.autocast(x.device.type, enabled=False):

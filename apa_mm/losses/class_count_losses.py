@@ -13,18 +13,13 @@ from apa_mm.utils.checks import check_choice
 
 from .utils import REDUCTIONS, weight_reduce_loss
 
-__all__ = [
-    'BalancedSoftmaxLoss', 'ClassCountLoss', 'DeferredReweightedLoss',
-    'LogitAdjustedLoss'
-]
-
 
 class ClassCountLoss(ClassCounts, nn.Module):
     r"""Base of softmax cross entropies that know the class counts.
 
-    With target probabilities :math:`t` (one-hot for a label), class weights
-    :math:`w` and logits :math:`z`, sample i has the loss :math:`-\sum_c w_c
-    t_{ic} \log \mathrm{softmax}(z_i)_c`. A subclass changes ``z`` and ``w``.
+    With target probabilities t, class weights w and logits z, sample i has
+    the loss :math:`-\sum_c w_c t_{ic} \log \mathrm{softmax}(z_i)_c`. A
+    subclass changes z and w.
 
     Args:
         num_classes (int): C.
@@ -32,9 +27,6 @@ class ClassCountLoss(ClassCounts, nn.Module):
             spread evenly over the classes.
         reduction (str): 'none', 'mean' or 'sum'.
         loss_weight (float): Factor of the result.
-
-    Raises:
-        ValueError: For an argument out of its range.
     """
 
     shown = ('num_classes', 'label_smoothing', 'reduction', 'loss_weight')
@@ -64,16 +56,13 @@ class ClassCountLoss(ClassCounts, nn.Module):
 
         ``cls_score`` are logits (N, C), ``label`` integers (N,) in [0, C) or
         target probabilities (N, C), as of mixup; ``reduction_override``
-        replaces ``reduction``; others as in
-        :func:`~apa_mm.losses.utils.weight_reduce_loss`.
-
-        Returns:
-            Tensor: (N,) for 'none', otherwise 0-d; float32 for half inputs.
+        replaces ``reduction``; others, and errors, as in
+        :func:`~apa_mm.losses.utils.weight_reduce_loss`. The result is (N,)
+        for 'none', otherwise 0-d, and float32 for half inputs.
 
         Raises:
             RuntimeError: If the class counts were never given.
-            ValueError: If the shapes do not fit, or ``avg_factor`` comes with
-                reduction 'sum'.
+            ValueError: If the logits do not have C columns.
         """
         reduction = reduction_override or self.reduction
         check_choice('reduction_override', reduction, REDUCTIONS)
@@ -122,8 +111,8 @@ class LogitAdjustedLoss(ClassCountLoss):
 
     shown = (*ClassCountLoss.shown, 'tau')
 
-    def __init__(
-            self, num_classes: int, tau: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, num_classes: int, tau: float = 1.0,
+                 **kwargs: Any) -> None:
         super().__init__(num_classes, **kwargs)
         self.tau = tau
 
@@ -139,9 +128,7 @@ class BalancedSoftmaxLoss(LogitAdjustedLoss):
     .. math:: L = -\ln \frac{n_y e^{z_y}}{\sum_c n_c e^{z_c}}
 
     "Balanced Meta-Softmax for Long-Tailed Visual Recognition" (NeurIPS 2020,
-    Eq. 4): :class:`LogitAdjustedLoss` with tau 1.
-
-    Arguments are those of :class:`ClassCountLoss`.
+    Eq. 4): :class:`LogitAdjustedLoss` with tau 1, without this argument.
     """
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
@@ -153,23 +140,18 @@ class DeferredReweightedLoss(ClassCountLoss):
     r"""Cross entropy with deferred re-weighting (DRW).
 
     "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss"
-    (NeurIPS 2019): plain cross entropy first, class weights after the
-    learning rate has dropped. ``apa_mm.DeferredReweightingHook`` throws the
-    switch; its ``start_epoch=0`` weights from the start.
-
-    With ``normalize`` the weights of this process's batch are divided by
-    their mean, as ``F.cross_entropy(weight=w)`` does for labels, so that the
-    loss keeps its scale at the switch. ``normalize=False`` is the authors'
-    form with mixup; weighted by :math:`N / n_c` it is about C times as large.
+    (NeurIPS 2019): plain cross entropy first, class weights from the epoch
+    at which ``apa_mm.DeferredReweightingHook`` switches them on.
 
     Args:
         weighting (str): 'effective', the effective number of images with
             ``beta``, mean weight over classes 1; or 'inverse', N / n.
         beta (float): In [0, 1); used by 'effective' only.
+        normalize (bool): Divide the weights of this process's batch by their
+            mean, as ``F.cross_entropy(weight=w)`` does for labels, so that
+            the loss keeps its scale at the switch. False is the authors' form
+            with mixup; with 'inverse' it is about C times as large.
         num_classes, **kwargs: Of :class:`ClassCountLoss`.
-
-    Raises:
-        ValueError: For an argument out of its range.
 
     Example:
         >>> import torch
@@ -215,8 +197,7 @@ class DeferredReweightedLoss(ClassCountLoss):
             return self._cross_entropy(logits, target)
         weights = self.class_weights().to(logits.dtype)
         loss = self._cross_entropy(logits, target, weights)
-        if self.normalize:
-            soft = target.dim() > 1
-            omega = target @ weights if soft else weights[target]  # (N,)
-            loss = loss / omega.mean()
-        return loss
+        if not self.normalize:
+            return loss
+        soft = target.dim() > 1
+        return loss / (target @ weights if soft else weights[target]).mean()

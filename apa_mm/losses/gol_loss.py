@@ -13,8 +13,6 @@ from apa_mm.utils.checks import check_choice
 
 from .utils import REDUCTIONS, weight_reduce_loss
 
-__all__ = ['GOLLoss']
-
 RARE_THRESHOLD = 0.0011  # of the paper's LVIS recipes
 
 
@@ -23,10 +21,7 @@ class GOLLoss(ClassCounts, nn.Module):
     """Gumbel Optimized Loss with dropped negatives of rare classes.
 
     The mean of :func:`apa_mm.functional.gol_loss` over the RoIs, as
-    ``loss_cls`` of any box head of mmdet. A class is rare if its image
-    frequency is below ``rare_threshold``; on background RoIs its negatives
-    are kept with a probability equal to the fraction of the call's foreground
-    RoIs whose class is rare (1 without foreground).
+    ``loss_cls`` of any box head of mmdet, with the ``ratio`` of each call.
 
     Image frequencies come from ``apa_mm.ClassFrequencyHook`` or from a
     checkpoint, see :class:`~apa_mm.layers.class_counts.ClassCounts`. Out of
@@ -35,22 +30,18 @@ class GOLLoss(ClassCounts, nn.Module):
     Args:
         num_classes (int): C, without background.
         rare_threshold (float): Image frequency in [0, 1] below which a class
-            is rare. 0.0011 makes 815 of LVIS v1's 1,203 classes rare; 0 drops
+            is rare: 815 of LVIS v1's 1,203 classes by default. 0 drops
             nothing and needs no frequencies.
         activation, clamp, ignore_index: As in ``gol_loss``. Test scores are
             not clamped.
         avg_non_ignore (bool): Without ``avg_factor``, 'mean' divides by the
             number of RoIs that are not ignored instead of N.
-        reduction (str): 'none' for one loss per RoI, 'mean' or 'sum'.
+        reduction (str): 'none', 'mean' or 'sum'.
         loss_weight (float): Factor of the result.
         unverified_only (bool): Drop the negatives of a rare class only on
             images that neither show it nor are verified not to, as LVIS's
-            files say; needs ``apa_mm.FederatedRoIHead`` (or
+            files say, unlike the paper; needs ``apa_mm.FederatedRoIHead`` (or
             ``FederatedCascadeRoIHead``) and ``apa_mm.FederatedLVISDataset``.
-            The paper's GOL does not ask.
-
-    Raises:
-        ValueError: For an argument out of its range.
 
     Example:
         >>> import torch
@@ -62,6 +53,8 @@ class GOLLoss(ClassCounts, nn.Module):
 
     one_label_per_image = False
     scores_sum_to_one = False
+    # What mmdet's box heads ask for.
+    custom_cls_channels = custom_activation = custom_accuracy = True
     shown = ('num_classes', 'rare_threshold', 'activation', 'clamp',
              'unverified_only', 'ignore_index', 'avg_non_ignore', 'reduction',
              'loss_weight')
@@ -88,21 +81,14 @@ class GOLLoss(ClassCounts, nn.Module):
         self.avg_non_ignore = avg_non_ignore
         self.reduction = reduction
         self.loss_weight = loss_weight
-        # What mmdet's box heads ask for.
-        self.custom_cls_channels = True
-        self.custom_activation = True
-        self.custom_accuracy = True
         self.init_class_counts(num_classes)
-        self.register_buffer(
-            'rare', torch.zeros(num_classes, dtype=torch.bool),
-            persistent=False)
+        rare = torch.zeros(num_classes, dtype=torch.bool)
+        self.register_buffer('rare', rare, persistent=False)
 
     @staticmethod
     def drops_below(cfg: dict) -> float:
-        """Return the image frequency below which a config drops negatives.
-
-        On a set without lists ``unverified_only`` drops none.
-        """
+        """Return the image frequency below which a config drops negatives."""
+        # On a set without lists unverified_only drops none.
         return 0. if cfg.get('unverified_only') else cfg.get(
             'rare_threshold', RARE_THRESHOLD)
 
@@ -113,10 +99,10 @@ class GOLLoss(ClassCounts, nn.Module):
 
     def set_verified(self, verified: Sequence[Sequence[int]],
                      sizes: Sequence[int]) -> None:
-        """Tell of each image of the next call what was looked for there.
+        """Tell which labels each image of the next call is verified for.
 
-        ``verified`` are the labels that are positive or verified negative on
-        an image, ``sizes`` the numbers of its RoIs, which follow each other.
+        They are positive or verified negative there; ``sizes`` are the
+        numbers of each image's RoIs, which follow each other.
         """
         self._images = list(zip(verified, sizes, strict=True))
 
@@ -126,21 +112,16 @@ class GOLLoss(ClassCounts, nn.Module):
                 reduction_override: Optional[str] = None) -> Tensor:
         """Compute the loss.
 
-        ``cls_score`` has no background column, (N, C). ``labels`` are int64
-        (N,) in [0, C], C for background, or ``ignore_index``;
+        ``cls_score`` (N, C) and ``labels`` (N,) as in ``gol_loss``;
         ``reduction_override`` replaces ``reduction``; others as in
-        :func:`~apa_mm.losses.utils.weight_reduce_loss`.
-
-        Returns:
-            Tensor: (N,) for 'none', otherwise 0-d; float32, or float64 for
-            float64 scores. Finite for N = 0.
+        :func:`~apa_mm.losses.utils.weight_reduce_loss`. Errors are those of
+        both. The result is (N,) for 'none', otherwise 0-d; float32, or
+        float64 for float64 scores. Finite for N = 0.
 
         Raises:
             RuntimeError: If in training the frequencies are not known, or
                 ``unverified_only`` was not told of the images.
-            TypeError: If ``labels`` is not int64.
-            ValueError: If the scores do not have C columns, or an argument
-                does not fit another.
+            ValueError: If the scores do not have C columns.
         """
         reduction = reduction_override or self.reduction
         check_choice('reduction_override', reduction, REDUCTIONS)
@@ -153,7 +134,6 @@ class GOLLoss(ClassCounts, nn.Module):
 
     def _losses(self, cls_score: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of each RoI (N,)."""
-        # Without rare classes nothing is dropped and nothing need be known.
         if self.training and self.rare_threshold > 0:
             self.require_class_counts()
         return self._dropping(cls_score, labels,
@@ -178,10 +158,10 @@ class GOLLoss(ClassCounts, nn.Module):
         if ratio is None:  # that of the batch
             ratio = rare_ratio(
                 count_foreground(labels, rare, self.ignore_index))
-        parts = zip(cls_score.split(sizes), labels.split(sizes), images,
-                    strict=True)
         losses = []
-        for scores, targets, (verified, _) in parts:
+        for scores, targets, (verified, _) in zip(
+                cls_score.split(sizes), labels.split(sizes), images,
+                strict=True):
             unverified = rare.clone()
             unverified[torch.as_tensor(verified, dtype=torch.int64)] = False
             losses.append(gol_loss(scores, targets, rare=unverified,
@@ -189,11 +169,7 @@ class GOLLoss(ClassCounts, nn.Module):
         return torch.cat(losses)
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """Return the number of columns of the classifier, C.
-
-        Raises:
-            ValueError: If the box head has another number of classes.
-        """
+        """Return C; ValueError if the box head has another number."""
         if num_classes != self.num_classes:
             raise ValueError(
                 f'loss_cls has num_classes={self.num_classes}, but the box '
@@ -216,9 +192,9 @@ class GOLLoss(ClassCounts, nn.Module):
         """Return ``acc_classes``, in percent, over foreground RoIs (or 0)."""
         foreground = (labels != self.num_classes) & (
             labels != self.ignore_index)
-        correct = (cls_score.detach().argmax(1) == labels) & foreground
-        percent = 100 * correct.sum() / foreground.sum().clamp(min=1)
-        return dict(acc_classes=percent)
+        correct = (cls_score.argmax(1) == labels) & foreground
+        return dict(acc_classes=100 * correct.sum() /
+                    foreground.sum().clamp(min=1))
 
     def _check_columns(self, cls_score: Tensor) -> None:
         if cls_score.size(-1) != self.num_classes:

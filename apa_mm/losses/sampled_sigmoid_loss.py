@@ -10,8 +10,6 @@ from apa_mm.registry import MODELS
 
 from .gol_loss import GOLLoss
 
-__all__ = ['SampledSigmoidLoss']
-
 
 @MODELS.register_module()
 class SampledSigmoidLoss(GOLLoss):
@@ -20,15 +18,15 @@ class SampledSigmoidLoss(GOLLoss):
     .. math:: L = \frac{1}{N} \sum_i \sum_{j \in S} BCE(\sigma(s_{ij}), t_{ij})
 
     S holds every class among the labels of the call and, until it has
-    ``num_sampled``, others drawn without replacement with a probability
-    proportional to :math:`n^{power}`, n the images of a class; those without
-    images are never drawn. Every call and every rank draws anew; out of
-    training mode all classes count. "Probabilistic two-stage detection"
-    (2021), "Detecting Twenty-thousand Classes using Image-level Supervision"
-    (ECCV 2022); their code counts the background among the 50.
+    ``num_sampled``, others drawn without replacement, in proportion to
+    :math:`n^{power}`, n the images of a class. Every call and every rank
+    draws anew; out of training mode all classes count. "Probabilistic
+    two-stage detection" (2021), "Detecting Twenty-thousand Classes using
+    Image-level Supervision" (ECCV 2022), which count the background among 50.
 
-    Contract, columns and the source of n are those of :class:`GOLLoss`. With
-    ``unverified_only`` the verified negatives of an image count outside S too.
+    Contract, columns, errors and the source of n are those of
+    :class:`GOLLoss`. With ``unverified_only`` the verified negatives of an
+    image count outside S too.
 
     Args:
         num_classes (int): C, without background.
@@ -36,9 +34,6 @@ class SampledSigmoidLoss(GOLLoss):
         power (float): 0 or more; 0 draws evenly and needs no frequencies.
         **kwargs: ``ignore_index``, ``avg_non_ignore``, ``reduction``,
             ``loss_weight``, ``clamp`` and ``unverified_only`` of GOLLoss.
-
-    Raises:
-        ValueError: For an argument out of its range.
     """
 
     shown = (*GOLLoss.shown, 'num_sampled', 'power')

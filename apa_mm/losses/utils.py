@@ -6,16 +6,13 @@ from torch import Tensor
 
 from apa_mm.utils.checks import check_choice
 
-__all__ = ['REDUCTIONS', 'weight_reduce_loss']
-
 REDUCTIONS = ('none', 'mean', 'sum')
 
 
-def weight_reduce_loss(
-        loss: Tensor,
-        weight: Optional[Tensor] = None,
-        reduction: str = 'mean',
-        avg_factor: Optional[Union[float, Tensor]] = None) -> Tensor:
+def weight_reduce_loss(loss: Tensor, weight: Optional[Tensor] = None,
+                       reduction: str = 'mean',
+                       avg_factor: Optional[Union[float, Tensor]] = None
+                       ) -> Tensor:
     """Weight losses (N,) of samples by ``weight`` (N,) and reduce them.
 
     ``avg_factor`` divides the sum for 'mean', in place of N; 'none' ignores

@@ -1,8 +1,6 @@
-"""Find the places at which a block calls one of its modules.
+"""Find in a block's source the places at which it calls one of its modules.
 
-A learnable activation holds state, so each call needs a module of its own.
-Blocks written for ReLU often call one ``self.relu`` several times; where is
-read off their source code, without running the model.
+A learnable activation holds state, so each of these calls needs its own.
 """
 import ast
 import inspect
@@ -18,10 +16,9 @@ from .equivalents import kind_of
 #: Containers whose parent calls their members, each where it is listed.
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
-#: Attributes that one place calls once, though the source does not show it:
-#: mmcv's ConvModule calls its members in a loop over 'conv', 'norm', 'act'.
-#: A block of ours says so itself, by a class attribute ``called_once``.
-ONE_SITE = (('ConvModule', 'activate'), )
+#: Called once, though in a loop over 'conv', 'norm' and 'act'. Blocks of ours
+#: say so by a class attribute ``called_once``.
+ONE_SITE = ('ConvModule', 'activate')
 #: Functions that look at a module and do not call it.
 _LOOKS = ('bool', 'callable', 'hasattr', 'id', 'isinstance', 'print', 'type')
 #: Ways to reach members without naming them.
@@ -66,7 +63,7 @@ def find_call_sites(block: nn.Module, name: str) -> CallSites:
         (3, 0, 2)
     """
     if name in getattr(type(block), 'called_once', ()) or any(
-            (cls.__name__, name) in ONE_SITE for cls in type(block).__mro__):
+            (cls.__name__, name) == ONE_SITE for cls in type(block).__mro__):
         return CallSites(1)
     finder = _Finder(block, name)
     finder.member('forward')
@@ -92,9 +89,8 @@ class _State(NamedTuple):
 
 
 def _join(one: _State, two: _State) -> _State:
-    return _State(
-        max(one.next, two.next), one.opened | two.opened, one.sure & two.sure,
-        one.last | two.last)
+    return _State(max(one.next, two.next), one.opened | two.opened,
+                  one.sure & two.sure, one.last | two.last)
 
 
 class _Finder:
@@ -119,13 +115,10 @@ class _Finder:
     def result(self) -> CallSites:
         marks = {key: min(numbers) for key, numbers in self.marks.items()
                  if len(numbers) == 1}
-        chained, unmarked = set(), False
-        for use in self.uses:
-            if use.sure & set(marks):
-                continue
-            chained.add(use.next)
-            unmarked |= use.last != {use.next - 1}
-        return CallSites(self.state.next, marks, frozenset(chained), unmarked)
+        chained = [use for use in self.uses if not use.sure & set(marks)]
+        return CallSites(self.state.next, marks,
+                         frozenset(use.next for use in chained),
+                         any(use.last != {use.next - 1} for use in chained))
 
     def member(self, name: str, after: Optional[type] = None) -> None:
         """Walk through a method or property, of a parent of ``after``."""
@@ -166,8 +159,8 @@ class _Finder:
             start, ends = self.state, []
             for part in (node.body, node.orelse):
                 self.state = start
-                self.walk(
-                    part if isinstance(part, list) else [part], functions)
+                self.walk(part if isinstance(part, list) else [part],
+                          functions)
                 ends.append(self.state)
             self.state = _join(*ends)
             return
@@ -235,8 +228,8 @@ class _Finder:
         number = self.state.next
         for key in self.state.opened:
             self.marks.setdefault(key, set()).add(number)
-        self.state = _State(
-            number + 1, frozenset(), frozenset(), frozenset([number]))
+        self.state = _State(number + 1, frozenset(), frozenset(),
+                            frozenset([number]))
 
 
 def _named(node: ast.AST) -> Optional[str]:

@@ -1,26 +1,24 @@
 """Values of kappa and lambda at which AGLU equals a common activation."""
-from typing import Callable, Dict, NamedTuple, Optional
+from functools import partial
+from typing import Dict, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from apa_mm.functional import aglu
 from apa_mm.utils.checks import check_choice
 
-#: AGLU with lambda 1 is off ReLU by at most 0.2785 / kappa: 2.8e-5 here. It
-#: moved the logits of a ResNet-50 by 1.6e-4 (their range was 2.2). A larger
-#: value is nearer to ReLU, a smaller one leaves more gradient for kappa.
+#: AGLU with lambda 1 is off ReLU by at most 0.2785 / kappa: 2.8e-5 here. A
+#: larger value is nearer to ReLU, a smaller one leaves kappa more gradient.
 RELU_KAPPA = 1e4
-
-#: Values on which deviations are measured; activations seldom leave them.
-_GRID = (-12.0, 12.0)
 
 
 class Equivalent(NamedTuple):
     """kappa and lambda at which AGLU stands in for an activation.
 
-    ``deviation`` is the largest distance of the two functions on [-12, 12].
+    ``deviation`` is the largest distance of the two functions on [-12, 12],
+    which activations seldom leave.
     """
 
     kappa: float
@@ -28,29 +26,18 @@ class Equivalent(NamedTuple):
     deviation: float
 
 
-#: Activations by the function that they compute (exact class names).
-SAME_FUNCTION: Dict[str, str] = {
-    'ReLU': 'relu',
-    'SiLU': 'silu',
-    'Swish': 'silu',
-    'SiLUActivation': 'silu',
-    'GELU': 'gelu',
-    'GELUActivation': 'gelu',
-    'NewGELUActivation': 'gelu_tanh',
-    'PytorchGELUTanh': 'gelu_tanh',
-    'GELUTanh': 'gelu_tanh',
-    'FastGELUActivation': 'gelu_tanh',
-    'QuickGELU': 'quick_gelu',
-    'QuickGELUActivation': 'quick_gelu',
+#: Kind -> the function, and the exact names of classes that compute it.
+_KINDS: Dict[str, tuple] = {
+    'relu': (F.relu, 'ReLU'),
+    'silu': (F.silu, 'SiLU', 'Swish', 'SiLUActivation'),
+    'gelu': (F.gelu, 'GELU', 'GELUActivation'),
+    'gelu_tanh': (partial(F.gelu, approximate='tanh'), 'NewGELUActivation',
+                  'PytorchGELUTanh', 'GELUTanh', 'FastGELUActivation'),
+    'quick_gelu': (lambda x: x * torch.sigmoid(1.702 * x), 'QuickGELU',
+                   'QuickGELUActivation'),
 }
-
-_FUNCTIONS: Dict[str, Callable[[Tensor], Tensor]] = {
-    'relu': F.relu,
-    'silu': F.silu,
-    'gelu': F.gelu,
-    'gelu_tanh': lambda x: F.gelu(x, approximate='tanh'),
-    'quick_gelu': lambda x: x * torch.sigmoid(1.702 * x),
-}
+_KIND_OF = {name: kind for kind, (_, *names) in _KINDS.items()
+            for name in names}
 
 
 def kind_of(module: nn.Module) -> Optional[str]:
@@ -58,7 +45,7 @@ def kind_of(module: nn.Module) -> Optional[str]:
 
     Subclasses do not count: they may compute something else.
     """
-    kind = SAME_FUNCTION.get(type(module).__name__)
+    kind = _KIND_OF.get(type(module).__name__)
     if kind == 'gelu' and getattr(module, 'approximate', 'none') == 'tanh':
         return 'gelu_tanh'
     return kind
@@ -75,14 +62,14 @@ def equivalent_of(kind: str, relu_kappa: float = RELU_KAPPA) -> Equivalent:
     Raises:
         ValueError: If the kind is unknown or ``relu_kappa`` not positive.
     """
-    check_choice('kind', kind, tuple(_FUNCTIONS))
+    check_choice('kind', kind, tuple(_KINDS))
     if not relu_kappa > 0:
         raise ValueError(f'relu_kappa must be positive, but got {relu_kappa};'
                          f' the default is {RELU_KAPPA:g}')
     kappa = {'relu': relu_kappa, 'silu': 1.0}.get(kind, 1.702)
-    even = torch.linspace(*_GRID, 20001, dtype=torch.float64)
+    even = torch.linspace(-12, 12, 20001, dtype=torch.float64)
     # A steep kappa differs from ReLU only within a few 1 / kappa of zero.
     near = torch.linspace(-20, 20, 2001, dtype=torch.float64) / kappa
-    x = torch.cat([even, near.clamp(*_GRID)])
-    gap = aglu(x, kappa=kappa, lambd=1.0) - _FUNCTIONS[kind](x)
+    x = torch.cat([even, near.clamp(-12, 12)])
+    gap = aglu(x, kappa=kappa, lambd=1.0) - _KINDS[kind][0](x)
     return Equivalent(kappa, 1.0, gap.abs().max().item())

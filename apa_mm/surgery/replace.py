@@ -30,8 +30,8 @@ STAGE_NAME = re.compile(
 class Swap(NamedTuple):
     """One activation that was replaced by ``sites`` AGLU units.
 
-    ``kappa``, ``lambd`` and ``deviation`` are those of
-    :class:`~apa_mm.surgery.equivalents.Equivalent`, None if drawn at random.
+    The rest is that of :class:`~apa_mm.surgery.equivalents.Equivalent`, None
+    if drawn at random.
     """
 
     name: str
@@ -70,8 +70,7 @@ class SwapReport(NamedTuple):
         return '\n'.join(lines)
 
 
-def replace_activations(model: nn.Module,
-                        *,
+def replace_activations(model: nn.Module, *,
                         types: Sequence[str] = tuple(FAMILIES),
                         pattern: Optional[str] = None,
                         stages: Optional[Sequence[int]] = None,
@@ -79,13 +78,10 @@ def replace_activations(model: nn.Module,
                         relu_kappa: float = RELU_KAPPA,
                         shared: Sequence[str] = (),
                         act_cfg: Optional[dict] = None) -> SwapReport:
-    r"""Swap activation modules for AGLU units, in place; print the report.
+    """Swap activation modules for AGLU units, in place; print the report.
 
-    A block that calls one module several times gets one unit per call (see
-    :class:`~apa_mm.surgery.site_units.SiteUnits`), since kappa and lambda
-    must not be shared by accident. With ``init='equivalent'`` the model
-    computes the same function as before, within the deviation per unit of
-    :func:`~apa_mm.surgery.equivalents.equivalent_of`. Call it before the
+    A block that calls one module several times gets one unit per call, see
+    :class:`~apa_mm.surgery.site_units.SiteUnits`. Call it before the
     optimizer is built and the model is wrapped for distributed training, or
     use ``apa_mm.ReplacedActivations`` in the config. Activations called as
     functions (``F.relu``) stay.
@@ -96,10 +92,11 @@ def replace_activations(model: nn.Module,
             with all its forms, or names of single classes.
         pattern (str, optional): Regular expression that the dotted name of
             the module must contain, such as ``'^backbone'``.
-        stages (Sequence[int], optional): Only stages of these numbers N:
-            ``layerN``, ``stageN``, ``stages.N``, ``layers.N``, ``blocks.N``
-            or ``h.N`` in the name.
-        init (str): 'equivalent', or 'random' for AGLU's own ranges.
+        stages (Sequence[int], optional): Only stages of these numbers, as
+            :data:`STAGE_NAME` finds them in the name.
+        init (str): 'equivalent' keeps the model's function, within the
+            deviation of :func:`~apa_mm.surgery.equivalents.equivalent_of` per
+            unit; 'random' takes AGLU's own ranges.
         relu_kappa (float): kappa that stands for ReLU; a smaller one lets
             kappa learn sooner and starts further from ReLU.
         shared (Sequence[str]): ``'BlockClass.attribute'`` of activations
@@ -134,12 +131,17 @@ def replace_activations(model: nn.Module,
             report.kept.append(
                 (place.name, f'{type(place.block).__name__} never calls it'))
             continue
-        values = () if init == 'random' else equivalent_of(
-            kind_of(place.module), relu_kappa)
-        swap = Swap(place.name,
-                    type(place.module).__name__, found_sites.count, *values)
-        _put(model, place, swap, found_sites, dict(act_cfg or {}))
-        report.swapped.append(swap)
+        values, options = (), dict(act_cfg or {})
+        if init == 'equivalent':
+            values = equivalent_of(kind_of(place.module), relu_kappa)
+            options.update(kappa_init=values.kappa, lambd_init=values.lambd)
+        report.swapped.append(Swap(place.name, type(place.module).__name__,
+                                   found_sites.count, *values))
+        # The block's own device: a model may lie on several.
+        anchor = next(place.block.parameters(), next(model.parameters(), None))
+        device = None if anchor is None else anchor.device
+        put_units(place, [AGLU(**options).to(device)
+                          for _ in range(found_sites.count)], found_sites)
     return report._replace(shared=list(map(str, find_shared_units(model))))
 
 
@@ -179,17 +181,6 @@ def _sites_of(place: ModulePlace, shared: Sequence[str]) -> CallSites:
     return sites
 
 
-def _put(model: nn.Module, place: ModulePlace, swap: Swap, sites: CallSites,
-         options: dict) -> None:
-    if swap.kappa is not None:
-        options.update(kappa_init=swap.kappa, lambd_init=swap.lambd)
-    # The block's own device: a model may lie on several.
-    anchor = next(place.block.parameters(), next(model.parameters(), None))
-    device = None if anchor is None else anchor.device
-    units = [AGLU(**options).to(device) for _ in range(swap.sites)]
-    put_units(place, units, sites)
-
-
 @MODELS.register_module(name='ReplacedActivations')
 def build_with_replaced_activations(model: Union[dict, str],
                                     data_preprocessor: Optional[dict] = None,
@@ -204,10 +195,8 @@ def build_with_replaced_activations(model: Union[dict, str],
     all else in place.
 
     Args:
-        model (dict | str): Config of the model, or its type alone; the
-            further arguments are then those of the model.
-        data_preprocessor (dict, optional): Given by mmengine's Runner; goes
-            to the inner model.
+        model (dict | str): Config of the model, or its type alone.
+        data_preprocessor (dict, optional): Goes to the inner model.
         replace (dict, optional): Options of :func:`replace_activations`.
         **others: Such options too; with a type, arguments of the model.
     """

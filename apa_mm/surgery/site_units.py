@@ -18,11 +18,10 @@ class SiteUnits(nn.ModuleList):
     The layer that runs before a call tells which one it is: in a ResNet
     block the first unit comes after ``conv1`` and ``bn1``, the second after
     ``conv2`` and ``bn2``. Forward hooks on these layers leave the number of
-    the unit, which the call takes away, so that nothing is counted over a
-    pass: a block may be called several times, be recomputed by gradient
-    checkpointing, copied, pickled and compiled. ``torch.fx`` records layers
-    without running them; the call then reads its number off the graph, and
-    the traced graph names each unit.
+    the unit, which the call takes away, so that a block may be called several
+    times, be recomputed by gradient checkpointing, copied, pickled and
+    compiled. ``torch.fx`` records layers without running them; the call then
+    reads its number off the graph.
 
     Raises:
         RuntimeError: If no layer of the block has run before a call.
@@ -33,8 +32,8 @@ class SiteUnits(nn.ModuleList):
         self._next, self._chained = -1, sites.chained
         _Mark(self, 0, block.register_forward_pre_hook)
         for name, number in sites.marks.items():
-            _Mark(self, number,
-                  block.get_submodule(name).register_forward_hook)
+            layer = block.get_submodule(name)
+            _Mark(self, number, layer.register_forward_hook)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the unit of this call."""
@@ -139,9 +138,9 @@ class SharedUnit(NamedTuple):
 def find_shared_units(model: nn.Module) -> List[SharedUnit]:
     """List the AGLU units that more than one place calls, in module order.
 
-    ``act_cfg`` makes such units where a block builds one activation and
-    calls it several times, as the layers of MMPretrain's DenseNet do. A unit
-    whose calls cannot be counted, as in a loop, is left out.
+    A block that builds one activation from ``act_cfg`` and calls it several
+    times has such a unit, as in MMPretrain's DenseNet. A unit whose calls
+    cannot be counted, as in a loop, is left out.
 
     Example:
         >>> unit = AGLU()
@@ -171,7 +170,7 @@ def split_shared_units(model: nn.Module) -> List[SharedUnit]:
 _Callers = List[Tuple[ModulePlace, CallSites]]
 
 
-def _shared_units(model: nn.Module) -> List[Tuple[SharedUnit, _Callers]]:
+def _shared_units(model: nn.Module) -> Iterator[Tuple[SharedUnit, _Callers]]:
     callers: Dict[nn.Module, _Callers] = {}
     for place in find_places(model):
         if type(place.module) is not AGLU:
@@ -179,9 +178,10 @@ def _shared_units(model: nn.Module) -> List[Tuple[SharedUnit, _Callers]]:
         sites = find_call_sites(place.block, place.attribute)
         if sites.count:
             callers.setdefault(place.module, []).append((place, sites))
-    units = [(SharedUnit([place.name for place, _ in group],
-                         sum(sites.count for _, sites in group),
-                         not any(sites.count > 1 and sites.unmarked
-                                 for _, sites in group)), group)
-             for group in callers.values()]
-    return [(unit, group) for unit, group in units if unit.sites > 1]
+    for group in callers.values():
+        total = sum(sites.count for _, sites in group)
+        if total > 1:
+            mixed = any(sites.count > 1 and sites.unmarked
+                        for _, sites in group)
+            names = [place.name for place, _ in group]
+            yield SharedUnit(names, total, not mixed), group

@@ -173,3 +173,8 @@ def test_classifier_of_mmpretrain():
 def test_bad_arguments(kwargs, match):
     with pytest.raises(ValueError, match=match):
         APAResNetCIFAR(**kwargs)
+
+
+def test_depths_of_resnet_have_projections():
+    state = APAResNetCIFAR(depth=18).state_dict()
+    assert state['layer2.0.downsample.0.weight'].shape == (128, 64, 1, 1)

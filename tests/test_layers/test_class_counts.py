@@ -50,6 +50,14 @@ def test_a_test_run_does_not_say_that_it_trains(caplog):
     assert 'Module trains with the class counts of the ch' in caplog.text
 
 
+def test_counts_of_other_classes_are_refused():
+    target = Module()
+    with pytest.raises(RuntimeError, match='size mismatch for class_counts'):
+        target.load_state_dict(dict(class_counts=torch.tensor([5, 3])))
+    with pytest.raises(RuntimeError, match='of 2 classes, not of 3'):
+        target.require_class_counts()
+
+
 def test_an_unset_checkpoint_leaves_them_unset():
     target = Module()
     target.load_state_dict(Module().state_dict())

@@ -126,6 +126,12 @@ def test_members_must_fit():
         GateSums(3).update('gate', torch.rand(2, 4), torch.ones(2, 2) > 0)
 
 
+def test_images_without_members_are_in_no_group():
+    sums = GateSums(2)
+    sums.update('gate', torch.rand(3, 4))
+    assert [found.images for found in sums.result()['gate']] == [3, 0, 0]
+
+
 def test_an_empty_batch_changes_nothing():
     sums = GateSums()
     sums.update('gate', torch.zeros(0, 4))
