@@ -12,11 +12,9 @@ from .report import LoadReport
 from .tables import TABLES
 
 
-def convert_back(
-        tensors: Mapping[str, Tensor],
-        source: str,
-        added: Sequence[str] = (),
-        head: Optional[str] = None) -> Tuple[Dict[str, Tensor], List[str]]:
+def convert_back(tensors: Mapping[str, Tensor], source: str,
+                 added: Sequence[str] = (), head: Optional[str] = None
+                 ) -> Tuple[Dict[str, Tensor], List[str]]:
     """Give our tensors the names and shapes of a source again.
 
     ``tensors`` are a result of :func:`convert`, of which those ``added`` stay
@@ -48,8 +46,7 @@ def convert_back(
             continue
         if head == 'norm' and name == 'head.fc.weight':
             value = value.t()
-        place = translate(
-            BACKBONE + name if bare else name, value, names, back=True)
+        place = translate(BACKBONE * bare + name, value, names, back=True)
         if place is None:
             left.append(name)
         else:

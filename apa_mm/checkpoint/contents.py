@@ -47,8 +47,7 @@ class Weights(NamedTuple):
     facts: Facts
 
 
-def find_weights(content: Dict[str, Any],
-                 averaged: bool = False,
+def find_weights(content: Dict[str, Any], averaged: bool = False,
                  metadata: Optional[Dict[str, str]] = None) -> Weights:
     """Find the state dict among the entries of a file."""
     entry = _choose(content, averaged)
@@ -71,13 +70,16 @@ def find_weights(content: Dict[str, Any],
     facts = _facts(content, entry)
     if metadata:
         try:
-            meta = json.loads(metadata.get('meta', '{}'))
+            meta = _dict_or_empty(json.loads(metadata.get('meta', '{}')))
         except (ValueError, RecursionError):
             meta = {}
-        meta = meta if isinstance(meta, dict) else {}
         facts = facts._replace(
             form='safetensors', meta=meta, classes=_classes(meta))
     return Weights(tensors, dropped, facts)
+
+
+def _dict_or_empty(value: Any) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 def check_finite(tensors: Dict[str, Tensor]) -> List[str]:
@@ -117,29 +119,28 @@ def _facts(content: Dict[str, Any], entry: str) -> Facts:
     if not entry:
         return Facts()
     meta, args, epoch = map(content.get, ('meta', 'args', 'epoch'))
-    meta = meta if isinstance(meta, dict) else {}
-    form = ''
-    if 'message_hub' in content:
-        form = 'mmengine'
-    elif meta:
-        form = 'mmdet-2' if 'mmdet_version' in meta else 'mmengine'
+    meta = _dict_or_empty(meta)
     values = vars(args) if isinstance(args, argparse.Namespace) else {}
+    if values:
+        form = 'authors'
+    elif 'mmdet_version' in meta and 'message_hub' not in content:
+        form = 'mmdet-2'
+    else:
+        form = 'mmengine' if meta or 'message_hub' in content else ''
     head, dataset, offset = (
         value if isinstance(value, str) and value else None
         for value in map(values.get, ('classif_norm', 'dset_name', 'iif')))
     if 'classif_norm' in values:
         head = head or 'linear'
-    return Facts(entry, 'authors' if values else form, head, dataset, offset,
+    return Facts(entry, form, head, dataset, offset,
                  epoch if isinstance(epoch, int) else None, _classes(meta),
                  meta)
 
 
 def _classes(meta: Dict[str, Any]) -> Optional[Tuple[str, ...]]:
     """Return class names from mmengine's or mmdet 2's meta."""
-    dataset = meta.get('dataset_meta')
-    names = None
-    if isinstance(dataset, dict):
-        names = dataset.get('classes', dataset.get('CLASSES'))
+    dataset = _dict_or_empty(meta.get('dataset_meta'))
+    names = dataset.get('classes', dataset.get('CLASSES'))
     names = meta.get('CLASSES') if names is None else names
     known = isinstance(names, (list, tuple)) and all(
         isinstance(name, str) for name in names)

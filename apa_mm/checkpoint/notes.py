@@ -13,9 +13,8 @@ from .values import clamp_deviation
 RANKED = {
     'imagenetlt': 'ImageNet-LT',
     'placeslt': 'Places-LT',
-    'inat18': 'iNaturalist 2018',
-    'inat2018': 'iNaturalist 2018',
-    'inaturalist18': 'iNaturalist 2018',
+    **dict.fromkeys(('inat18', 'inat2018', 'inaturalist18'),
+                    'iNaturalist 2018'),
 }
 NATIVE = ('imagenet', 'imagenet1k', 'cifar10', 'cifar100')
 #: What the number of classes leaves open, without the file's own word.
@@ -67,10 +66,8 @@ def notes_of(source: Names, architecture: Optional[Architecture],
              to: str) -> Iterator[str]:
     """Yield the notes of a conversion."""
     name = source.table.name
-    deviation = source.table.unit_clamp == 'shifted' and clamp_deviation(
-        tensors)
-    if deviation:
-        yield deviation
+    if source.table.unit_clamp == 'shifted':
+        yield from clamp_deviation(tensors)
     if to == 'mmpretrain':
         yield from _classifier_notes(source, head, facts, tensors)
     if to == 'mmdet' and any(n.endswith('fc_cls.g') for n in tensors):
@@ -84,9 +81,9 @@ def notes_of(source: Names, architecture: Optional[Architecture],
             ('mmdet', 'mmpretrain')):
             yield ("names do not tell where the stride is: if the source's "
                    "config says style='caffe', set it in the backbone too")
-        cbam = (architecture.attention is not None
-                and architecture.attention.kind == 'cbam')
-        if name == 'cbam' or (name == 'timm' and cbam):
+        attention = architecture.attention
+        if (name in ('cbam', 'timm') and attention is not None
+                and attention.kind == 'cbam'):
             yield ('CBAM without the LayerNorm of the paper: attention_cfg '
                    'has norm_cfg=None')
     if name == 'ultralytics':

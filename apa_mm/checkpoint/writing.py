@@ -18,10 +18,8 @@ from apa_mm.weights.errors import require
 SUFFIX_DIGITS = 8
 
 
-def write_checkpoint(path: str,
-                     tensors: Dict[str, Tensor],
-                     meta: Dict[str, Any],
-                     hash_suffix: bool = False,
+def write_checkpoint(path: str, tensors: Dict[str, Tensor],
+                     meta: Dict[str, Any], hash_suffix: bool = False,
                      entry: str = 'state_dict') -> str:
     """Write ``dict(meta=..., state_dict=...)``, or safetensors by the suffix.
 
