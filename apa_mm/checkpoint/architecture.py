@@ -14,6 +14,11 @@ from apa_mm.weights.errors import require
 Shape = Tuple[int, ...]
 _BLOCK = re.compile(r'(layer[1-9])\.(\d[^.]*)')
 CIFAR = 'apa_mm.APAResNetCIFAR'
+_GATES = {
+    'apa': dict(type='apa_mm.APA'),
+    'apa-channels': dict(type='apa_mm.APA', num_parameters='channels'),
+    'sigmoid': dict(type='Sigmoid'),
+}
 
 
 class Attention(NamedTuple):
@@ -32,27 +37,22 @@ class Attention(NamedTuple):
 
     def cfg(self) -> dict:
         """Return the ``attention_cfg`` that builds it."""
-        gates = {
-            'apa': {},  # the default
-            'sigmoid': dict(gate_cfg=dict(type='Sigmoid')),
-            'apa-channels': dict(
-                gate_cfg=dict(type='apa_mm.APA', num_parameters='channels'))
-        }
-        if self.kind == 'spatial':
-            return dict(type='apa_mm.SpatialAttention', **gates[self.gate])
+        kinds = dict(se='ChannelAttention', cbam='CBAM',
+                     spatial='SpatialAttention')
         cbam = self.kind == 'cbam'
-        cfg = dict(type='apa_mm.CBAM' if cbam else 'apa_mm.ChannelAttention')
-        if self.reduction != 16:
-            cfg['reduction'] = self.reduction
-        if not self.norm:
-            # Every source without the norm is without the dropout too.
-            cfg.update(norm_cfg=None, dropout=0.0)
-        if self.bias != cbam:
-            cfg['bias'] = self.bias
-        cfg.update(gates[self.gate])
+        cfg: dict = dict(type=f'apa_mm.{kinds[self.kind]}')
+        if self.kind != 'spatial':
+            if self.reduction != 16:
+                cfg['reduction'] = self.reduction
+            if not self.norm:
+                # Every source without the norm is without the dropout too.
+                cfg.update(norm_cfg=None, dropout=0.0)
+            if self.bias != cbam:
+                cfg['bias'] = self.bias
+        if self.gate != 'apa':
+            cfg['gate_cfg'] = dict(_GATES[self.gate])
         if cbam and self.spatial_gate != self.gate:
-            cfg['spatial_gate_cfg'] = gates[self.spatial_gate].get(
-                'gate_cfg', dict(type='apa_mm.APA'))
+            cfg['spatial_gate_cfg'] = dict(_GATES[self.spatial_gate])
         return cfg
 
 
@@ -90,10 +90,10 @@ class Architecture(NamedTuple):
         elif self.units == 'aglu-channels':
             cfg['act_cfg'] = dict(
                 type='apa_mm.AGLU', num_parameters='channels')
-        usual = 4 if self.is_cifar else 16
+        usual = Attention('se', 4 if self.is_cifar else 16, True, gate='apa')
         if self.attention is None:
             cfg['attention_cfg'] = None
-        elif self.attention != Attention('se', usual, True, gate='apa'):
+        elif self.attention != usual:
             cfg['attention_cfg'] = self.attention.cfg()
         return cfg
 
@@ -137,14 +137,13 @@ def read_architecture(tensors: Mapping[str, Tensor],
     require(bottleneck or not legacy,
             'legacy SE-ResNet-18 and -34 have an activation before their '
             'attention that no block here has; use a bottleneck network')
-    return Architecture(kind, depth, stages, bottleneck, stem.shape[1], groups,
-                        base_width, deep_stem,
-                        _kind(tensors.get('act1.kappa'), 'plain', 'aglu'),
-                        _read_attention(tensors),
-                        'caffe' if legacy and groups == 1 else 'pytorch',
-                        not deep_stem or any(
-                            name.endswith('.downsample.2.weight')
-                            for name in tensors))
+    return Architecture(
+        kind, depth, stages, bottleneck, stem.shape[1], groups, base_width,
+        deep_stem, _kind(tensors.get('act1.kappa'), 'plain', 'aglu'),
+        _read_attention(tensors),
+        style='caffe' if legacy and groups == 1 else 'pytorch',
+        avg_down=not deep_stem or any(
+            name.endswith('.downsample.2.weight') for name in tensors))
 
 
 def _count_blocks(tensors: Mapping[str, Tensor]) -> Tuple[int, ...]:
@@ -195,8 +194,7 @@ def _read_attention(tensors: Mapping[str, Tensor]) -> Optional[Attention]:
     cbam = 'spatial.conv.weight' in inside
     prefix = 'channel.' if cbam else ''
     return Attention(
-        'cbam' if cbam else 'se',
-        _reduction(tensors, prefix),
+        'cbam' if cbam else 'se', _reduction(tensors, prefix),
         norm=f'{prefix}norm.weight' in inside,
         bias=f'{prefix}fc1.bias' in inside,
         gate=_kind(inside.get(f'{prefix}gate.kappa')),

@@ -38,10 +38,8 @@ def summarize(variants: Sequence[str], results: Sequence[dict]) -> Summary:
     for variant, result in zip(variants, results, strict=True):
         grouped.setdefault(variant, []).append(result['metrics'])
     return {
-        variant: {
-            name: _cell([m[name] for m in metrics])
-            for name in metrics[0] if all(name in m for m in metrics)
-        }
+        variant: {name: _cell([m[name] for m in metrics])
+                  for name in metrics[0] if all(name in m for m in metrics)}
         for variant, metrics in grouped.items()
     }
 
@@ -97,10 +95,10 @@ def format_csv(summary: Summary) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n')
     writer.writerow(['variant', 'metric', 'mean', 'std', 'seeds'])
-    for variant, cells in summary.items():
-        for metric, cell in cells.items():
-            writer.writerow(
-                [variant, metric, cell.mean, cell.std, len(cell.values)])
+    writer.writerows(
+        [variant, metric, cell.mean, cell.std, len(cell.values)]
+        for variant, cells in summary.items()
+        for metric, cell in cells.items())
     return buffer.getvalue()
 
 
@@ -117,16 +115,14 @@ def plot_bars(summary: Summary, columns: Sequence[str], path: str) -> None:
         layout='constrained')
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, columns, strict=True):
-        cells = {
-            place: _scaled(summary[name][metric], metric)
-            for place, name in enumerate(variants) if metric in summary[name]
-        }
-        axes.barh(list(cells), [cell.mean for cell in cells.values()],
-                  xerr=[cell.std or 0. for cell in cells.values()],
-                  color='#9db8d2', ecolor='#34506b', capsize=3)
-        values = []
-        for place, cell in cells.items():
+        values: List[float] = []
+        for place, name in enumerate(variants):
+            if metric not in summary[name]:
+                continue
+            cell = _scaled(summary[name][metric], metric)
             values += cell.values
+            axes.barh(place, cell.mean, xerr=cell.std or 0., color='#9db8d2',
+                      ecolor='#34506b', capsize=3)
             axes.plot(cell.values, [place] * len(cell.values), '.',
                       color='#34506b', markersize=3)
         low, high = min(values), max(values)

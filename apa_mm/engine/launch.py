@@ -1,8 +1,4 @@
-"""What ``tools/train.py`` and ``tools/test.py`` call.
-
-The options are those of mmdet's own scripts and work alike for configs of
-mmdet and of mmpretrain.
-"""
+"""What ``tools/train.py`` and ``tools/test.py`` call, for either library."""
 import os.path as osp
 from typing import Optional, Sequence
 

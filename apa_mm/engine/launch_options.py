@@ -1,8 +1,4 @@
-"""Turn options of the command line into config settings.
-
-Every function changes a config in place. Where mmdet and mmpretrain differ,
-``default_scope`` tells which of them the config is for.
-"""
+"""Turn options of the command line into settings of a config, in place."""
 import argparse
 import copy
 import logging
@@ -83,9 +79,8 @@ def load_config(path: str, work_dir: Optional[str] = None,
         raise InputError(
             f'--cfg-options {cfg_options} do not fit into {path}: '
             f'{error.args[0]}') from error
-    name = osp.splitext(osp.basename(path))[0]
-    cfg.work_dir = (
-        work_dir or cfg.get('work_dir') or osp.join('work_dirs', name))
+    cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join(
+        'work_dirs', osp.splitext(osp.basename(path))[0])
     check_writable('--work-dir', cfg.work_dir)
     if is_classification(cfg):
         # What mmpretrain's own script gives the dataloaders.
@@ -180,20 +175,19 @@ def add_hooks(cfg: Config, *names: str) -> None:
     """Add classes of :mod:`apa_mm.engine.hooks` that the config lacks."""
     hooks = list(cfg.get('custom_hooks') or [])
     defaults = list((cfg.get('default_hooks') or {}).values())
-    there = [str(hook.get('type')) for hook in hooks + defaults if hook]
-    for name in names:
-        if not any(name in kind for kind in there):
-            hooks.append(dict(type=f'apa_mm.{name}'))
-    cfg.custom_hooks = hooks
+    there = ' '.join(str(hook.get('type')) for hook in hooks + defaults if hook)
+    cfg.custom_hooks = hooks + [
+        dict(type=f'apa_mm.{name}') for name in names if name not in there]
 
 
 def set_visualization(cfg: Config, show: bool, show_dir: Optional[str],
                       wait_time: float) -> None:
     """Draw predictions by the library's hook, see :func:`launch.test`."""
     classification = is_classification(cfg)
-    kind = 'VisualizationHook' if classification else 'DetVisualizationHook'
-    hook = ConfigDict(
-        cfg.get('default_hooks', {}).get('visualization') or dict(type=kind))
+    hooks = cfg.get('default_hooks', {})
+    hook = ConfigDict(hooks.get('visualization') or dict(
+        type='VisualizationHook' if classification else
+        'DetVisualizationHook'))
     if show:
         hook.update(show=True, wait_time=wait_time)
     if classification:
@@ -202,7 +196,7 @@ def set_visualization(cfg: Config, show: bool, show_dir: Optional[str],
         hook.draw = True
         if show_dir:
             hook.test_out_dir = show_dir
-    cfg.default_hooks = dict(cfg.get('default_hooks', {}), visualization=hook)
+    cfg.default_hooks = dict(hooks, visualization=hook)
 
 
 def set_tta(cfg: Config, merge_views: str) -> None:
@@ -238,9 +232,8 @@ def set_tta(cfg: Config, merge_views: str) -> None:
         flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
         cfg.tta_pipeline = [
             *steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
-        print_log(
-            'the config has no tta_pipeline: flipping the images',
-            logger='current', level=logging.WARNING)
+        print_log('the config has no tta_pipeline: flipping the images',
+                  'current', logging.WARNING)
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
 
@@ -256,6 +249,6 @@ def check_out(out: Optional[str]) -> None:
 
 def dump_metric(cfg: Config, out: str) -> dict:
     """Return the config of the metric that writes predictions to ``out``."""
-    kind = 'mmengine.DumpResults' if is_classification(
-        cfg) else 'mmdet.DumpDetResults'
+    kind = ('mmengine.DumpResults' if is_classification(cfg) else
+            'mmdet.DumpDetResults')
     return dict(type=kind, out_file_path=out)

@@ -52,7 +52,7 @@ def occupied(folder: str) -> Iterator[None]:
             print_log(
                 f'another run trains in {folder}: the two overwrite each '
                 "other's checkpoints; give each a --work-dir of its own",
-                logger='current', level=logging.WARNING)
+                'current', logging.WARNING)
         except OSError:
             pass  # A file system without locks.
         yield
