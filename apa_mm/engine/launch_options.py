@@ -175,7 +175,7 @@ def add_hooks(cfg: Config, *names: str) -> None:
     """Add classes of :mod:`apa_mm.engine.hooks` that the config lacks."""
     hooks = list(cfg.get('custom_hooks') or [])
     defaults = list((cfg.get('default_hooks') or {}).values())
-    there = ' '.join(str(hook.get('type')) for hook in hooks + defaults if hook)
+    there = ' '.join(str(h.get('type')) for h in hooks + defaults if h)
     cfg.custom_hooks = hooks + [
         dict(type=f'apa_mm.{name}') for name in names if name not in there]
 

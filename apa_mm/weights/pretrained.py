@@ -7,15 +7,13 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from .errors import CheckpointError
-from .load_check import (CONVERT, Comparison, find_broken, find_gaps,
+from .errors import CheckpointError, require
+from .load_check import (CONVERT, Comparison, find_gaps, refuse_broken,
                          rehearse_loading, state_dict_of)
 
 
 def check_pretrained(module: BaseModule) -> None:
-    """Refuse a ``Pretrained`` init whose file does not fit the module.
-
-    Does nothing without a ``Pretrained`` entry in ``module.init_cfg``.
+    """Refuse a file of ``Pretrained`` in ``init_cfg`` that does not fit.
 
     Raises:
         FileNotFoundError: If the file is not there.
@@ -39,16 +37,10 @@ def _check_file(module: BaseModule, path: str, prefix: Optional[str]) -> None:
     found = rehearse_loading(module, tensors)
     children = dict(module.named_children())
     foreign = [n for n in found.unexpected if n.split('.')[0] in children]
-    if find_gaps(found, whole=True) or foreign:
-        raise CheckpointError(
+    require(not (find_gaps(found, whole=True) or foreign),
             f'checkpoint {path} does not fit {name}: {found}; '
             f'{_hint(found, tensors, prefix)}')
-    broken = find_broken(module, tensors, found.matched)
-    if broken:
-        raise CheckpointError(
-            f'checkpoint {path} holds complex numbers, NaN or infinity in '
-            f'{len(broken)} of its tensors, the first is {broken[0]}; take '
-            'an earlier one')
+    refuse_broken(f'checkpoint {path}', module, tensors, found)
     print_log(f'{name} from {path}: {found}', logger='current')
 
 

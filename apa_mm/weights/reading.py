@@ -13,8 +13,7 @@ from .archives import Place, load_archive, load_legacy
 from .errors import CheckpointError, require
 from .pickles import check_nesting
 
-#: Far above any network that these tools know (the largest takes 0.9 GB with
-#: its optimizer); a larger file is a mistake or an attack on memory.
+#: The largest network that these tools know takes 0.9 GB with its optimizer.
 MAX_FILE_BYTES = 16 * 2**30
 #: A safetensors header takes some 100 bytes a tensor.
 MAX_HEADER_BYTES, MAX_TENSORS = 32 * 2**20, 100_000

@@ -3,7 +3,6 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-import torch
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
@@ -171,11 +170,8 @@ class SafeCheckpointHook(CheckpointHook):
         self.keep_ckpt_ids.extend(steps[len(beyond):])
         runner.message_hub.update_info('keep_ckpt_ids',
                                        list(self.keep_ckpt_ids))
-        return [
-            self.file_backend.join_path(
-                self.out_dir, self.filename_tmpl.format(old))
-            for old in beyond
-        ]
+        return [self.file_backend.join_path(
+            self.out_dir, self.filename_tmpl.format(old)) for old in beyond]
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         super()._save_best_checkpoint(runner, metrics)
@@ -185,10 +181,10 @@ class SafeCheckpointHook(CheckpointHook):
 
 def _not_finite(model: nn.Module) -> List[str]:
     """Return the names of weights and running statistics with NaN or inf."""
-    state = dict(model.named_parameters())
-    state.update((name, buffer) for name, buffer in model.named_buffers()
-                 if '.running_' in name)
-    return [n for n, value in state.items() if not torch.isfinite(value).all()]
+    state = [*model.named_parameters(),
+             *(pair for pair in model.named_buffers()
+               if '.running_' in pair[0])]
+    return [name for name, value in state if not value.isfinite().all()]
 
 
 def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
@@ -198,11 +194,13 @@ def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
         return
     if not isinstance(runner.optim_wrapper, OptimWrapper):
         return
-    groups = runner.optim_wrapper.optimizer.param_groups
-    own = [len(group['params']) for group in groups]
+
+    def sizes(groups: List[dict]) -> List[int]:
+        return [len(group['params']) for group in groups]
+
+    own = sizes(runner.optim_wrapper.optimizer.param_groups)
     try:
-        saved = [len(group['params'])
-                 for group in checkpoint['optimizer']['param_groups']]
+        saved = sizes(checkpoint['optimizer']['param_groups'])
     except (KeyError, TypeError):
         saved = []
     if saved != own:
@@ -219,9 +217,8 @@ def _why_inexact(runner: Runner, states: Optional[List[dict]]) -> str:
     if len(states) != runner.world_size:
         return (f'it had {len(states)} processes and has '
                 f'{runner.world_size} now')
-    loader = runner.train_dataloader
-    seed = getattr(loader.sampler, 'seed', runner.seed)
-    if seed != runner.seed:
+    sampler = runner.train_dataloader.sampler
+    if getattr(sampler, 'seed', runner.seed) != runner.seed:
         return ('the order of the data has another seed; set randomness=dict('
                 f'seed={runner.seed}) in the config')
     return ''
