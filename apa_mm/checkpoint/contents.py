@@ -16,8 +16,7 @@ ENTRIES = ('state_dict', 'model', 'ema_state_dict', 'model_ema',
            'state_dict_ema')
 AVERAGED = ENTRIES[2:]
 #: Put before every name by DDP, EMA and torch.compile.
-WRAPPERS = ('module.', '_orig_mod.')
-_WRAPPED = re.compile(rf'^(?:{"|".join(map(re.escape, WRAPPERS))})+')
+_WRAPPED = re.compile(r'^(?:module\.|_orig_mod\.)+')
 #: Counters of averaged models.
 COUNTERS = ('n_averaged', 'steps')
 
@@ -61,9 +60,8 @@ def find_weights(content: Dict[str, Any], averaged: bool = False,
         if short in COUNTERS and entry in AVERAGED:
             dropped[name] = 'counter of the moving average'
             continue
-        require(short not in tensors,
-                f'{short!r} is in the file twice, with and without the prefix '
-                f"{' or '.join(WRAPPERS)}; keep one of the two")
+        require(short not in tensors, f'{short!r} is in the file twice, with '
+                'and without the prefix module. or _orig_mod.; keep one')
         tensors[short] = _plain(short, value)
     require(bool(tensors),
             'its state dict is empty; name a file that holds weights')
@@ -104,14 +102,12 @@ def _choose(content: Dict[str, Any], averaged: bool) -> str:
 
 
 def _plain(name: str, value: Any) -> Tensor:
-    require(isinstance(value, Tensor),
-            f'{name!r} is a {type(value).__name__}, not a tensor; name a file '
-            'that holds a state dict')
+    require(isinstance(value, Tensor), f'{name!r} is a {type(value).__name__},'
+            ' not a tensor; name a file that holds a state dict')
     require(value.layout == torch.strided and not (
         value.is_quantized or value.is_meta or value.is_complex()),
             f'{name!r} is a {value.dtype} tensor of a special kind (sparse, '
-            'quantized, complex or without data); expected dense floats or '
-            'integers')
+            'quantized, complex or without data); expected dense numbers')
     return value.detach()
 
 

@@ -21,8 +21,7 @@ from .values import Start, starting_values
 _PARTS = {
     'mmpretrain': ('backbone', 'head'),
     'mmdet-backbone': ('backbone', ),
-    'mmdet': ('backbone', 'neck', 'rpn_head', 'roi_head'),
-}
+    'mmdet': ('backbone', 'neck', 'rpn_head', 'roi_head')}
 TARGETS = tuple(_PARTS)
 
 
@@ -74,7 +73,7 @@ def convert(tensors: Mapping[str, Tensor], to: str, facts: Facts = Facts(),
         architecture, wanted = _complete(ours, architecture, source, start,
                                          report)
     require(to != 'mmdet' or any(
-        name.split('.')[0] not in ('backbone', 'head') for name in ours),
+        not name.startswith((BACKBONE, 'head.')) for name in ours),
             'it holds a classifier or backbone and no detector; use --to '
             'mmdet-backbone')
     _cut(ours, to, report)
@@ -99,8 +98,7 @@ def _rename(tensors: Mapping[str, Tensor], source: Names,
         new, changed = place
         require(new not in ours,
                 f'{name} and {report.origin(new)} would both become {new}; '
-                'the file holds two networks or one twice, so keep one of '
-                'them')
+                'the file holds two networks or one twice, so keep one')
         if changed.shape != value.shape:
             report.reshaped[new] = tuple(value.shape), tuple(changed.shape)
         ours[new] = changed
@@ -109,8 +107,8 @@ def _rename(tensors: Mapping[str, Tensor], source: Names,
 
 
 def _settle_head(ours: Dict[str, Tensor], facts: Facts,
-                 architecture: Optional[Architecture],
-                 report: LoadReport) -> Optional[str]:
+                 architecture: Optional[Architecture], report: LoadReport
+                 ) -> Optional[str]:
     """Find the kind of the classifier; turn the authors' transposed one."""
     kind, name = head_kind(ours, architecture), 'head.fc.weight'
     if kind == 'norm':

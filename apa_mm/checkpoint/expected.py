@@ -120,28 +120,27 @@ def _mask_head(tensors: Mapping[str, Tensor], fpn: int) -> dict:
     return cfg
 
 
-def compare_with_config(path: str, tensors: Dict[str, Tensor],
-                        backbone_only: bool
-                        ) -> Tuple[Comparison, Dict[str, Shape]]:
+def compare_with_config(
+        path: str, tensors: Dict[str, Tensor], backbone_only: bool
+) -> Tuple[Comparison, Dict[str, Shape]]:
     """Build a config's model and rehearse loading the tensors."""
     try:
         cfg = Config.fromfile(path)
     except FileNotFoundError:
         raise CheckpointError(f'the config {path} is not there; name a config '
                               'file of mmdet or mmpretrain') from None
-    require(bool(cfg.get('model')),
-            f'the config {path} has no model; name the config of a detector '
-            'or classifier')
+    require(bool(cfg.get('model')), f'the config {path} has no model; name '
+            'the config of a detector or classifier')
     try:
         with DefaultScope.overwrite_default_scope(
                 cfg.get('default_scope') or 'mmengine'):
             model = MODELS.build(cfg.model)
     except Exception as error:
         # Whatever a config's constructors raise, it is the user's config.
-        reason = str(error).strip().splitlines()
-        raise CheckpointError(
-            f'the model of {path} cannot be built ({type(error).__name__}: '
-            f'{reason[-1] if reason else ""}); mend the config') from None
+        reason = str(error).strip().rpartition('\n')[2]
+        raise CheckpointError(f'the model of {path} cannot be built ('
+                              f'{type(error).__name__}: {reason}); mend the '
+                              'config') from None
     if backbone_only:
         model = getattr(model, 'backbone', None)
         require(model is not None, f'the model of {path} has no backbone; use '

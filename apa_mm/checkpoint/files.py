@@ -82,10 +82,17 @@ def convert_file(src: str, dst: str, to: str, *,
         _check_config(config, result)
     elif result.architecture is None and to != 'authors':
         raise ConversionError(
-            f'{src} cannot be converted: its network is no ResNet, so its '
-            'names can only be checked against a config; name it with '
-            '--config', report)
-    _refuse(src, report, allow_missing)
+            f'{src} cannot be converted: its network is no ResNet and can '
+            'only be checked against a config; name it by --config', report)
+    if not report.ok and (report.mismatched or not allow_missing):
+        reason = (
+            'shapes must fit, so it is of another architecture than its names '
+            'say' if report.mismatched else 'see the lists above, and give '
+            '--allow-missing if you can do without them')
+        raise ConversionError(
+            f'{src} cannot be converted: {len(report.missing)} tensors are '
+            f'missing, {len(report.unexpected)} unexpected and '
+            f'{len(report.mismatched)} of another shape; {reason}', report)
     lost = {report.mapped.get(name, name) for name in report.unexpected}
     tensors = {k: v for k, v in result.tensors.items() if k not in lost}
     require(config_path is None or result.architecture is not None,
@@ -107,15 +114,14 @@ def convert_file(src: str, dst: str, to: str, *,
 def _check_places(src: str, dst: str, config: Optional[str],
                   config_path: Optional[str]) -> None:
     """Check all that will be written before the first of it is."""
-    real = os.path.realpath
     outputs = [path for path in (dst, config_path) if path is not None]
-    taken = [real(path) for path in (src, config) if path is not None]
+    taken = {os.path.realpath(config or src): 'named twice',
+             os.path.realpath(src): 'the source itself'}
     for path in outputs:
-        what = ('is the source itself' if real(path) == real(src) else
-                'is named twice')
-        require(real(path) not in taken,
-                f'{path} {what}; write to another file')
-        taken.append(real(path))
+        real = os.path.realpath(path)
+        require(real not in taken, f'{path} is {taken.get(real)}; write to '
+                'another file')
+        taken[real] = 'named twice'
     for path in outputs:
         check_place(path)
 
@@ -132,17 +138,6 @@ def _check_config(config: str, result: Conversion) -> None:
         report.mismatched.setdefault(
             name, (tuple(result.tensors[name].shape), shapes[name]))
 
-
-def _refuse(src: str, report: LoadReport, allow_missing: bool) -> None:
-    if report.ok or (allow_missing and not report.mismatched):
-        return
-    reason = ('shapes must fit, so it is of another architecture than its '
-              'names say' if report.mismatched else 'see the lists above, and '
-              'give --allow-missing if you can do without them')
-    raise ConversionError(
-        f'{src} cannot be converted: {len(report.missing)} tensors are '
-        f'missing, {len(report.unexpected)} unexpected and '
-        f'{len(report.mismatched)} of another shape; {reason}', report)
 
 
 def _meta(raw: RawCheckpoint, result: Conversion, facts: Facts) -> dict:

@@ -43,26 +43,24 @@ class Inspection(NamedTuple):
                 if p.dead(clamp if p.kind == 'unit' else 'floor')]
 
     def __str__(self) -> str:
-        source = 'unknown' if self.source is None else self.source.table.title
+        source = self.source.table.title if self.source else 'unknown'
         if isinstance(self.facts.meta.get('source_sha256'), str):
             source += (f", converted from {self.facts.meta.get('source')} "
                        f"({self.facts.meta['source_sha256'][:8]})")
         units = sum(pair.kind == 'unit' for pair in self.pairs)
-        lines = [
-            self.path,
-            f'  size          {self.num_bytes:,} bytes, sha256 '
-            f'{self.sha256[:8]}',
-            f'  source        {source}',
-            f'  architecture  {_describe(self.architecture)}',
-            f'  head          {self.head}',
-            f'  state dict    {self.num_tensors} tensors, '
-            f'{self.num_parameters:,} parameters',
-            f'  kappa/lambda  {len(self.pairs)} pairs ({units} units, '
-            f'{len(self.pairs) - units} gates)',
-            f'  dead lambdas  {counted(self.dead, "none")}',
-            f'  NaN or inf    {counted(self.broken, "none")}',
-        ]
-        lines += [f'  note: {note}' for note in self.notes]
+        facts = {
+            'size': f'{self.num_bytes:,} bytes, sha256 {self.sha256[:8]}',
+            'source': source,
+            'architecture': _describe(self.architecture),
+            'head': self.head,
+            'state dict': f'{self.num_tensors} tensors, '
+                          f'{self.num_parameters:,} parameters',
+            'kappa/lambda': f'{len(self.pairs)} pairs ({units} units, '
+                            f'{len(self.pairs) - units} gates)',
+            'dead lambdas': counted(self.dead, 'none'),
+            'NaN or inf': counted(self.broken, 'none')}
+        lines = [self.path, *(f'  {k:12}  {v}' for k, v in facts.items()),
+                 *(f'  note: {note}' for note in self.notes)]
         return '\n'.join(map(printable, lines))
 
     def table(self) -> str:
@@ -112,10 +110,9 @@ def inspect_file(path: str, averaged: bool = False) -> Inspection:
             weight.numel() // max(1, architecture.feat_dim))
         order, note = class_order(source, weights.facts, rows)
         notes.append(note or f'class order: {order}')
-    num_parameters = sum(
-        value.numel() for name, value in tensors.items()
-        if not name.endswith(('running_mean', 'running_var',
-                              'num_batches_tracked')))
+    counters = 'running_mean', 'running_var', 'num_batches_tracked'
+    num_parameters = sum(v.numel() for name, v in tensors.items()
+                         if not name.endswith(counters))
     return Inspection(
         raw.path, raw.num_bytes, raw.sha256, len(tensors), num_parameters,
         source, architecture, _head(ours, architecture), weights.facts, pairs,

@@ -10,19 +10,15 @@ from .values import clamp_deviation
 
 #: Data sets by the authors' names; their code sorts the labels of the first
 #: by descending frequency.
-RANKED = {
-    'imagenetlt': 'ImageNet-LT',
-    'placeslt': 'Places-LT',
-    **dict.fromkeys(('inat18', 'inat2018', 'inaturalist18'),
-                    'iNaturalist 2018'),
-}
+RANKED = dict(imagenetlt='ImageNet-LT', placeslt='Places-LT',
+              inat18='iNaturalist 2018', inat2018='iNaturalist 2018',
+              inaturalist18='iNaturalist 2018')
 NATIVE = ('imagenet', 'imagenet1k', 'cifar10', 'cifar100')
 #: What the number of classes leaves open, without the file's own word.
 GUESSES = {
     1000: 'ImageNet-1K (sorted synsets) or ImageNet-LT (frequency rank)',
     365: 'Places-LT (frequency rank) or Places365 (native order)',
-    8142: "iNaturalist 2018 (frequency rank in the authors' code)",
-}
+    8142: "iNaturalist 2018 (frequency rank in the authors' code)"}
 _TIES = ('the rank of classes with equal counts depends on an unstable sort '
          'and cannot be restored from the file')
 
@@ -54,11 +50,11 @@ def class_order(source: Names, facts: Facts,
             f'({_TIES})')
     if key in NATIVE or source.table.name == 'authors-cifar':
         return 'native', None
+    guess = GUESSES.get(num_classes, 'no data set of the paper')
     return 'unknown', (
         f'the file does not say which data its {num_classes} classes are of: '
-        f'{GUESSES.get(num_classes, "no data set of the paper")}; in '
-        f'frequency-rank order row i is the i-th most frequent class ({_TIES})'
-    )
+        f'{guess}; in frequency-rank order row i is the i-th most frequent '
+        f'class ({_TIES})')
 
 
 def notes_of(source: Names, architecture: Optional[Architecture],
@@ -69,7 +65,10 @@ def notes_of(source: Names, architecture: Optional[Architecture],
     if source.table.unit_clamp == 'shifted':
         yield from clamp_deviation(tensors)
     if to == 'mmpretrain':
-        yield from _classifier_notes(source, head, facts, tensors)
+        order = class_order(source, facts, num_rows(tensors))[1]
+        if order:
+            yield order
+        yield from _classifier_notes(source, head, facts)
     if to == 'mmdet' and any(n.endswith('fc_cls.g') for n in tensors):
         yield ("its wrapped Cauchy classifier was trained in the authors' "
                "form; build it with form='released'")
@@ -91,11 +90,8 @@ def notes_of(source: Names, architecture: Optional[Architecture],
                "input: build them as type='apa_mm.APA', not 'apa_mm.AGLU'")
 
 
-def _classifier_notes(source: Names, head: Optional[str], facts: Facts,
-                      tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    order = class_order(source, facts, num_rows(tensors))[1]
-    if order:
-        yield order
+def _classifier_notes(source: Names, head: Optional[str], facts: Facts
+                      ) -> Iterator[str]:
     authors = source.table.name.startswith('authors-')
     if authors and head == 'cosine':
         yield ('the scale of the cosine classifier is not in the file; the '

@@ -104,7 +104,5 @@ def translate(name: str, value: Tensor, source: Names, back: bool = False
 
 def strip_backbone(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
     """Return the backbone's tensors without its prefix."""
-    return {
-        name.removeprefix(BACKBONE): value
-        for name, value in tensors.items() if name.startswith(BACKBONE)
-    }
+    return {name.removeprefix(BACKBONE): value
+            for name, value in tensors.items() if name.startswith(BACKBONE)}

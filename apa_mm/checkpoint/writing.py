@@ -33,10 +33,8 @@ def write_checkpoint(path: str, tensors: Dict[str, Tensor],
     """
     path = os.fspath(path)
     check_place(path)
-    own = {  # Views into larger storages would be written whole.
-        name: value.detach().contiguous().clone()
-        for name, value in tensors.items()
-    }
+    # Views into larger storages would be written whole.
+    own = {k: v.detach().contiguous().clone() for k, v in tensors.items()}
     if path.endswith('.safetensors'):
         data = _safetensors(own, meta)
     else:
@@ -54,22 +52,18 @@ def write_checkpoint(path: str, tensors: Dict[str, Tensor],
 def check_place(path: str) -> None:
     """Make the folder of a file and check that it can be written to."""
     folder, name = os.path.split(path)
+    what = f'the folder {folder} of {name} cannot be made'
     try:
         os.makedirs(folder or '.', exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(
-            f'the folder {folder} of {name} cannot be made: '
-            f'{error.strerror}; name another place to write to') from None
-    require(not os.path.isdir(path),
-            f'{path} cannot be written: it is a folder')
-    try:  # os.access alone says yes to root, and nothing on long names
+        what = f'{path} cannot be written'
+        require(not os.path.isdir(path), f'{what}: it is a folder')
+        # os.access alone says yes to root, and nothing on long names.
         with tempfile.NamedTemporaryFile(
                 prefix='.', suffix=name, dir=folder or '.'):
             pass
     except OSError as error:
-        raise CheckpointError(
-            f'{path} cannot be written: {error.strerror}; name another place '
-            'to write to') from None
+        raise CheckpointError(f'{what}: {error.strerror}; name another place '
+                              'to write to') from None
 
 
 def write_bytes(path: str, data: bytes) -> None:

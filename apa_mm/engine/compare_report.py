@@ -29,10 +29,9 @@ Summary = Dict[str, Dict[str, Cell]]
 
 
 def summarize(variants: Sequence[str], results: Sequence[dict]) -> Summary:
-    """Average 'metrics' of the result of every variant, by variant and name.
+    """Average 'metrics' of the results by variant and name.
 
-    Variants come in the order of their first result; a metric that a seed
-    lacks is left out.
+    A metric that a seed lacks is left out.
     """
     grouped: Dict[str, List[Dict[str, float]]] = {}
     for variant, result in zip(variants, results, strict=True):
@@ -66,28 +65,27 @@ def choose_columns(summary: Summary,
 
 def format_table(summary: Summary, columns: Sequence[str]) -> str:
     """Return a Markdown table; metrics of :data:`COLUMNS` in per cent."""
+
+    def text(cell: Optional[Cell], metric: str) -> str:
+        if cell is None:
+            return '-'
+        cell = _scaled(cell, metric)
+        spread = '' if cell.std is None else f' ± {cell.std:.1f}'
+        return f'{cell.mean:.1f}{spread}'
+
     return text_table(
-        ['variant', *map(heading, columns)],
-        [[variant, *(_text(cells, name) for name in columns)]
+        ['variant', *map(_heading, columns)],
+        [[variant, *(text(cells.get(name), name) for name in columns)]
          for variant, cells in summary.items()])
 
 
-def heading(metric: str) -> str:
-    """Return the short name of a metric."""
+def _heading(metric: str) -> str:
     return COLUMNS.get(metric, (metric, 1))[0]
 
 
 def _scaled(cell: Cell, metric: str) -> Cell:
     factor = COLUMNS.get(metric, (metric, 1))[1]
     return _cell([factor * value for value in cell.values])
-
-
-def _text(cells: Dict[str, Cell], metric: str) -> str:
-    if metric not in cells:
-        return '-'
-    cell = _scaled(cells[metric], metric)
-    spread = '' if cell.std is None else f' ± {cell.std:.1f}'
-    return f'{cell.mean:.1f}{spread}'
 
 
 def format_csv(summary: Summary) -> str:
@@ -103,10 +101,7 @@ def format_csv(summary: Summary) -> str:
 
 
 def plot_bars(summary: Summary, columns: Sequence[str], path: str) -> None:
-    """Draw one panel of bars per metric; whiskers are standard deviations.
-
-    Every panel has its own scale and a point for every seed.
-    """
+    """Draw a panel per metric: bars with deviations, a point per seed."""
     # Without pyplot no window system is asked for.
     from matplotlib.figure import Figure
     variants = list(summary)
@@ -128,7 +123,7 @@ def plot_bars(summary: Summary, columns: Sequence[str], path: str) -> None:
         low, high = min(values), max(values)
         margin = (high - low or 1) / 2
         axes.set_xlim(max(low - margin, 0), high + margin / 4)
-        axes.set_title(heading(metric))
+        axes.set_title(_heading(metric))
     panels[0].set_yticks(range(len(variants)), variants)
     panels[0].invert_yaxis()
     figure.savefig(path, dpi=120)

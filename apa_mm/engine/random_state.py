@@ -67,9 +67,8 @@ def start_workers_anew(loader: Any, *seeds: int) -> None:
     """
     loader = getattr(loader, '_loader', loader)
     if getattr(loader, 'persistent_workers', False):
-        before = getattr(loader.worker_init_fn, 'before',
-                         loader.worker_init_fn)
-        loader.worker_init_fn = _Seeds(before, seeds)
+        own = loader.worker_init_fn
+        loader.worker_init_fn = _Seeds(getattr(own, 'before', own), seeds)
         loader._iterator = None
 
 
@@ -92,8 +91,8 @@ class _Seeds:
 class _RestOfEpoch:
     """A dataloader without its first batches; for one epoch only."""
 
-    def __init__(self, loop: Any, done: int,
-                 restore: Callable[[], None]) -> None:
+    def __init__(self, loop: Any, done: int, restore: Callable[[], None]
+                 ) -> None:
         self._loop, self._done, self._restore = loop, done, restore
         self._loader: DataLoader = loop.dataloader
 
@@ -104,9 +103,6 @@ class _RestOfEpoch:
         return len(self._loader) - self._done
 
     def __iter__(self) -> Iterator:
-        batches = iter(self._loader)
-        for _ in islice(batches, self._done):
-            pass
-        self._restore()
-        yield from batches
+        batches = _after(iter(self._loader), self._done, self._restore)
+        yield from islice(batches, self._done, None)
         self._loop.dataloader = self._loader

@@ -14,10 +14,7 @@ _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 
 
 def plan_resume(cfg: Config) -> Tuple[Optional[str], Optional[int]]:
-    """Return path and seed of what a job resumes from.
-
-    Both are None if there is nothing to resume; the seed of a file behind a
-    URL is unknown.
+    """Return path and seed, None if unknown, of what a job resumes from.
 
     Raises:
         InputError: If no checkpoint of the folder is whole, or the one to
@@ -44,9 +41,8 @@ def plan_resume(cfg: Config) -> Tuple[Optional[str], Optional[int]]:
 def find_checkpoint(work_dir: str) -> Optional[str]:
     """Return the checkpoint that a run in a folder goes on from, if any.
 
-    That is what ``last_checkpoint`` names, or, where it is missing, empty or
-    names a file that is gone or damaged, the whole one with the highest
-    number; the log says so.
+    That is what ``last_checkpoint`` names, or, if that is not whole, the
+    whole one with the highest number; the log says so.
 
     Raises:
         InputError: If there are checkpoints, and none is whole.

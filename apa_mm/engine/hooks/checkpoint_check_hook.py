@@ -26,8 +26,7 @@ class CheckpointCheckHook(Hook):
     - a classifier that is taken over must have the classes of the data sets
       in their order (:mod:`apa_mm.preflight.class_order`).
 
-    Tensors that only the file has are no error. ``tools/train.py`` and
-    ``tools/test.py`` add the hook unless ``--skip-checks`` is given.
+    Tensors that only the file has are no error.
     """
 
     # Before the EMA hook exchanges weights, so that names are the file's.
@@ -55,9 +54,8 @@ class CheckpointCheckHook(Hook):
         absent = [k for k in ('meta', 'message_hub') if k not in checkpoint]
         if training and absent:
             raise InputError(
-                f'the checkpoint lacks {absent} and cannot be resumed from, '
-                'only its weights are there; start from them with load_from '
-                'instead')
+                f'the checkpoint lacks {absent} and cannot be resumed from; '
+                'start from its weights with load_from instead')
         if found.missing or found.reshaped:
             what = 'resume' if training else 'evaluate'
             loss = (' (the classifier of another loss differs by a row: '

@@ -62,8 +62,7 @@ class ClassFrequencyHook(Hook):
                 raise ValueError(
                     f'{found.source} has {total} classes, but '
                     f'{name or "the model"} ({type(module).__name__}) has '
-                    f'num_classes={size}; set num_classes={total} in the '
-                    'model, heads and losses alike')
+                    f'num_classes={size}; set {total} in all heads and losses')
         for _, module in users:
             module.set_class_frequency(found.counts, found.num_images)
         runner.logger.info(
@@ -132,9 +131,9 @@ class ClassFrequencyHook(Hook):
             names = show((found.classes[i] for i in empty), 5)
             raise ValueError(
                 f'{len(empty)} of {len(found.counts)} classes have no '
-                f'training image in {found.source}: {names}; remove '
-                "them from the dataset's classes, or set allow_empty=True in "
-                "dict(type='apa_mm.ClassFrequencyHook')")
+                f'training image in {found.source}: {names}; remove them, or '
+                "set allow_empty=True in dict(type='apa_mm."
+                "ClassFrequencyHook')")
         return found
 
 

@@ -44,9 +44,8 @@ class DeferredReweightingHook(Hook):
         loop = runner.train_loop
         if not isinstance(loop, EpochBasedTrainLoop):
             raise ValueError(
-                'DeferredReweightingHook needs a training loop that counts '
-                f'epochs, but got {type(loop).__name__}; set '
-                'train_cfg=dict(by_epoch=True, max_epochs=...)')
+                'DeferredReweightingHook needs a loop of epochs, but got '
+                f'{type(loop).__name__}; set train_cfg.by_epoch=True')
         if self.start_epoch >= loop.max_epochs:
             raise ValueError(
                 f'start_epoch={self.start_epoch} is never reached in '

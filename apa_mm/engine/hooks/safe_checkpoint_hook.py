@@ -67,9 +67,8 @@ class SafeCheckpointHook(CheckpointHook):
       :func:`apa_mm.engine.resume.find_checkpoint`.
     - The states of all random generators travel in the checkpoint. A resumed
       run does what an uninterrupted one does, bit for bit, if the config has
-      a seed and the number of processes is the same. Workers start anew with
-      every epoch, ``persistent_workers`` or not. Validation moves no
-      generator.
+      a seed and the number of processes is the same. For that, workers start
+      anew with every epoch, and validation moves no generator.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -146,11 +145,11 @@ class SafeCheckpointHook(CheckpointHook):
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         self._states = [state['random'] for state in states]
-        runner.save_checkpoint(self.out_dir, name, self.file_client_args,
-                               save_optimizer=self.save_optimizer,
-                               save_param_scheduler=self.save_param_scheduler,
-                               meta=meta, by_epoch=self.by_epoch,
-                               backend_args=self.backend_args, **self.args)
+        runner.save_checkpoint(
+            self.out_dir, name, self.file_client_args, meta=meta,
+            save_optimizer=self.save_optimizer, by_epoch=self.by_epoch,
+            save_param_scheduler=self.save_param_scheduler,
+            backend_args=self.backend_args, **self.args)
         self._states = None
         if is_main_process():
             with replacing(Path(runner.work_dir, 'last_checkpoint')) as mark:

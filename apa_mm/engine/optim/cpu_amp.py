@@ -13,10 +13,9 @@ from apa_mm.weights.load_check import unwrap
 class CPUAmpOptimWrapper(OptimWrapper):
     """Train in bfloat16 on the CPU, where AmpOptimWrapper refuses to work.
 
-    bfloat16, the only type that autocast knows there, has float32's range, so
-    that no loss scaling is needed. mmcv's RoIAlign and NMS have float32
-    kernels only: a detector autocasts its backbone and neck, and their
-    outputs are handed on in float32.
+    bfloat16 has float32's range, so that no loss scaling is needed. mmcv's
+    RoIAlign and NMS have float32 kernels only: a detector autocasts its
+    backbone and neck, and their outputs are handed on in float32.
 
     Args:
         modules (Sequence[str], optional): Parts of the model to run in
@@ -54,8 +53,8 @@ class CPUAmpOptimWrapper(OptimWrapper):
         if not parts:
             raise ValueError(
                 f'{type(inner).__name__} has none of the parts '
-                f'{list(self.modules)} that CPUAmpOptimWrapper is to run in '
-                'bfloat16; set optim_wrapper.modules to names of its parts')
+                f'{list(self.modules)} to run in bfloat16; set '
+                'optim_wrapper.modules to names of its parts')
         return parts
 
 
@@ -77,7 +76,5 @@ def _autocast_part(part: nn.Module) -> list:
             output, lambda value: isinstance(value, Tensor)
             and value.dtype == torch.bfloat16, Tensor.float)
 
-    return [
-        part.register_forward_pre_hook(enter),
-        part.register_forward_hook(leave, always_call=True)
-    ]
+    return [part.register_forward_pre_hook(enter),
+            part.register_forward_hook(leave, always_call=True)]
