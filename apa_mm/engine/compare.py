@@ -58,17 +58,16 @@ def plan_runs(configs: Sequence[str], num_seeds: int, work_dir: str,
             name, or a config cannot be trained and tested.
     """
     if num_seeds < 1:
-        raise ValueError(f'the number of seeds must be 1 or more, but got '
-                         f'{num_seeds}')
+        raise ValueError(
+            f'the number of seeds must be 1 or more, but got {num_seeds}')
     if not configs:
         raise ValueError('name at least one config to compare')
     variants: Dict[str, Config] = {}
     for path in configs:
         name = Path(path).stem
         if name in variants:
-            raise ValueError(
-                f'{variants[name].filename} and {path} have the same file '
-                'name, which is the name of the variant; rename one')
+            raise ValueError(f'{variants[name].filename} and {path} have the '
+                             'same file name; rename one')
         cfg = variants[name] = load_config(path, work_dir, cfg_options)
         for key in ('train_dataloader', 'test_dataloader', 'test_evaluator'):
             if cfg.get(key) is None:
@@ -78,16 +77,14 @@ def plan_runs(configs: Sequence[str], num_seeds: int, work_dir: str,
     return [
         Run(str(cfg.filename), name, seed,
             os.path.join(work_dir, name, f'seed_{seed}'), _digest(cfg, seed))
-        for seed in range(num_seeds) for name, cfg in variants.items()
-    ]
+        for seed in range(num_seeds) for name, cfg in variants.items()]
 
 
 def _digest(cfg: Config, seed: int) -> str:
     """Return the SHA-256 of what decides the outcome of a run."""
-    content = cfg.to_dict()
-    # Neither changes what is learned.
-    for key in ('work_dir', 'experiment_name', 'launcher'):
-        content.pop(key, None)
+    # Some keys do not change what is learned.
+    content = {k: v for k, v in cfg.to_dict().items()
+               if k not in ('work_dir', 'experiment_name', 'launcher')}
     text = json.dumps([content, seed], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -102,11 +99,7 @@ def finished_result(run: Run) -> Optional[dict]:
 
 
 def train_and_test(run: Run, cfg_options: Optional[dict] = None) -> dict:
-    """Train one run, test its last state and keep the result.
-
-    Returns:
-        dict: 'metrics' by name, 'seconds' of wall clock, 'digest', 'config'
-        and 'seed'.
+    """Train one run, test its last state, keep and return the result.
 
     Raises:
         RuntimeError: If it fails, with the place of its output.

@@ -18,9 +18,8 @@ T = TypeVar('T')
 
 
 def prepare_distributed(cfg: Config) -> None:
-    """Start the group of a distributed job, on GPUs or on CPUs.
+    """Start the group of a distributed job, as mmengine does on GPUs.
 
-    mmengine's Runner starts it too, but takes a GPU per process for granted.
     Without any, the group talks by gloo, and the config is told so.
 
     Raises:
@@ -37,9 +36,8 @@ def prepare_distributed(cfg: Config) -> None:
                                      'MASTER_PORT') if name not in os.environ]
         if missing:
             raise InputError(
-                '--launcher pytorch needs the environment of torchrun, but '
-                f'{", ".join(missing)} is not set; start the job by '
-                'tools/dist_train.sh or tools/dist_test.sh')
+                f'--launcher pytorch needs torchrun, but {", ".join(missing)} '
+                'is not set; start by tools/dist_train.sh or dist_test.sh')
     env_cfg = cfg.get('env_cfg') or {}
     settings = env_cfg.get('dist_cfg') or {}
     if torch.cuda.is_available():

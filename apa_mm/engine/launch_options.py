@@ -24,17 +24,15 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that training and testing share to a parser."""
-    parser.add_argument('--work-dir', help='folder for logs and results')
+    add = parser.add_argument
+    add('--work-dir', help='folder for logs and results')
     add_cfg_options(parser)
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
+    add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none', help='what started the processes of this job')
-    parser.add_argument(
-        '--skip-checks', action='store_true',
+    add('--skip-checks', action='store_true',
         help='do not look at config keys, annotations, images and checkpoint')
     # Old launchers give the rank as an option, new ones by environment.
-    parser.add_argument(
-        '--local_rank', '--local-rank', action=_LocalRank, type=int,
+    add('--local_rank', '--local-rank', action=_LocalRank, type=int,
         default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
@@ -59,9 +57,6 @@ def load_config(path: str, work_dir: Optional[str] = None,
                 cfg_options: Optional[dict] = None,
                 launcher: str = 'none') -> Config:
     """Read a config file and apply the common options.
-
-    Without ``work_dir`` the config's own is used, or else
-    ``work_dirs/<config name>``.
 
     Raises:
         InputError: If the file does not exist, a setting does not fit into
@@ -132,9 +127,8 @@ def set_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate by the batch size, from the config's base."""
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise InputError(
-            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the '
-            'config; set auto_scale_lr=dict(base_batch_size=...) to the '
-            'batch size that its learning rate is meant for')
+            '--auto-scale-lr needs auto_scale_lr.base_batch_size; set it in '
+            'the config to the batch size that its learning rate is meant for')
     cfg.auto_scale_lr.enable = True
 
 
@@ -150,12 +144,12 @@ def set_amp(cfg: Config, requested: bool) -> None:
     wrapper = cfg.get('optim_wrapper')
     if wrapper is None:
         return
-    kind = wrapper.get('type', 'OptimWrapper')
-    if requested and kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise InputError(
-            f'--amp needs optim_wrapper.type OptimWrapper, but got {kind}; '
-            'set its mixed precision in the config instead')
     if requested:
+        kind = wrapper.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise InputError(
+                f'--amp needs optim_wrapper.type OptimWrapper, but got {kind};'
+                ' set its mixed precision in the config instead')
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
     if wrapper.get('type') != 'AmpOptimWrapper' or torch.cuda.is_available():
@@ -166,9 +160,8 @@ def set_amp(cfg: Config, requested: bool) -> None:
     if cfg.get('default_scope') not in ('mmpretrain', 'mmengine'):
         # mmcv's operators, which come behind, know no bfloat16 on the CPU.
         wrapper.setdefault('modules', ['backbone', 'neck'])
-    print_log(
-        'no CUDA device: mixed precision in bfloat16 for '
-        f'{wrapper.get("modules", "the whole model")}', logger='current')
+    print_log('no CUDA device: mixed precision in bfloat16 for '
+              f'{wrapper.get("modules", "the whole model")}', 'current')
 
 
 def add_hooks(cfg: Config, *names: str) -> None:
@@ -185,9 +178,8 @@ def set_visualization(cfg: Config, show: bool, show_dir: Optional[str],
     """Draw predictions by the library's hook, see :func:`launch.test`."""
     classification = is_classification(cfg)
     hooks = cfg.get('default_hooks', {})
-    hook = ConfigDict(hooks.get('visualization') or dict(
-        type='VisualizationHook' if classification else
-        'DetVisualizationHook'))
+    kind = 'VisualizationHook' if classification else 'DetVisualizationHook'
+    hook = ConfigDict(hooks.get('visualization') or dict(type=kind))
     if show:
         hook.update(show=True, wait_time=wait_time)
     if classification:
@@ -240,11 +232,11 @@ def set_tta(cfg: Config, merge_views: str) -> None:
 
 def check_out(out: Optional[str]) -> None:
     """Refuse a prediction file that is no pickle or cannot be written."""
-    if out is None:
-        return
-    if not out.endswith(('.pkl', '.pickle')):
-        raise InputError(f'--out must end in .pkl or .pickle, but got {out}')
-    check_writable('--out', osp.dirname(out) or '.')
+    if out is not None:
+        if not out.endswith(('.pkl', '.pickle')):
+            raise InputError(
+                f'--out must end in .pkl or .pickle, but got {out}')
+        check_writable('--out', osp.dirname(out) or '.')
 
 
 def dump_metric(cfg: Config, out: str) -> dict:
