@@ -36,7 +36,13 @@ def write_checkpoint(path: str, tensors: Dict[str, Tensor],
     # Views into larger storages would be written whole.
     own = {k: v.detach().contiguous().clone() for k, v in tensors.items()}
     if path.endswith('.safetensors'):
-        data = _safetensors(own, meta)
+        try:
+            from safetensors.torch import save
+        except ImportError:
+            raise CheckpointError(
+                'writing safetensors needs the package safetensors: "pip '
+                'install safetensors", or write a .pth file') from None
+        data = save(own, metadata={'meta': json.dumps(meta)})
     else:
         stream = io.BytesIO()
         torch.save({'meta': meta, entry: own}, stream)
@@ -75,13 +81,3 @@ def write_bytes(path: str, data: bytes) -> None:
         raise CheckpointError(
             f'{path} cannot be written: {error.strerror}') from None
     sweep(Path(path).parent)
-
-
-def _safetensors(tensors: Dict[str, Tensor], meta: Dict[str, Any]) -> bytes:
-    try:
-        from safetensors.torch import save
-    except ImportError:
-        raise CheckpointError(
-            'writing safetensors needs the package safetensors; install it '
-            'with "pip install safetensors", or write a .pth file') from None
-    return save(tensors, metadata={'meta': json.dumps(meta)})

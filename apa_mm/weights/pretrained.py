@@ -29,7 +29,16 @@ def check_pretrained(module: BaseModule) -> None:
 
 def _check_file(module: BaseModule, path: str, prefix: Optional[str]) -> None:
     name = module.__class__.__name__
-    tensors = _read_state_dict(path)
+    if '://' not in path and not Path(path).expanduser().is_file():
+        raise FileNotFoundError(
+            f'pretrained checkpoint {path} does not exist; make it with '
+            'tools/convert_checkpoint.py, name another in init_cfg, or train '
+            'from scratch with --cfg-options model.backbone.init_cfg=None')
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    try:
+        tensors = state_dict_of(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from None
     if prefix:
         stem = prefix.removesuffix('.') + '.'
         tensors = {k.removeprefix(stem): v for k, v in tensors.items()
@@ -54,16 +63,3 @@ def _hint(found: Comparison, tensors: Dict[str, Tensor],
                 'architecture')
     return ('name a checkpoint of the same architecture, or convert one with '
             f'{CONVERT}')
-
-
-def _read_state_dict(path: str) -> Dict[str, Tensor]:
-    if '://' not in path and not Path(path).expanduser().is_file():
-        raise FileNotFoundError(
-            f'pretrained checkpoint {path} does not exist; make it with '
-            'tools/convert_checkpoint.py, name another in init_cfg, or train '
-            'from scratch with --cfg-options model.backbone.init_cfg=None')
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    try:
-        return state_dict_of(checkpoint)
-    except CheckpointError as error:
-        raise CheckpointError(f'{path}: {error}') from None

@@ -47,7 +47,15 @@ class CheckpointCheckHook(Hook):
         refuse_broken('the checkpoint', model, tensors, found)
         # The runner has no public word for it; mmengine's own hooks ask so.
         if training and not runner._resume:
-            _check_structure(found)
+            gaps = find_gaps(found)
+            if gaps or not found.matched:
+                first = f' (such as {gaps[0]})' if gaps else ''
+                raise InputError(
+                    f'load_from does not fit this model: {found}; {len(gaps)} '
+                    f'of these{first} must come from the file, since only '
+                    'heads, necks and classifiers may start anew; name a '
+                    'checkpoint of the same architecture, or convert it with '
+                    f'{CONVERT}')
             _check_class_order(runner, checkpoint, tensors, found)
             runner.logger.info(f'load_from: {found}')
             return
@@ -67,16 +75,6 @@ class CheckpointCheckHook(Hook):
         _check_class_order(runner, checkpoint, tensors, found)
         runner.logger.info(f'checkpoint: {found}')
 
-
-def _check_structure(found: Comparison) -> None:
-    gaps = find_gaps(found)
-    if gaps or not found.matched:
-        first = f' (such as {gaps[0]})' if gaps else ''
-        raise InputError(
-            f'load_from does not fit this model: {found}; {len(gaps)} of '
-            f'these{first} must come from the file, since only heads, necks '
-            'and classifiers may start anew; name a checkpoint of the same '
-            f'architecture, or convert it with {CONVERT}')
 
 
 def _check_class_order(runner: Runner, checkpoint: dict, tensors: dict,

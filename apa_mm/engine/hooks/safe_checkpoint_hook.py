@@ -73,9 +73,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._local = (
-            self.file_client_args is None and self.backend_args is None
-            and '://' not in (self.out_dir or ''))
+        self._local = '://' not in (self.out_dir or '') and (
+            self.file_client_args is None and self.backend_args is None)
         if self._local:
             self.backend_args = dict(backend=_BACKEND)
         self._states: Optional[List[dict]] = None
@@ -165,10 +164,10 @@ class SafeCheckpointHook(CheckpointHook):
             return []
         steps = [old for old in self.keep_ckpt_ids if old != step] + [step]
         beyond = steps[:-self.max_keep_ckpts]
+        kept = steps[len(beyond):]
         self.keep_ckpt_ids.clear()
-        self.keep_ckpt_ids.extend(steps[len(beyond):])
-        runner.message_hub.update_info('keep_ckpt_ids',
-                                       list(self.keep_ckpt_ids))
+        self.keep_ckpt_ids.extend(kept)
+        runner.message_hub.update_info('keep_ckpt_ids', kept)
         return [self.file_backend.join_path(
             self.out_dir, self.filename_tmpl.format(old)) for old in beyond]
 
