@@ -150,17 +150,14 @@ def _meta(raw: RawCheckpoint, result: Conversion, facts: Facts) -> dict:
         source_entry=facts.entry, target=report.target,
         tool='apa_mm.checkpoint', tool_version=__version__,
         class_order=order, report=report.summary(), notes=list(report.notes))
-    if facts.epoch is not None:
-        meta['source_epoch'] = facts.epoch
-    saved = facts.meta.get('dataset_meta')
+    saved, cfg = facts.meta.get('dataset_meta'), facts.meta.get('cfg')
     if isinstance(saved, dict):
-        meta['dataset_meta'] = plain_values(saved)
-    elif facts.classes is not None:
-        meta['dataset_meta'] = dict(classes=facts.classes)
-    if isinstance(facts.meta.get('cfg'), str):
-        meta['cfg'] = facts.meta['cfg']
-    if result.architecture is not None:
-        meta['backbone_cfg'] = result.architecture.cfg()
-    if result.head is not None:
-        meta['head'] = result.head
-    return meta
+        saved = plain_values(saved)
+    else:
+        saved = None if facts.classes is None else dict(classes=facts.classes)
+    known = dict(
+        source_epoch=facts.epoch, dataset_meta=saved,
+        cfg=cfg if isinstance(cfg, str) else None,
+        backbone_cfg=result.architecture and result.architecture.cfg(),
+        head=result.head)
+    return meta | {k: v for k, v in known.items() if v is not None}

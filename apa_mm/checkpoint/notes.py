@@ -31,10 +31,7 @@ def num_rows(tensors: Mapping[str, Tensor]) -> Optional[int]:
 
 def class_order(source: Names, facts: Facts,
                 num_classes: Optional[int]) -> Tuple[str, Optional[str]]:
-    """Return the order of a classifier's rows, and a note about it.
-
-    The order is 'native', 'frequency-rank' or 'unknown'.
-    """
+    """Return 'native', 'frequency-rank' or 'unknown' order, and a note."""
     stored = facts.meta.get('class_order')  # converted here before
     if stored in ('native', 'frequency-rank', 'unknown'):
         return stored, None

@@ -39,8 +39,7 @@ def summarize(variants: Sequence[str], results: Sequence[dict]) -> Summary:
     return {
         variant: {name: _cell([m[name] for m in metrics])
                   for name in metrics[0] if all(name in m for m in metrics)}
-        for variant, metrics in grouped.items()
-    }
+        for variant, metrics in grouped.items()}
 
 
 def _cell(values: List[float]) -> Cell:

@@ -15,14 +15,11 @@ CONVERT = ('tools/convert_checkpoint.py SRC DST --to mmdet-backbone (or '
 
 
 class Comparison(NamedTuple):
-    """Names of the tensors of a model and of a file, compared.
-
-    "missing" is what the file lacks, "unexpected" what the model lacks.
-    """
+    """Names of the tensors of a model and of a file, compared."""
 
     matched: List[str]
-    missing: List[str]
-    unexpected: List[str]
+    missing: List[str]  # what the file lacks
+    unexpected: List[str]  # what the model lacks
     reshaped: List[str]
 
     def __str__(self) -> str:
@@ -58,9 +55,9 @@ def state_dict_of(checkpoint: Any) -> Dict[str, Tensor]:
 def find_gaps(found: Comparison, whole: bool = False) -> List[str]:
     """Return what must not stay at its random start.
 
-    Heads, classifiers and necks may be new, and a part that the file does not
-    have at all may be. What it has must be complete in kappa, lambda and
-    blocks, and a backbone in everything.
+    A part that the file does not have at all may be new, unless ``whole``.
+    What it has must be complete in kappa, lambda and blocks, and a backbone
+    in everything.
     """
     present = {_part(name) for name in found.matched}
     blocks = {_block(name) for name in found.matched} | {''}
@@ -131,10 +128,8 @@ def rehearse_loading(model: nn.Module,
                      state_dict: Dict[str, Tensor]) -> Comparison:
     """Compare a model with a state dict as non-strict loading would.
 
-    A plain comparison of names and shapes is not enough: a module may rename
-    old keys or resize a buffer while it loads. Such modules are asked on a
-    copy; the model itself stays as it is. ``num_batches_tracked`` of a
-    BatchNorm may be absent, as for mmengine.
+    A module that may rename old keys or resize a buffer while it loads is
+    asked on a copy. ``num_batches_tracked`` may be absent, as for mmengine.
     """
     found = Comparison([], [], [], [])
     unused = set(state_dict)
@@ -183,10 +178,7 @@ def _loads_its_own_way(module: nn.Module) -> bool:
 
 def _try_on_copy(module: nn.Module, state: Dict[str, Tensor], prefix: str,
                  metadata: dict) -> nn.Module:
-    """Load ``state``, which may be changed, into a copy of one module.
-
-    Children are shared with the copy, its own tensors are not.
-    """
+    """Load ``state``, which may be changed, into a copy of a module alone."""
     twin = copy.copy(module)
     twin._parameters = {
         name: value if value is None else nn.Parameter(
