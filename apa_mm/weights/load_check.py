@@ -55,9 +55,9 @@ def state_dict_of(checkpoint: Any) -> Dict[str, Tensor]:
 def find_gaps(found: Comparison, whole: bool = False) -> List[str]:
     """Return what must not stay at its random start.
 
-    A part that the file does not have at all may be new, unless ``whole``.
-    What it has must be complete in kappa, lambda and blocks, and a backbone
-    in everything.
+    Heads, classifiers and necks may be new, and a part that the file does not
+    have at all may be. What it has must be complete in kappa, lambda and
+    blocks, and a backbone, or with ``whole`` all, in everything.
     """
     present = {_part(name) for name in found.matched}
     blocks = {_block(name) for name in found.matched} | {''}

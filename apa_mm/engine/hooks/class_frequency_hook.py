@@ -132,8 +132,7 @@ class ClassFrequencyHook(Hook):
             raise ValueError(
                 f'{len(empty)} of {len(found.counts)} classes have no '
                 f'training image in {found.source}: {names}; remove them, or '
-                "set allow_empty=True in dict(type='apa_mm."
-                "ClassFrequencyHook')")
+                'set allow_empty=True in apa_mm.ClassFrequencyHook')
         return found
 
 
