@@ -36,8 +36,9 @@ def prepare_distributed(cfg: Config) -> None:
                                      'MASTER_PORT') if name not in os.environ]
         if missing:
             raise InputError(
-                f'--launcher pytorch needs torchrun, but {", ".join(missing)} '
-                'is not set; start by tools/dist_train.sh or dist_test.sh')
+                '--launcher pytorch needs the environment of torchrun, but '
+                f'{", ".join(missing)} is not set; start the job by '
+                'tools/dist_train.sh or tools/dist_test.sh')
     env_cfg = cfg.get('env_cfg') or {}
     settings = env_cfg.get('dist_cfg') or {}
     if torch.cuda.is_available():

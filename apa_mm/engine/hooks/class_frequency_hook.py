@@ -62,7 +62,8 @@ class ClassFrequencyHook(Hook):
                 raise ValueError(
                     f'{found.source} has {total} classes, but '
                     f'{name or "the model"} ({type(module).__name__}) has '
-                    f'num_classes={size}; set {total} in all heads and losses')
+                    f'num_classes={size}; set num_classes={total} in the '
+                    'model, heads and losses alike')
         for _, module in users:
             module.set_class_frequency(found.counts, found.num_images)
         runner.logger.info(
