@@ -17,5 +17,4 @@ __all__ = [
     'Converted', 'Inspection', 'LoadReport', 'Pair', 'RawCheckpoint', 'Start',
     'SwapReport', 'convert', 'convert_back', 'convert_file', 'inspect_file',
     'parameter_pairs', 'read_checkpoint', 'recognise', 'replace_activations',
-    'write_checkpoint'
-]
+    'write_checkpoint']

@@ -14,14 +14,13 @@ from apa_mm.weights.errors import require
 Shape = Tuple[int, ...]
 _BLOCK = re.compile(r'(layer[1-9])\.(\d[^.]*)')
 CIFAR = 'apa_mm.APAResNetCIFAR'
+_GATES = {
+    'apa': dict(type='apa_mm.APA'), 'sigmoid': dict(type='Sigmoid'),
+    'apa-channels': dict(type='apa_mm.APA', num_parameters='channels')}
 
 
 class Attention(NamedTuple):
-    """Attention at the end of every block.
-
-    A gate is 'sigmoid', 'apa', or 'apa-channels' with one kappa and lambda per
-    channel, which ``spatial_gate`` cannot be.
-    """
+    """Attention at the end of every block; a gate is a key of ``_GATES``."""
 
     kind: str  # 'se', 'cbam' or 'spatial'
     reduction: int = 1  # channels over hidden width; 1 for 'spatial'
@@ -32,51 +31,40 @@ class Attention(NamedTuple):
 
     def cfg(self) -> dict:
         """Return the ``attention_cfg`` that builds it."""
-        gates = {
-            'apa': {},  # the default
-            'sigmoid': dict(gate_cfg=dict(type='Sigmoid')),
-            'apa-channels': dict(
-                gate_cfg=dict(type='apa_mm.APA', num_parameters='channels'))
-        }
-        if self.kind == 'spatial':
-            return dict(type='apa_mm.SpatialAttention', **gates[self.gate])
+        kinds = dict(se='ChannelAttention', cbam='CBAM',
+                     spatial='SpatialAttention')
         cbam = self.kind == 'cbam'
-        cfg = dict(type='apa_mm.CBAM' if cbam else 'apa_mm.ChannelAttention')
-        if self.reduction != 16:
-            cfg['reduction'] = self.reduction
-        if not self.norm:
-            # Every source without the norm is without the dropout too.
-            cfg.update(norm_cfg=None, dropout=0.0)
-        if self.bias != cbam:
-            cfg['bias'] = self.bias
-        cfg.update(gates[self.gate])
+        cfg: dict = dict(type=f'apa_mm.{kinds[self.kind]}')
+        if self.kind != 'spatial':
+            if self.reduction != 16:
+                cfg['reduction'] = self.reduction
+            if not self.norm:
+                # Every source without the norm is without the dropout too.
+                cfg.update(norm_cfg=None, dropout=0.0)
+            if self.bias != cbam:
+                cfg['bias'] = self.bias
+        if self.gate != 'apa':
+            cfg['gate_cfg'] = dict(_GATES[self.gate])
         if cbam and self.spatial_gate != self.gate:
-            cfg['spatial_gate_cfg'] = gates[self.spatial_gate].get(
-                'gate_cfg', dict(type='apa_mm.APA'))
+            cfg['spatial_gate_cfg'] = dict(_GATES[self.spatial_gate])
         return cfg
 
 
 class Architecture(NamedTuple):
-    """What a backbone config needs to build the network of a file.
+    """What a backbone config needs to build the network of a file."""
 
-    ``type`` is our class, ``stages`` the blocks per stage, ``base_width`` the
-    width per group, ``units`` 'plain', 'aglu' or 'aglu-channels'. ``style``
-    is 'pytorch' unless the source's code is known to differ. Of a deep stem's
-    networks V1c has no ``avg_down``.
-    """
-
-    type: str
+    type: str  # our class
     depth: int
-    stages: Tuple[int, ...]
+    stages: Tuple[int, ...]  # blocks per stage
     bottleneck: bool
     in_channels: int = 3
     groups: int = 1
-    base_width: int = 64
+    base_width: int = 64  # per group
     deep_stem: bool = False
-    units: str = 'aglu'
+    units: str = 'aglu'  # or 'plain', 'aglu-channels'
     attention: Optional[Attention] = None
-    style: str = 'pytorch'
-    avg_down: bool = True
+    style: str = 'pytorch'  # unless the source's code is known to differ
+    avg_down: bool = True  # False for V1c, which has a deep stem
 
     def cfg(self) -> dict:
         """Return the backbone config that builds the network."""
@@ -90,10 +78,10 @@ class Architecture(NamedTuple):
         elif self.units == 'aglu-channels':
             cfg['act_cfg'] = dict(
                 type='apa_mm.AGLU', num_parameters='channels')
-        usual = 4 if self.is_cifar else 16
+        usual = Attention('se', 4 if self.is_cifar else 16, True, gate='apa')
         if self.attention is None:
             cfg['attention_cfg'] = None
-        elif self.attention != Attention('se', usual, True, gate='apa'):
+        elif self.attention != usual:
             cfg['attention_cfg'] = self.attention.cfg()
         return cfg
 
@@ -121,7 +109,9 @@ def shapes_of(model: nn.Module) -> Dict[str, Shape]:
 def read_architecture(tensors: Mapping[str, Tensor],
                       backbone_type: str = '') -> Architecture:
     """Read the architecture off a backbone's tensors under our names."""
-    stages = _count_blocks(tensors)
+    blocks = {match.groups() for match in map(_BLOCK.match, tensors) if match}
+    stages = tuple(
+        count for _, count in sorted(Counter(s for s, _ in blocks).items()))
     deep_stem = 'conv1.0.weight' in tensors
     stem = tensors.get('conv1.0.weight' if deep_stem else 'conv1.weight')
     require(stem is not None and stem.dim() == 4 and len(stages) > 0,
@@ -137,20 +127,14 @@ def read_architecture(tensors: Mapping[str, Tensor],
     require(bottleneck or not legacy,
             'legacy SE-ResNet-18 and -34 have an activation before their '
             'attention that no block here has; use a bottleneck network')
-    return Architecture(kind, depth, stages, bottleneck, stem.shape[1], groups,
-                        base_width, deep_stem,
-                        _kind(tensors.get('act1.kappa'), 'plain', 'aglu'),
-                        _read_attention(tensors),
-                        'caffe' if legacy and groups == 1 else 'pytorch',
-                        not deep_stem or any(
-                            name.endswith('.downsample.2.weight')
-                            for name in tensors))
+    return Architecture(
+        kind, depth, stages, bottleneck, stem.shape[1], groups, base_width,
+        deep_stem, _kind(tensors.get('act1.kappa'), 'plain', 'aglu'),
+        _read_attention(tensors),
+        style='caffe' if legacy and groups == 1 else 'pytorch',
+        avg_down=not deep_stem or any(
+            name.endswith('.downsample.2.weight') for name in tensors))
 
-
-def _count_blocks(tensors: Mapping[str, Tensor]) -> Tuple[int, ...]:
-    found = filter(None, map(_BLOCK.match, tensors))
-    blocks = Counter(stage for stage, _ in {match.groups() for match in found})
-    return tuple(blocks[stage] for stage in sorted(blocks))
 
 
 def _depth(stages: Tuple[int, ...], bottleneck: bool, cifar: bool) -> int:
@@ -158,21 +142,19 @@ def _depth(stages: Tuple[int, ...], bottleneck: bool, cifar: bool) -> int:
     for depth, (block, counts) in backbone.architectures.items():
         if tuple(counts) == stages and (block.expansion == 4) == bottleneck:
             return depth
-    kind = 'bottleneck' if bottleneck else 'basic'
     raise CheckpointError(
-        f'its stages have {stages} {kind} blocks, which is no depth that '
-        f'{backbone.__name__} builds '
+        f'its stages have {stages} {"bottleneck" if bottleneck else "basic"} '
+        f'blocks, which is no depth that {backbone.__name__} builds '
         f'({", ".join(map(str, backbone.architectures))})')
 
 
 def _width(tensors: Mapping[str, Tensor]) -> Tuple[int, int]:
     """Return groups and base width of the first bottleneck."""
-    first, second = (
-        tensors.get(f'layer1.0.conv{j}.weight') for j in (1, 2))
+    first, second = (tensors.get(f'layer1.0.conv{j}.weight') for j in (1, 2))
     require(first is not None and second is not None
             and first.dim() == second.dim() == 4,
-            'it lacks the first two convolutions of layer1.0, or they have '
-            'not four axes; the width of the network is read off them')
+            'layer1.0 lacks its first two convolutions, or they have not four '
+            'axes; the width of the network is read off them')
     groups = max(1, first.shape[0] // max(1, second.shape[1]))
     return groups, first.shape[0] // groups
 
@@ -195,8 +177,7 @@ def _read_attention(tensors: Mapping[str, Tensor]) -> Optional[Attention]:
     cbam = 'spatial.conv.weight' in inside
     prefix = 'channel.' if cbam else ''
     return Attention(
-        'cbam' if cbam else 'se',
-        _reduction(tensors, prefix),
+        'cbam' if cbam else 'se', _reduction(tensors, prefix),
         norm=f'{prefix}norm.weight' in inside,
         bias=f'{prefix}fc1.bias' in inside,
         gate=_kind(inside.get(f'{prefix}gate.kappa')),
@@ -205,14 +186,10 @@ def _read_attention(tensors: Mapping[str, Tensor]) -> Optional[Attention]:
 
 def _reduction(tensors: Mapping[str, Tensor], prefix: str) -> int:
     """Return channels over hidden width, which all blocks share."""
-    ratios = {
-        weight.shape[1] / max(1, weight.shape[0])
-        for name, weight in tensors.items()
-        if name.endswith(f'.attention.{prefix}fc1.weight')
-        and weight.dim() == 2
-    }
+    weights = (weight for name, weight in tensors.items()
+               if name.endswith(f'.attention.{prefix}fc1.weight'))
+    ratios = {w.shape[1] / max(1, w.shape[0]) for w in weights if w.dim() == 2}
     require(len(ratios) == 1 and min(ratios).is_integer(),
-            'the hidden widths of its attention have no common reduction '
-            f'(channels over width: {sorted(ratios)}); ChannelAttention '
-            'takes one for all blocks')
+            'the hidden widths of its attention have no common reduction, but '
+            f'{sorted(ratios)}; ChannelAttention takes one for all blocks')
     return int(ratios.pop())

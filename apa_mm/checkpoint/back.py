@@ -12,16 +12,13 @@ from .report import LoadReport
 from .tables import TABLES
 
 
-def convert_back(
-        tensors: Mapping[str, Tensor],
-        source: str,
-        added: Sequence[str] = (),
-        head: Optional[str] = None) -> Tuple[Dict[str, Tensor], List[str]]:
+def convert_back(tensors: Mapping[str, Tensor], source: str,
+                 added: Sequence[str] = (), head: Optional[str] = None
+                 ) -> Tuple[Dict[str, Tensor], List[str]]:
     """Give our tensors the names and shapes of a source again.
 
-    ``tensors`` are a result of :func:`convert`, of which those ``added`` stay
-    out, ``source`` names the key table, and ``head`` is 'norm' for the
-    authors' transposed classifier.
+    Those ``added`` by :func:`convert` stay out, ``source`` names the key
+    table, and ``head`` is 'norm' for the authors' transposed classifier.
 
     Returns:
         tuple[dict[str, Tensor], list[str]]: The source's state dict, and our
@@ -48,8 +45,7 @@ def convert_back(
             continue
         if head == 'norm' and name == 'head.fc.weight':
             value = value.t()
-        place = translate(
-            BACKBONE + name if bare else name, value, names, back=True)
+        place = translate(BACKBONE * bare + name, value, names, back=True)
         if place is None:
             left.append(name)
         else:
@@ -61,17 +57,15 @@ def convert_to_authors(tensors: Mapping[str, Tensor],
                        facts: Facts = Facts()) -> Conversion:
     """Give a network of ours the names of the authors' code."""
     source = recognise(tensors)
-    require(source.table.name == 'apa_mm',
-            f'it is of {source.table.title}; only networks of apa_mm can be '
-            "given the authors' names")
+    require(source.table.name == 'apa_mm', f'it is of {source.table.title}; '
+            "only networks of apa_mm can be given the authors' names")
     table = facts.meta.get('table')
     if not str(table).startswith('authors-'):
         table = f'authors-{_task_of(tensors)}'
     result, left = convert_back(tensors, table, head=facts.meta.get('head'))
-    report = LoadReport('apa_mm', table)
     kept = [name for name in tensors if name not in set(left)]
-    report.mapped = dict(zip(kept, result, strict=True))
-    report.unexpected = left
+    report = LoadReport('apa_mm', table, unexpected=left,
+                        mapped=dict(zip(kept, result, strict=True)))
     return Conversion(result, report, source, None, None)
 
 

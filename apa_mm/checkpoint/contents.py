@@ -16,8 +16,7 @@ ENTRIES = ('state_dict', 'model', 'ema_state_dict', 'model_ema',
            'state_dict_ema')
 AVERAGED = ENTRIES[2:]
 #: Put before every name by DDP, EMA and torch.compile.
-WRAPPERS = ('module.', '_orig_mod.')
-_WRAPPED = re.compile(rf'^(?:{"|".join(map(re.escape, WRAPPERS))})+')
+_WRAPPED = re.compile(r'^(?:module\.|_orig_mod\.)+')
 #: Counters of averaged models.
 COUNTERS = ('n_averaged', 'steps')
 
@@ -47,8 +46,7 @@ class Weights(NamedTuple):
     facts: Facts
 
 
-def find_weights(content: Dict[str, Any],
-                 averaged: bool = False,
+def find_weights(content: Dict[str, Any], averaged: bool = False,
                  metadata: Optional[Dict[str, str]] = None) -> Weights:
     """Find the state dict among the entries of a file."""
     entry = _choose(content, averaged)
@@ -62,22 +60,24 @@ def find_weights(content: Dict[str, Any],
         if short in COUNTERS and entry in AVERAGED:
             dropped[name] = 'counter of the moving average'
             continue
-        require(short not in tensors,
-                f'{short!r} is in the file twice, with and without the prefix '
-                f"{' or '.join(WRAPPERS)}; keep one of the two")
+        require(short not in tensors, f'{short!r} is in the file twice, with '
+                'and without the prefix module. or _orig_mod.; keep one')
         tensors[short] = _plain(short, value)
     require(bool(tensors),
             'its state dict is empty; name a file that holds weights')
     facts = _facts(content, entry)
     if metadata:
         try:
-            meta = json.loads(metadata.get('meta', '{}'))
+            meta = _dict_or_empty(json.loads(metadata.get('meta', '{}')))
         except (ValueError, RecursionError):
             meta = {}
-        meta = meta if isinstance(meta, dict) else {}
         facts = facts._replace(
             form='safetensors', meta=meta, classes=_classes(meta))
     return Weights(tensors, dropped, facts)
+
+
+def _dict_or_empty(value: Any) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 def check_finite(tensors: Dict[str, Tensor]) -> List[str]:
@@ -102,14 +102,12 @@ def _choose(content: Dict[str, Any], averaged: bool) -> str:
 
 
 def _plain(name: str, value: Any) -> Tensor:
-    require(isinstance(value, Tensor),
-            f'{name!r} is a {type(value).__name__}, not a tensor; name a file '
-            'that holds a state dict')
+    require(isinstance(value, Tensor), f'{name!r} is a {type(value).__name__},'
+            ' not a tensor; name a file that holds a state dict')
     require(value.layout == torch.strided and not (
         value.is_quantized or value.is_meta or value.is_complex()),
             f'{name!r} is a {value.dtype} tensor of a special kind (sparse, '
-            'quantized, complex or without data); expected dense floats or '
-            'integers')
+            'quantized, complex or without data); expected dense numbers')
     return value.detach()
 
 
@@ -117,29 +115,28 @@ def _facts(content: Dict[str, Any], entry: str) -> Facts:
     if not entry:
         return Facts()
     meta, args, epoch = map(content.get, ('meta', 'args', 'epoch'))
-    meta = meta if isinstance(meta, dict) else {}
-    form = ''
-    if 'message_hub' in content:
-        form = 'mmengine'
-    elif meta:
-        form = 'mmdet-2' if 'mmdet_version' in meta else 'mmengine'
+    meta = _dict_or_empty(meta)
     values = vars(args) if isinstance(args, argparse.Namespace) else {}
+    if values:
+        form = 'authors'
+    elif 'mmdet_version' in meta and 'message_hub' not in content:
+        form = 'mmdet-2'
+    else:
+        form = 'mmengine' if meta or 'message_hub' in content else ''
     head, dataset, offset = (
         value if isinstance(value, str) and value else None
         for value in map(values.get, ('classif_norm', 'dset_name', 'iif')))
     if 'classif_norm' in values:
         head = head or 'linear'
-    return Facts(entry, 'authors' if values else form, head, dataset, offset,
+    return Facts(entry, form, head, dataset, offset,
                  epoch if isinstance(epoch, int) else None, _classes(meta),
                  meta)
 
 
 def _classes(meta: Dict[str, Any]) -> Optional[Tuple[str, ...]]:
     """Return class names from mmengine's or mmdet 2's meta."""
-    dataset = meta.get('dataset_meta')
-    names = None
-    if isinstance(dataset, dict):
-        names = dataset.get('classes', dataset.get('CLASSES'))
+    dataset = _dict_or_empty(meta.get('dataset_meta'))
+    names = dataset.get('classes', dataset.get('CLASSES'))
     names = meta.get('CLASSES') if names is None else names
     known = isinstance(names, (list, tuple)) and all(
         isinstance(name, str) for name in names)

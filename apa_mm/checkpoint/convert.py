@@ -21,8 +21,7 @@ from .values import Start, starting_values
 _PARTS = {
     'mmpretrain': ('backbone', 'head'),
     'mmdet-backbone': ('backbone', ),
-    'mmdet': ('backbone', 'neck', 'rpn_head', 'roi_head'),
-}
+    'mmdet': ('backbone', 'neck', 'rpn_head', 'roi_head')}
 TARGETS = tuple(_PARTS)
 
 
@@ -36,9 +35,7 @@ class Conversion(NamedTuple):
     head: Optional[str]  # kind of the classifier
 
 
-def convert(tensors: Mapping[str, Tensor],
-            to: str,
-            facts: Facts = Facts(),
+def convert(tensors: Mapping[str, Tensor], to: str, facts: Facts = Facts(),
             start: Start = Start()) -> Conversion:
     """Convert a state dict of any known source.
 
@@ -52,8 +49,8 @@ def convert(tensors: Mapping[str, Tensor],
         start (Start): Values of kappa and lambda where the source has none.
 
     Returns:
-        Conversion: The weights and the report. Missing and unexpected tensors
-        are in the report and raise nothing.
+        Conversion: Missing and unexpected tensors are in its report and raise
+        nothing.
 
     Raises:
         CheckpointError: If the source is unknown, its backbone cannot be
@@ -76,7 +73,7 @@ def convert(tensors: Mapping[str, Tensor],
         architecture, wanted = _complete(ours, architecture, source, start,
                                          report)
     require(to != 'mmdet' or any(
-        name.split('.')[0] not in ('backbone', 'head') for name in ours),
+        not name.startswith((BACKBONE, 'head.')) for name in ours),
             'it holds a classifier or backbone and no detector; use --to '
             'mmdet-backbone')
     _cut(ours, to, report)
@@ -86,7 +83,7 @@ def convert(tensors: Mapping[str, Tensor],
     report.notes += notes_of(source, architecture, head, facts, ours, to)
     if to == 'mmdet-backbone':
         ours = strip_backbone(ours)
-        _strip_report(report)
+        report.strip(BACKBONE)
     return Conversion(ours, report, source, architecture, head)
 
 
@@ -99,11 +96,9 @@ def _rename(tensors: Mapping[str, Tensor], source: Names,
             report.unexpected.append(name)
             continue
         new, changed = place
-        if new in ours:
-            twin = next(k for k, v in report.mapped.items() if v == new)
-            raise CheckpointError(
-                f'{name} and {twin} would both become {new}; the file '
-                'holds two networks or one twice, so keep one of them')
+        require(new not in ours,
+                f'{name} and {report.origin(new)} would both become {new}; '
+                'the file holds two networks or one twice, so keep one')
         if changed.shape != value.shape:
             report.reshaped[new] = tuple(value.shape), tuple(changed.shape)
         ours[new] = changed
@@ -112,8 +107,8 @@ def _rename(tensors: Mapping[str, Tensor], source: Names,
 
 
 def _settle_head(ours: Dict[str, Tensor], facts: Facts,
-                 architecture: Optional[Architecture],
-                 report: LoadReport) -> Optional[str]:
+                 architecture: Optional[Architecture], report: LoadReport
+                 ) -> Optional[str]:
     """Find the kind of the classifier; turn the authors' transposed one."""
     kind, name = head_kind(ours, architecture), 'head.fc.weight'
     if kind == 'norm':
@@ -158,10 +153,10 @@ def _complete(ours: Dict[str, Tensor], architecture: Architecture,
               ) -> Tuple[Architecture, Dict[str, Shape]]:
     """Add what is lacking; return the architecture then, and its shapes."""
     adaptive = architecture
-    has_any = any(n.endswith(('.kappa', '.lambd')) for n in ours)
+    learned = '.kappa', '.lambd'
     # Our own networks without kappa and lambda are so on purpose.
-    if not (has_any or start.init == 'plain'
-            or source.table.name == 'apa_mm'):
+    if not (any(name.endswith(learned) for name in ours)
+            or start.init == 'plain' or source.table.name == 'apa_mm'):
         attention = architecture.attention
         if attention is not None:
             spatial = 'apa' if attention.kind == 'cbam' else 'sigmoid'
@@ -175,8 +170,8 @@ def _complete(ours: Dict[str, Tensor], architecture: Architecture,
                 'num_batches_tracked = 0, which old files do not have')
     if adaptive != architecture:
         values, note = starting_values(
-            {n: shape for n, shape in wanted.items()
-             if n.endswith(('.kappa', '.lambd'))}, start)
+            {n: shape for n, shape in wanted.items() if n.endswith(learned)},
+            start)
         ours.update(values)
         reason = 'kappa and lambda, ' + (
             'random' if start.init == 'random' else
@@ -201,25 +196,12 @@ def _cut(ours: Dict[str, Tensor], to: str, report: LoadReport) -> None:
 def _drop(ours: Dict[str, Tensor], name: str, report: LoadReport,
           reason: str) -> None:
     del ours[name]
-    old = next((k for k, v in report.mapped.items() if v == name), None)
     report.reshaped.pop(name, None)
-    if old is None:
-        report.added.pop(name, None)
-    else:
+    report.added.pop(name, None)
+    old = report.origin(name)
+    if old is not None:
         del report.mapped[old]
         report.dropped[old] = reason
-
-
-def _strip_report(report: LoadReport) -> None:
-    """Let the report speak of names without the prefix, as the result."""
-    report.mapped = {
-        k: v.removeprefix(BACKBONE) for k, v in report.mapped.items()
-    }
-    report.missing = [name.removeprefix(BACKBONE) for name in report.missing]
-    for part in ('reshaped', 'added', 'mismatched'):
-        entries = getattr(report, part)
-        setattr(report, part,
-                {k.removeprefix(BACKBONE): v for k, v in entries.items()})
 
 
 def _compare(ours: Mapping[str, Tensor], wanted: Dict[str, Shape], to: str,
@@ -240,10 +222,9 @@ def _compare(ours: Mapping[str, Tensor], wanted: Dict[str, Shape], to: str,
             wanted.update(whole)
             checked += ['neck', 'rpn_head', 'roi_head']
     report.missing += [name for name in wanted if name not in ours]
-    old_names = {new: old for old, new in report.mapped.items()}
     for name, value in ours.items():
-        if name in wanted:
-            if tuple(value.shape) != wanted[name]:
-                report.mismatched[name] = (tuple(value.shape), wanted[name])
-        elif name.split('.')[0] in checked:
-            report.unexpected.append(old_names.get(name, name))
+        if name not in wanted:
+            if name.split('.')[0] in checked:
+                report.unexpected.append(report.origin(name) or name)
+        elif tuple(value.shape) != wanted[name]:
+            report.mismatched[name] = tuple(value.shape), wanted[name]

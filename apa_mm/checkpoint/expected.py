@@ -1,12 +1,14 @@
-"""What a conversion's result must hold, told by building the model.
+"""What a conversion's result must hold, told by building the model on meta.
 
-Models are built on the meta device. What differs between networks of one
-kind, such as the number of classes, is read off one tensor each.
+What differs between networks of one kind, such as the number of classes, is
+read off one tensor each.
 """
-from typing import Any, Dict, Mapping, Optional, Tuple
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Dict, Mapping, Optional, Tuple
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
@@ -19,8 +21,8 @@ from apa_mm.weights.load_check import Comparison, rehearse_loading
 from .architecture import Architecture, Shape, shapes_of
 
 
-def head_shapes(head: str, num_classes: int,
-                feat_dim: int) -> Dict[str, Shape]:
+def head_shapes(head: str, num_classes: int, feat_dim: int
+                ) -> Dict[str, Shape]:
     """Return the tensors of MMPretrain's classifier by our names."""
     sizes = (feat_dim, num_classes)
     with torch.device('meta'):
@@ -59,63 +61,43 @@ def _size(tensors: Mapping[str, Tensor], name: str, default: int) -> int:
 
 def _detector_cfg(tensors: Mapping[str, Tensor],
                   architecture: Architecture) -> dict:
+    """Return the config of a base model of mmdet with the sizes of a file."""
+    masks = any(n.startswith('roi_head.mask_head.') for n in tensors)
+    cascade = 'roi_head.bbox_head.0.fc_cls.weight' in tensors
+    kind = (('cascade-mask' if masks else 'cascade') if cascade else
+            ('mask' if masks else 'faster'))
+    mmdet = Path(find_spec('mmdet').origin).parent
+    cfg = Config.fromfile(
+        mmdet / f'.mim/configs/_base_/models/{kind}-rcnn_r50_fpn.py').model
     width = architecture.feat_dim // 8
     fpn = _size(tensors, 'neck.lateral_convs.0.conv.weight', 256)
-    anchors = _size(tensors, 'rpn_head.rpn_cls.weight', 3)
-    extractor = dict(
-        type='SingleRoIExtractor',
-        roi_layer=dict(type='RoIAlign', output_size=7),
-        out_channels=fpn,
-        featmap_strides=[4, 8, 16, 32])
+    cfg.backbone = architecture.cfg()
+    cfg.neck.update(
+        in_channels=[width * 2**i for i in range(4)], out_channels=fpn)
+    cfg.rpn_head.update(in_channels=fpn, feat_channels=fpn)
+    cfg.rpn_head.anchor_generator.ratios = (
+        [1.0] * _size(tensors, 'rpn_head.rpn_cls.weight', 3))
+    roi_head = cfg.roi_head
+    roi_head.bbox_roi_extractor.out_channels = fpn
     name = 'roi_head.bbox_head.'
-    kind, roi_head = 'FasterRCNN', dict(
-        type='StandardRoIHead', bbox_roi_extractor=extractor)
-    if any(n.startswith('roi_head.mask_head.') for n in tensors):
-        kind = 'MaskRCNN'
-        roi_head.update(
-            mask_roi_extractor=extractor, mask_head=_mask_head(tensors, fpn))
-    if f'{name}0.fc_cls.weight' in tensors:
-        kind = 'CascadeRCNN'
-        roi_head.update(
-            type='CascadeRoIHead',
-            num_stages=3,
-            stage_loss_weights=[1, 0.5, 0.25],
-            bbox_head=[_box_head(tensors, f'{name}{i}.', fpn)
-                       for i in range(3)])
+    if cascade:
+        for i, head in enumerate(roi_head.bbox_head):
+            head.update(_box_head(tensors, f'{name}{i}.', fpn))
     else:
-        roi_head['bbox_head'] = _box_head(tensors, name, fpn)
-    return ConfigDict(
-        type=kind,
-        backbone=architecture.cfg(),
-        neck=dict(
-            type='FPN',
-            in_channels=[width * 2**i for i in range(4)],
-            out_channels=fpn,
-            num_outs=5),
-        rpn_head=dict(
-            type='RPNHead',
-            in_channels=fpn,
-            feat_channels=fpn,
-            anchor_generator=dict(
-                type='AnchorGenerator',
-                scales=[8],
-                ratios=[1.0] * anchors,
-                strides=[4, 8, 16, 32, 64])),
-        roi_head=roi_head,
-        train_cfg=None,
-        test_cfg=dict(rpn=dict(), rcnn=dict()))
+        roi_head.bbox_head.update(_box_head(tensors, name, fpn))
+    if masks:
+        roi_head.mask_roi_extractor.out_channels = fpn
+        roi_head.mask_head.update(_mask_head(tensors, fpn))
+    return cfg
 
 
 def _box_head(tensors: Mapping[str, Tensor], name: str, fpn: int) -> dict:
     rows = _size(tensors, f'{name}fc_cls.weight', 2)
     boxes = _size(tensors, f'{name}fc_reg.weight', 4)
-    cfg: Dict[str, Any] = dict(
-        type='Shared2FCBBoxHead',
-        in_channels=fpn,
-        fc_out_channels=_size(tensors, f'{name}shared_fcs.0.weight', 1024),
-        roi_feat_size=7,
+    cfg = dict(
+        in_channels=fpn, reg_class_agnostic=boxes == 4,
         num_classes=rows - 1 if boxes == 4 else max(1, boxes // 4),
-        reg_class_agnostic=boxes == 4)
+        fc_out_channels=_size(tensors, f'{name}shared_fcs.0.weight', 1024))
     if any(n.endswith('.fc_cls.g') for n in tensors):
         cfg['cls_predictor_cfg'] = dict(
             type='apa_mm.WrappedCauchyLinear', form='released')
@@ -126,12 +108,8 @@ def _box_head(tensors: Mapping[str, Tensor], name: str, fpn: int) -> dict:
 
 def _mask_head(tensors: Mapping[str, Tensor], fpn: int) -> dict:
     name = 'roi_head.mask_head.'
-    cfg: Dict[str, Any] = dict(
-        type='FCNMaskHead',
-        num_convs=4,
-        in_channels=fpn,
-        conv_out_channels=fpn,
-        num_classes=_size(tensors, f'{name}conv_logits.weight', 1))
+    cfg = dict(in_channels=fpn, conv_out_channels=fpn,
+               num_classes=_size(tensors, f'{name}conv_logits.weight', 1))
     if f'{name}upsample.channel_compressor.weight' in tensors:
         cfg['upsample_cfg'] = dict(
             type='carafe', scale_factor=2, up_kernel=5, up_group=1,
@@ -142,28 +120,27 @@ def _mask_head(tensors: Mapping[str, Tensor], fpn: int) -> dict:
     return cfg
 
 
-def compare_with_config(path: str, tensors: Dict[str, Tensor],
-                        backbone_only: bool
-                        ) -> Tuple[Comparison, Dict[str, Shape]]:
+def compare_with_config(
+        path: str, tensors: Dict[str, Tensor], backbone_only: bool
+) -> Tuple[Comparison, Dict[str, Shape]]:
     """Build a config's model and rehearse loading the tensors."""
     try:
         cfg = Config.fromfile(path)
     except FileNotFoundError:
         raise CheckpointError(f'the config {path} is not there; name a config '
                               'file of mmdet or mmpretrain') from None
-    require(bool(cfg.get('model')),
-            f'the config {path} has no model; name the config of a detector '
-            'or classifier')
-    scope = cfg.get('default_scope') or 'mmengine'
+    require(bool(cfg.get('model')), f'the config {path} has no model; name '
+            'the config of a detector or classifier')
     try:
-        with DefaultScope.overwrite_default_scope(scope):
+        with DefaultScope.overwrite_default_scope(
+                cfg.get('default_scope') or 'mmengine'):
             model = MODELS.build(cfg.model)
     except Exception as error:
         # Whatever a config's constructors raise, it is the user's config.
-        reason = str(error).strip().splitlines()
-        raise CheckpointError(
-            f'the model of {path} cannot be built ({type(error).__name__}: '
-            f'{reason[-1] if reason else ""}); mend the config') from None
+        reason = str(error).strip().rpartition('\n')[2]
+        raise CheckpointError(f'the model of {path} cannot be built ('
+                              f'{type(error).__name__}: {reason}); mend the '
+                              'config') from None
     if backbone_only:
         model = getattr(model, 'backbone', None)
         require(model is not None, f'the model of {path} has no backbone; use '

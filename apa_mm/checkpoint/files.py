@@ -1,6 +1,6 @@
 """Convert a checkpoint file: read, convert, check, write."""
 import os
-from typing import Any, Dict, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from apa_mm.version import __version__
 from apa_mm.weights import CheckpointError, RawCheckpoint, read_checkpoint
@@ -8,7 +8,7 @@ from apa_mm.weights.errors import require
 
 from .back import convert_to_authors
 from .configs import config_text
-from .contents import check_finite, find_weights, plain_values
+from .contents import Facts, check_finite, find_weights, plain_values
 from .convert import Conversion, convert
 from .expected import compare_with_config
 from .notes import class_order, num_rows
@@ -33,16 +33,11 @@ class Converted(NamedTuple):
     config: Optional[str]
 
 
-def convert_file(src: str,
-                 dst: str,
-                 to: str,
-                 *,
-                 config: Optional[str] = None,
-                 allow_missing: bool = False,
-                 start: Start = Start(),
-                 averaged: bool = False,
-                 hash_suffix: bool = False,
-                 config_path: Optional[str] = None) -> Converted:
+def convert_file(src: str, dst: str, to: str, *,
+                 config: Optional[str] = None, allow_missing: bool = False,
+                 start: Start = Start(), averaged: bool = False,
+                 hash_suffix: bool = False, config_path: Optional[str] = None
+                 ) -> Converted:
     """Convert a checkpoint file; nothing is written unless all is well.
 
     Args:
@@ -56,7 +51,7 @@ def convert_file(src: str,
             left over. Shapes must fit all the same.
         start (Start): Values of kappa and lambda where the source has none.
         averaged (bool): Take the moving average of the weights.
-        hash_suffix (bool): Add 8 digits of the file's digest to its name.
+        hash_suffix (bool): See :func:`write_checkpoint`.
         config_path (str, optional): Where to write the config lines.
 
     Raises:
@@ -72,10 +67,10 @@ def convert_file(src: str,
         require(not broken,
                 f'{len(broken)} of its tensors hold NaN or infinity, the '
                 f'first is {"".join(broken[:1])}; take an earlier checkpoint')
-        result = (
-            convert_to_authors(weights.tensors, weights.facts)
-            if to == 'authors' else convert(weights.tensors, to, weights.facts,
-                                            start))
+        if to == 'authors':
+            result = convert_to_authors(weights.tensors, weights.facts)
+        else:
+            result = convert(weights.tensors, to, weights.facts, start)
         broken = check_finite(result.tensors)
         require(not broken, f'{"".join(broken[:1])} would hold NaN or '
                 'infinity; mend the options')
@@ -87,24 +82,30 @@ def convert_file(src: str,
         _check_config(config, result)
     elif result.architecture is None and to != 'authors':
         raise ConversionError(
-            f'{src} cannot be converted: its network is no ResNet, so its '
-            'names can only be checked against a config; name it with '
-            '--config', report)
-    _refuse(src, report, allow_missing)
+            f'{src} cannot be converted: its network is no ResNet and can '
+            'only be checked against a config; name it by --config', report)
+    if not report.ok and (report.mismatched or not allow_missing):
+        reason = (
+            'shapes must fit, so it is of another architecture than its names '
+            'say' if report.mismatched else 'see the lists above, and give '
+            '--allow-missing if you can do without them')
+        raise ConversionError(
+            f'{src} cannot be converted: {len(report.missing)} tensors are '
+            f'missing, {len(report.unexpected)} unexpected and '
+            f'{len(report.mismatched)} of another shape; {reason}', report)
     lost = {report.mapped.get(name, name) for name in report.unexpected}
     tensors = {k: v for k, v in result.tensors.items() if k not in lost}
     require(config_path is None or result.architecture is not None,
             'only a ResNet for mmdet or mmpretrain has config lines; leave '
             'out --write-config')
-    path = write_checkpoint(
-        dst, tensors, _meta(raw, result, weights.facts), hash_suffix,
-        'model' if to == 'authors' else 'state_dict')
+    path = write_checkpoint(dst, tensors, _meta(raw, result, weights.facts),
+                            hash_suffix,
+                            'model' if to == 'authors' else 'state_dict')
     if result.architecture is None:
         return Converted(path, report, None)
-    text = config_text(
-        to, path, result.architecture, result.head,
-        num_rows(result.tensors),
-        sum(name.endswith('.fc_cls.g') for name in result.tensors))
+    text = config_text(to, path, result.architecture, result.head,
+                       num_rows(result.tensors),
+                       sum(n.endswith('.fc_cls.g') for n in result.tensors))
     if config_path is not None:
         write_bytes(config_path, text.encode())
     return Converted(path, report, text)
@@ -113,15 +114,14 @@ def convert_file(src: str,
 def _check_places(src: str, dst: str, config: Optional[str],
                   config_path: Optional[str]) -> None:
     """Check all that will be written before the first of it is."""
-    real = os.path.realpath
     outputs = [path for path in (dst, config_path) if path is not None]
-    taken = {real(path) for path in (src, config) if path is not None}
+    taken = {os.path.realpath(config or src): 'named twice',
+             os.path.realpath(src): 'the source itself'}
     for path in outputs:
-        if real(path) in taken:
-            own = real(path) == real(src)
-            what = 'is the source itself' if own else 'is named twice'
-            raise CheckpointError(f'{path} {what}; write to another file')
-        taken.add(real(path))
+        real = os.path.realpath(path)
+        require(real not in taken, f'{path} is {taken.get(real)}; write to '
+                'another file')
+        taken[real] = 'named twice'
     for path in outputs:
         check_place(path)
 
@@ -132,52 +132,32 @@ def _check_config(config: str, result: Conversion) -> None:
     found, shapes = compare_with_config(config, result.tensors,
                                         report.target == 'mmdet-backbone')
     report.missing = [n for n in found.missing if n not in report.mismatched]
-    sources = {new: old for old, new in report.mapped.items()}
-    lost = [sources.get(name, name) for name in found.unexpected]
+    lost = [report.origin(name) or name for name in found.unexpected]
     report.unexpected = list(dict.fromkeys(report.unexpected + lost))
     for name in found.reshaped:
         report.mismatched.setdefault(
             name, (tuple(result.tensors[name].shape), shapes[name]))
 
 
-def _refuse(src: str, report: LoadReport, allow_missing: bool) -> None:
-    if report.ok or (allow_missing and not report.mismatched):
-        return
-    reason = ('shapes must fit, so it is of another architecture than its '
-              'names say' if report.mismatched else 'see the lists above, and '
-              'give --allow-missing if you can do without them')
-    raise ConversionError(
-        f'{src} cannot be converted: {len(report.missing)} tensors are '
-        f'missing, {len(report.unexpected)} unexpected and '
-        f'{len(report.mismatched)} of another shape; {reason}', report)
 
-
-def _meta(raw: RawCheckpoint, result: Conversion, facts: Any) -> Dict:
+def _meta(raw: RawCheckpoint, result: Conversion, facts: Facts) -> dict:
     """Return plain values only: the file must load with weights_only."""
+    table, report = result.source.table, result.report
+    order, _ = class_order(result.source, facts, num_rows(result.tensors))
     meta = dict(
-        source=result.source.table.title,
-        table=result.source.table.name,
-        source_file=os.path.basename(raw.path),
-        source_sha256=raw.sha256,
-        source_entry=facts.entry,
-        target=result.report.target,
-        tool='apa_mm.checkpoint',
-        tool_version=__version__,
-        class_order=class_order(result.source, facts,
-                                num_rows(result.tensors))[0],
-        report=result.report.summary(),
-        notes=list(result.report.notes))
-    if facts.epoch is not None:
-        meta['source_epoch'] = facts.epoch
-    saved = facts.meta.get('dataset_meta')
+        source=table.title, table=table.name,
+        source_file=os.path.basename(raw.path), source_sha256=raw.sha256,
+        source_entry=facts.entry, target=report.target,
+        tool='apa_mm.checkpoint', tool_version=__version__,
+        class_order=order, report=report.summary(), notes=list(report.notes))
+    saved, cfg = facts.meta.get('dataset_meta'), facts.meta.get('cfg')
     if isinstance(saved, dict):
-        meta['dataset_meta'] = plain_values(saved)
-    elif facts.classes is not None:
-        meta['dataset_meta'] = dict(classes=facts.classes)
-    if isinstance(facts.meta.get('cfg'), str):
-        meta['cfg'] = facts.meta['cfg']
-    if result.architecture is not None:
-        meta['backbone_cfg'] = result.architecture.cfg()
-    if result.head is not None:
-        meta['head'] = result.head
-    return meta
+        saved = plain_values(saved)
+    else:
+        saved = None if facts.classes is None else dict(classes=facts.classes)
+    known = dict(
+        source_epoch=facts.epoch, dataset_meta=saved,
+        cfg=cfg if isinstance(cfg, str) else None,
+        backbone_cfg=result.architecture and result.architecture.cfg(),
+        head=result.head)
+    return meta | {k: v for k, v in known.items() if v is not None}

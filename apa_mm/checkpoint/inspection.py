@@ -38,32 +38,29 @@ class Inspection(NamedTuple):
     @property
     def dead(self) -> List[str]:
         """list[str]: Pairs whose lambda gets no gradient in the source."""
-        clamp = 'floor' if self.source is None else (
-            self.source.table.unit_clamp)
-        return [pair.name for pair in self.pairs
-                if pair.dead(clamp if pair.kind == 'unit' else 'floor')]
+        clamp = self.source.table.unit_clamp if self.source else 'floor'
+        return [p.name for p in self.pairs
+                if p.dead(clamp if p.kind == 'unit' else 'floor')]
 
     def __str__(self) -> str:
-        source = 'unknown' if self.source is None else self.source.table.title
+        source = self.source.table.title if self.source else 'unknown'
         if isinstance(self.facts.meta.get('source_sha256'), str):
             source += (f", converted from {self.facts.meta.get('source')} "
                        f"({self.facts.meta['source_sha256'][:8]})")
         units = sum(pair.kind == 'unit' for pair in self.pairs)
-        lines = [
-            self.path,
-            f'  size          {self.num_bytes:,} bytes, sha256 '
-            f'{self.sha256[:8]}',
-            f'  source        {source}',
-            f'  architecture  {_describe(self.architecture)}',
-            f'  head          {self.head}',
-            f'  state dict    {self.num_tensors} tensors, '
-            f'{self.num_parameters:,} parameters',
-            f'  kappa/lambda  {len(self.pairs)} pairs ({units} units, '
-            f'{len(self.pairs) - units} gates)',
-            f'  dead lambdas  {counted(self.dead, "none")}',
-            f'  NaN or inf    {counted(self.broken, "none")}',
-        ]
-        lines += [f'  note: {note}' for note in self.notes]
+        facts = {
+            'size': f'{self.num_bytes:,} bytes, sha256 {self.sha256[:8]}',
+            'source': source,
+            'architecture': _describe(self.architecture),
+            'head': self.head,
+            'state dict': f'{self.num_tensors} tensors, '
+                          f'{self.num_parameters:,} parameters',
+            'kappa/lambda': f'{len(self.pairs)} pairs ({units} units, '
+                            f'{len(self.pairs) - units} gates)',
+            'dead lambdas': counted(self.dead, 'none'),
+            'NaN or inf': counted(self.broken, 'none')}
+        lines = [self.path, *(f'  {k:12}  {v}' for k, v in facts.items()),
+                 *(f'  note: {note}' for note in self.notes)]
         return '\n'.join(map(printable, lines))
 
     def table(self) -> str:
@@ -71,17 +68,15 @@ class Inspection(NamedTuple):
         if not self.pairs:
             return 'no kappa and lambda in this file'
         dead = set(self.dead)
-        return text_table(['layer', 'kind', 'kappa', 'lambda', 'state'], [[
-            printable(pair.name), pair.kind,
-            _value(pair.kappa),
-            _value(pair.lambd), 'dead' if pair.name in dead else ''
-        ] for pair in self.pairs])
+        return text_table(
+            ['layer', 'kind', 'kappa', 'lambda', 'state'],
+            [[printable(p.name), p.kind, _value(p.kappa), _value(p.lambd),
+              'dead' if p.name in dead else ''] for p in self.pairs])
 
 
 def inspect_file(path: str, averaged: bool = False) -> Inspection:
-    """Read a file and work out what it is.
+    """Read a file and say what it is, be it unknown or full of NaN.
 
-    Unlike conversion this takes files of unknown networks and with NaN.
     ``averaged`` looks at the moving average of the weights.
 
     Raises:
@@ -106,38 +101,22 @@ def inspect_file(path: str, averaged: bool = False) -> Inspection:
     except CheckpointError as error:
         notes.append(str(error))
     pairs = parameter_pairs(ours)
-    if source is not None:
-        if source.table.name == 'ultralytics':
-            # Its class named AGLU is the gate alone.
-            pairs = [pair._replace(kind='gate') for pair in pairs]
-        notes += _order_note(ours, source, weights.facts, architecture)
-    return Inspection(
-        path=raw.path,
-        num_bytes=raw.num_bytes,
-        sha256=raw.sha256,
-        num_tensors=len(tensors),
-        num_parameters=sum(
-            value.numel() for name, value in tensors.items()
-            if not name.endswith(('running_mean', 'running_var',
-                                  'num_batches_tracked'))),
-        source=source,
-        architecture=architecture,
-        head=_head(ours, architecture),
-        facts=weights.facts,
-        pairs=pairs,
-        broken=check_finite(tensors),
-        notes=notes)
-
-
-def _order_note(ours: Mapping[str, Tensor], source: Names, facts: Facts,
-                architecture: Optional[Architecture]) -> List[str]:
+    if source is not None and source.table.name == 'ultralytics':
+        # Its class named AGLU is the gate alone.
+        pairs = [pair._replace(kind='gate') for pair in pairs]
     weight = ours.get('head.fc.weight')
-    if weight is None or not weight.dim():
-        return []
-    rows = max(weight.shape) if architecture is None else (
-        weight.numel() // max(1, architecture.feat_dim))
-    order, note = class_order(source, facts, rows)
-    return [note or f'class order: {order}']
+    if source is not None and weight is not None and weight.dim():
+        rows = max(weight.shape) if architecture is None else (
+            weight.numel() // max(1, architecture.feat_dim))
+        order, note = class_order(source, weights.facts, rows)
+        notes.append(note or f'class order: {order}')
+    counters = 'running_mean', 'running_var', 'num_batches_tracked'
+    num_parameters = sum(v.numel() for name, v in tensors.items()
+                         if not name.endswith(counters))
+    return Inspection(
+        raw.path, raw.num_bytes, raw.sha256, len(tensors), num_parameters,
+        source, architecture, _head(ours, architecture), weights.facts, pairs,
+        check_finite(tensors), notes)
 
 
 def _head(ours: Mapping[str, Tensor],
@@ -156,12 +135,10 @@ def _head(ours: Mapping[str, Tensor],
                    if n.endswith('fc_cls.weight')), None)
     if scores is not None and scores.dim():
         parts.append(f'{len(scores)} scores')
-    if '.fc_cls.g' in names:
-        parts.append('wrapped Cauchy')
-    if 'conv_logits.temperature' in names:
-        parts.append('learned mask temperature')
-    if 'channel_compressor' in names:
-        parts.append('CARAFE')
+    marks = {'.fc_cls.g': 'wrapped Cauchy',
+             'conv_logits.temperature': 'learned mask temperature',
+             'channel_compressor': 'CARAFE'}
+    parts += [words for mark, words in marks.items() if mark in names]
     return ', '.join(parts)
 
 
@@ -175,12 +152,13 @@ def _describe(architecture: Optional[Architecture]) -> str:
     attention = architecture.attention
     if attention is None:
         return f'{text}no attention'
-    gates = attention.gate if attention.kind != 'cbam' else (
-        f'{attention.gate} and {attention.spatial_gate} gates')
+    details = [attention.gate if attention.kind != 'cbam' else
+               f'{attention.gate} and {attention.spatial_gate} gates']
+    if attention.reduction > 1:
+        details.append(f'reduction {attention.reduction}')
+    details += ['LayerNorm'] * attention.norm + ['biases'] * attention.bias
     word = dict(se='SE', cbam='CBAM', spatial='spatial')[attention.kind]
-    extras = [f'reduction {attention.reduction}'] * (attention.reduction > 1)
-    extras += ['LayerNorm'] * attention.norm + ['biases'] * attention.bias
-    return f'{text}{word} attention ({", ".join([gates, *extras])})'
+    return f'{text}{word} attention ({", ".join(details)})'
 
 
 def _value(values: Tensor) -> str:

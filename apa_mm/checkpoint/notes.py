@@ -10,20 +10,15 @@ from .values import clamp_deviation
 
 #: Data sets by the authors' names; their code sorts the labels of the first
 #: by descending frequency.
-RANKED = {
-    'imagenetlt': 'ImageNet-LT',
-    'placeslt': 'Places-LT',
-    'inat18': 'iNaturalist 2018',
-    'inat2018': 'iNaturalist 2018',
-    'inaturalist18': 'iNaturalist 2018',
-}
+RANKED = dict(imagenetlt='ImageNet-LT', placeslt='Places-LT',
+              inat18='iNaturalist 2018', inat2018='iNaturalist 2018',
+              inaturalist18='iNaturalist 2018')
 NATIVE = ('imagenet', 'imagenet1k', 'cifar10', 'cifar100')
 #: What the number of classes leaves open, without the file's own word.
 GUESSES = {
     1000: 'ImageNet-1K (sorted synsets) or ImageNet-LT (frequency rank)',
     365: 'Places-LT (frequency rank) or Places365 (native order)',
-    8142: "iNaturalist 2018 (frequency rank in the authors' code)",
-}
+    8142: "iNaturalist 2018 (frequency rank in the authors' code)"}
 _TIES = ('the rank of classes with equal counts depends on an unstable sort '
          'and cannot be restored from the file')
 
@@ -36,10 +31,7 @@ def num_rows(tensors: Mapping[str, Tensor]) -> Optional[int]:
 
 def class_order(source: Names, facts: Facts,
                 num_classes: Optional[int]) -> Tuple[str, Optional[str]]:
-    """Return the order of a classifier's rows, and a note about it.
-
-    The order is 'native', 'frequency-rank' or 'unknown'.
-    """
+    """Return 'native', 'frequency-rank' or 'unknown' order, and a note."""
     stored = facts.meta.get('class_order')  # converted here before
     if stored in ('native', 'frequency-rank', 'unknown'):
         return stored, None
@@ -55,11 +47,11 @@ def class_order(source: Names, facts: Facts,
             f'({_TIES})')
     if key in NATIVE or source.table.name == 'authors-cifar':
         return 'native', None
+    guess = GUESSES.get(num_classes, 'no data set of the paper')
     return 'unknown', (
         f'the file does not say which data its {num_classes} classes are of: '
-        f'{GUESSES.get(num_classes, "no data set of the paper")}; in '
-        f'frequency-rank order row i is the i-th most frequent class ({_TIES})'
-    )
+        f'{guess}; in frequency-rank order row i is the i-th most frequent '
+        f'class ({_TIES})')
 
 
 def notes_of(source: Names, architecture: Optional[Architecture],
@@ -67,12 +59,13 @@ def notes_of(source: Names, architecture: Optional[Architecture],
              to: str) -> Iterator[str]:
     """Yield the notes of a conversion."""
     name = source.table.name
-    deviation = source.table.unit_clamp == 'shifted' and clamp_deviation(
-        tensors)
-    if deviation:
-        yield deviation
+    if source.table.unit_clamp == 'shifted':
+        yield from clamp_deviation(tensors)
     if to == 'mmpretrain':
-        yield from _classifier_notes(source, head, facts, tensors)
+        order = class_order(source, facts, num_rows(tensors))[1]
+        if order:
+            yield order
+        yield from _classifier_notes(source, head, facts)
     if to == 'mmdet' and any(n.endswith('fc_cls.g') for n in tensors):
         yield ("its wrapped Cauchy classifier was trained in the authors' "
                "form; build it with form='released'")
@@ -84,9 +77,9 @@ def notes_of(source: Names, architecture: Optional[Architecture],
             ('mmdet', 'mmpretrain')):
             yield ("names do not tell where the stride is: if the source's "
                    "config says style='caffe', set it in the backbone too")
-        cbam = (architecture.attention is not None
-                and architecture.attention.kind == 'cbam')
-        if name == 'cbam' or (name == 'timm' and cbam):
+        attention = architecture.attention
+        if (name in ('cbam', 'timm') and attention is not None
+                and attention.kind == 'cbam'):
             yield ('CBAM without the LayerNorm of the paper: attention_cfg '
                    'has norm_cfg=None')
     if name == 'ultralytics':
@@ -94,11 +87,8 @@ def notes_of(source: Names, architecture: Optional[Architecture],
                "input: build them as type='apa_mm.APA', not 'apa_mm.AGLU'")
 
 
-def _classifier_notes(source: Names, head: Optional[str], facts: Facts,
-                      tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    order = class_order(source, facts, num_rows(tensors))[1]
-    if order:
-        yield order
+def _classifier_notes(source: Names, head: Optional[str], facts: Facts
+                      ) -> Iterator[str]:
     authors = source.table.name.startswith('authors-')
     if authors and head == 'cosine':
         yield ('the scale of the cosine classifier is not in the file; the '

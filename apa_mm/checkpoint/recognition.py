@@ -14,29 +14,23 @@ BACKBONE = 'backbone.'
 _FIELDS = {'x': '[A-Za-z_]+', 'path': '.+'}
 
 
-def _flatten_kernel(value: Tensor) -> Tensor:
-    one_by_one = value.dim() == 4 and value.shape[2:] == (1, 1)
-    return value.flatten(1) if one_by_one else value
-
 
 #: Changes of shape that lose nothing, from the source to us and back. flat:
 #: kappa and lambda; linear: a 1x1 convolution as a linear layer; swap: CBAM's
 #: spatial convolution on [mean, max] instead of [max, mean]; scalar: a
 #: temperature of shape (1,).
 CHANGES: Dict[str, Tuple[Callable, Callable]] = {
-    'flat': (
-        lambda value: value.reshape(-1),
-        # One value is (1,) in every source, C values are (1, C, 1, 1).
-        lambda value: value
-        if value.numel() == 1 else value.reshape(1, -1, 1, 1)),
+    'flat': (  # One value is (1,) in every source, C values are (1, C, 1, 1).
+        lambda v: v.reshape(-1),
+        lambda v: v if v.numel() == 1 else v.reshape(1, -1, 1, 1)),
     'linear': (
-        _flatten_kernel,
-        lambda value: value[:, :, None, None] if value.dim() == 2 else value),
-    'swap': (lambda value: value.flip(1), lambda value: value.flip(1)),
+        lambda v: v.flatten(1) if v.shape[2:] == (1, 1) else v,
+        lambda v: v[:, :, None, None] if v.dim() == 2 else v),
+    'swap': (lambda v: v.flip(1), lambda v: v.flip(1)),
     'scalar': (
-        lambda value: value.reshape(()) if value.numel() == 1 else value,
-        lambda value: value.reshape(1)),
-    '': (lambda value: value, lambda value: value),
+        lambda v: v.reshape(()) if v.numel() == 1 else v,
+        lambda v: v.reshape(1)),
+    '': (lambda v: v, lambda v: v),
 }
 
 
@@ -47,25 +41,20 @@ class Names(NamedTuple):
     prefixed: bool
 
 
-def _expression(template: str, named: bool) -> str:
-    parts = re.split(r'\{(\w+)\}', template)
-    return ''.join(
-        re.escape(part) if i % 2 == 0 else
-        f'({f"?P<{part}>" if named else "?:"}{_FIELDS.get(part, "[0-9]+")})'
-        for i, part in enumerate(parts))
-
-
 @lru_cache(maxsize=None)
 def _pattern_of(template: str) -> Pattern:
     """Return the expression that finds the fields of a name."""
-    return re.compile(_expression(template, named=True))
+    parts = re.split(r'\{(\w+)\}', template)
+    return re.compile(''.join(
+        re.escape(part) if i % 2 == 0 else
+        f'(?P<{part}>{_FIELDS.get(part, "[0-9]+")})'
+        for i, part in enumerate(parts)))
 
 
-def _any_of(templates: Sequence[str], lines: str) -> bool:
-    """Return whether some line is a name of any of the forms."""
-    forms = '|'.join(_expression(t, named=False) for t in templates)
-    return bool(templates) and re.search(
-        f'^(?:{forms})$', lines, re.MULTILINE) is not None
+def _any_of(templates: Sequence[str], names: Sequence[str]) -> bool:
+    """Return whether some name is of any of the forms."""
+    return any(_pattern_of(template).fullmatch(name)
+               for template in templates for name in names)
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> Names:
@@ -80,10 +69,10 @@ def recognise(tensors: Mapping[str, Tensor]) -> Names:
         'timm-legacy'
     """
     prefixed = any(name.startswith(BACKBONE) for name in tensors)
-    lines = '\n'.join(name.removeprefix(BACKBONE) for name in tensors)
+    names = [name.removeprefix(BACKBONE) for name in tensors]
     for table in TABLES.values():
-        if (table.prefixed in (None, prefixed) and _any_of(table.marks, lines)
-                and not _any_of(table.foreign, lines)):
+        if (table.prefixed in (None, prefixed) and _any_of(table.marks, names)
+                and not _any_of(table.foreign, names)):
             return Names(table, prefixed)
     shown = ', '.join(list(tensors)[:3])
     raise CheckpointError(
@@ -115,7 +104,5 @@ def translate(name: str, value: Tensor, source: Names, back: bool = False
 
 def strip_backbone(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
     """Return the backbone's tensors without its prefix."""
-    return {
-        name.removeprefix(BACKBONE): value
-        for name, value in tensors.items() if name.startswith(BACKBONE)
-    }
+    return {name.removeprefix(BACKBONE): value
+            for name, value in tensors.items() if name.startswith(BACKBONE)}

@@ -1,7 +1,7 @@
 """What a conversion did to every tensor, and what it could not explain."""
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from apa_mm.weights.errors import printable
 
@@ -34,6 +34,19 @@ class LoadReport:
         """dict[str, str]: The entries of ``mapped`` whose name changed."""
         return {old: new for old, new in self.mapped.items() if old != new}
 
+    def origin(self, name: str) -> Optional[str]:
+        """Return the name in the file of a tensor of the result."""
+        return next((k for k, v in self.mapped.items() if v == name), None)
+
+    def strip(self, prefix: str) -> None:
+        """Take a prefix off all names of the result."""
+        self.mapped = {k: v.removeprefix(prefix)
+                       for k, v in self.mapped.items()}
+        self.missing = [name.removeprefix(prefix) for name in self.missing]
+        self.reshaped, self.mismatched, self.added = (
+            {k.removeprefix(prefix): v for k, v in part.items()}
+            for part in (self.reshaped, self.mismatched, self.added))
+
     @property
     def ok(self) -> bool:
         """bool: Whether nothing is missing, left over or of another shape."""
@@ -41,36 +54,31 @@ class LoadReport:
 
     def summary(self) -> Dict[str, int]:
         """Return the length of each list, for ``meta``."""
-        return {
-            name: len(getattr(self, name))
-            for name in ('mapped', 'renamed', 'reshaped', 'added', 'dropped',
-                         'missing', 'unexpected')
-        }
+        return {name: len(getattr(self, name)) for name in (
+            'mapped', 'renamed', 'reshaped', 'added', 'dropped', 'missing',
+            'unexpected')}
 
     def __str__(self) -> str:
         counts = ', '.join(f'{n} {name}' for name, n in self.summary().items())
-        reshaped = [f'{name}: {old} -> {new}'
-                    for name, (old, new) in self.reshaped.items()]
         lines = [f'{self.source} -> {self.target}: {counts}']
-        for title, entries in (('missing', self.missing),
-                               ('unexpected', self.unexpected),
-                               ('reshaped', reshaped)):
-            lines += _section(title, entries) or [f'{title}: none']
-        lines += _section('of another shape', [
-            f'{name}: {found}, expected {wanted}'
-            for name, (found, wanted) in self.mismatched.items()
-        ])
-        lines += _section('added', _counted(self.added.values()))
-        lines += _section('dropped', _counted(self.dropped.values()))
+        sections = {
+            'missing': self.missing,
+            'unexpected': self.unexpected,
+            'reshaped': [f'{name}: {old} -> {new}'
+                         for name, (old, new) in self.reshaped.items()],
+            'of another shape': [
+                f'{name}: {found}, expected {wanted}'
+                for name, (found, wanted) in self.mismatched.items()],
+            'added': _counted(self.added), 'dropped': _counted(self.dropped)}
+        for title, entries in sections.items():
+            if entries:
+                lines.append(f'{title} ({len(entries)}):')
+                lines += [f'  {entry}' for entry in entries]
+            elif title in ('missing', 'unexpected', 'reshaped'):
+                lines.append(f'{title}: none')
         lines += [f'note: {note}' for note in self.notes]
         return '\n'.join(map(printable, lines))
 
 
-def _section(title: str, entries: List[str]) -> List[str]:
-    if not entries:
-        return []
-    return [f'{title} ({len(entries)}):'] + [f'  {e}' for e in entries]
-
-
-def _counted(reasons: Iterable[str]) -> List[str]:
-    return [f'{n} x {reason}' for reason, n in Counter(reasons).items()]
+def _counted(reasons: Dict[str, str]) -> List[str]:
+    return [f'{n} x {text}' for text, n in Counter(reasons.values()).items()]

@@ -7,6 +7,8 @@ names are without the prefix ``backbone.``; the classifier is ``head.fc``.
 """
 from typing import Dict, NamedTuple, Optional, Tuple
 
+_BLOCK = 'layer{s}.{b}.'
+
 
 class Rule(NamedTuple):
     """A name of the source, our name for it, and a key of ``CHANGES``."""
@@ -37,13 +39,12 @@ class Table(NamedTuple):
 def _rules(lines: str) -> Tuple[Rule, ...]:
     """Read the lines of a table; 'apa' stands for kappa and lambda."""
     rules = []
-    for line in lines.replace('B.', 'layer{s}.{b}.').splitlines():
+    for line in lines.replace('B.', _BLOCK).splitlines():
         source, target, change = (line.split() + [''] * 3)[:3]
         if change == 'apa':
             rules += [
                 Rule(f'{source}.kappa_param', f'{target}.kappa', 'flat'),
-                Rule(f'{source}.lambda_param', f'{target}.lambd', 'flat')
-            ]
+                Rule(f'{source}.lambda_param', f'{target}.lambd', 'flat')]
         elif source:
             rules.append(Rule(source, target or source, change))
     return tuple(rules)
@@ -51,9 +52,9 @@ def _rules(lines: str) -> Tuple[Rule, ...]:
 
 def _table(name: str, title: str, backbone: str, others: str, marks: str,
            foreign: str = '', **facts: object) -> Table:
-    forms = (tuple(rule.source for rule in _rules(text.replace(' ', '\n')))
-             for text in (marks, foreign))
-    return Table(name, title, _rules(backbone), _rules(others), *forms,
+    marks, foreign = (tuple(text.replace('B.', _BLOCK).split())
+                      for text in (marks, foreign))
+    return Table(name, title, _rules(backbone), _rules(others), marks, foreign,
                  **facts)
 
 
@@ -132,10 +133,8 @@ TABLES: Dict[str, Table] = {table.name: table for table in (
         'B.cb.SpatialGate.spatial.conv.weight linear.weight',
         prefixed=False, unit_clamp='shifted',
         backbone_type='apa_mm.APAResNetCIFAR'),
-    _table(
-        'authors-detection', "the authors' detection code", _AUTHORS,
-        _DETECTOR,
-        marks=_AUTHORS_MARKS, prefixed=True),
+    _table('authors-detection', "the authors' detection code", _AUTHORS,
+           _DETECTOR, marks=_AUTHORS_MARKS, prefixed=True),
     _table(
         'authors-spatial',
         "the authors' classification code (spatial attention)",
@@ -144,75 +143,60 @@ TABLES: Dict[str, Table] = {table.name: table for table in (
         marks='B.cbam.SpatialGate.spatial.conv.weight',
         foreign='B.cbam.ChannelGate.mlp.1.weight',
         prefixed=False, unit_clamp='shifted'),
-    _table(
-        'cbam', 'the original CBAM code', _RESNET + _CBAM + _SPATIAL, _FC,
-        marks='B.cbam.ChannelGate.mlp.1.weight',
-        foreign='B.cbam.ChannelGate.norm.weight relu.kappa_param',
-        prefixed=False),
-    _table(
-        'authors-classification', "the authors' classification code",
-        _AUTHORS, _FC,
-        marks=_AUTHORS_MARKS, prefixed=False, unit_clamp='shifted'),
-    _table(
-        'ultralytics', "Ultralytics' AGLU modules", '', '{path}',
-        marks='model.{i}.{path}.kappa {i}.{path}.kappa', prefixed=False),
-    _table(
-        'apa_mm', 'apa_mm',
-        _RESNET_D + 'act1.{x}\nB.act{j}.{x}\nB.attention.{path}\n{path}',
-        _ANYTHING,
-        marks='act1.kappa B.act{j}.kappa B.attention.{path} {path}.kappa'),
-    _table(
-        'mmpretrain-d', "MMPretrain's ResNetV1d",
-        _BLOCKS_D + _MMPRETRAIN_SE + '''
+    _table('cbam', 'the original CBAM code', _RESNET + _CBAM + _SPATIAL, _FC,
+           marks='B.cbam.ChannelGate.mlp.1.weight',
+           foreign='B.cbam.ChannelGate.norm.weight relu.kappa_param',
+           prefixed=False),
+    _table('authors-classification', "the authors' classification code",
+           _AUTHORS, _FC, marks=_AUTHORS_MARKS, prefixed=False,
+           unit_clamp='shifted'),
+    _table('ultralytics', "Ultralytics' AGLU modules", '', '{path}',
+           marks='model.{i}.{path}.kappa {i}.{path}.kappa', prefixed=False),
+    _table('apa_mm', 'apa_mm',
+           _RESNET_D + 'act1.{x}\nB.act{j}.{x}\nB.attention.{path}\n{path}',
+           _ANYTHING,
+           marks='act1.kappa B.act{j}.kappa B.attention.{path} {path}.kappa'),
+    _table('mmpretrain-d', "MMPretrain's ResNetV1d",
+           _BLOCKS_D + _MMPRETRAIN_SE + '''
 stem.0.conv.weight  conv1.0.weight
 stem.0.bn.{x}       conv1.1.{x}
 stem.1.conv.weight  conv1.3.weight
 stem.1.bn.{x}       conv1.4.{x}
 stem.2.conv.weight  conv1.6.weight
 stem.2.bn.{x}       bn1.{x}
-''', _HEAD,
-        marks='stem.0.conv.weight', prefixed=True),
-    _table(
-        'mmpretrain', 'MMPretrain', _RESNET + _MMPRETRAIN_SE, _HEAD,
-        marks='B.se_layer.conv1.conv.weight head.fc.weight', prefixed=True),
-    _table(
-        'mmdet-d', "ResNetV1c and V1d of MMDetection and MMSegmentation",
-        _BLOCKS_D + '''
+''', _HEAD, marks='stem.0.conv.weight', prefixed=True),
+    _table('mmpretrain', 'MMPretrain', _RESNET + _MMPRETRAIN_SE, _HEAD,
+           marks='B.se_layer.conv1.conv.weight head.fc.weight',
+           prefixed=True),
+    _table('mmdet-d', "ResNetV1c and V1d of MMDetection and MMSegmentation",
+           _BLOCKS_D + '''
 stem.0.weight  conv1.0.weight
 stem.1.{x}     conv1.1.{x}
 stem.3.weight  conv1.3.weight
 stem.4.{x}     conv1.4.{x}
 stem.6.weight  conv1.6.weight
 stem.7.{x}     bn1.{x}
-''', _ANYTHING,
-        marks='stem.0.weight'),
-    _table(
-        'mmdet', 'MMDetection', _RESNET, _ANYTHING,
-        marks='conv1.weight', prefixed=True),
-    _table(
-        'timm-legacy', "timm's legacy SE-ResNet and its ancestors",
-        _BLOCKS + '''
+''', _ANYTHING, marks='stem.0.weight'),
+    _table('mmdet', 'MMDetection', _RESNET, _ANYTHING, marks='conv1.weight',
+           prefixed=True),
+    _table('timm-legacy', "timm's legacy SE-ResNet and its ancestors",
+           _BLOCKS + '''
 layer0.conv1.weight   conv1.weight
 layer0.bn1.{x}        bn1.{x}
 B.se_module.fc1.{x}   B.attention.fc1.{x}  linear
 B.se_module.fc2.{x}   B.attention.fc2.{x}  linear
-''', _FC.replace('\nfc.', '\nlast_linear.'),
-        marks='layer0.conv1.weight',
-        prefixed=False,
-        backbone_type='apa_mm.APAResNetLegacy'),
+''', _FC.replace('\nfc.', '\nlast_linear.'), marks='layer0.conv1.weight',
+           prefixed=False, backbone_type='apa_mm.APAResNetLegacy'),
     # timm stacks [mean, max] before the spatial convolution, we [max, mean].
-    _table(
-        'timm', 'timm', _RESNET_D + '''
+    _table('timm', 'timm', _RESNET_D + '''
 B.se.fc1.{x}                    B.attention.fc1.{x}              linear
 B.se.fc2.{x}                    B.attention.fc2.{x}              linear
 B.se.channel.fc1.{x}            B.attention.channel.fc1.{x}      linear
 B.se.channel.fc2.{x}            B.attention.channel.fc2.{x}      linear
 B.se.spatial.conv.conv.weight   B.attention.spatial.conv.weight  swap
 B.se.spatial.conv.bn.{x}        B.attention.spatial.bn.{x}
-''', _FC,
-        marks='B.se.fc1.weight B.se.channel.fc1.weight conv1.0.weight',
-        prefixed=False),
-    _table(
-        'torchvision', 'torchvision', _RESNET, _FC,
-        marks='conv1.weight', prefixed=False),
+''', _FC, marks='B.se.fc1.weight B.se.channel.fc1.weight conv1.0.weight',
+           prefixed=False),
+    _table('torchvision', 'torchvision', _RESNET, _FC, marks='conv1.weight',
+           prefixed=False),
 )}

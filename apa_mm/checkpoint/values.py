@@ -1,6 +1,6 @@
 """Starting values of kappa and lambda for networks that have none."""
 import math
-from typing import Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, Mapping, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
@@ -44,28 +44,28 @@ def starting_values(shapes: Mapping[str, Tuple[int, ...]],
         unit = equivalent_of(start.act, start.relu_kappa)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
+    random = start.init == 'random'
     generator = torch.Generator().manual_seed(start.seed)
     values = {}
     for name, shape in shapes.items():
         leaf, gate = name.rpartition('.')[2], '.gate.' in name
-        if start.init == 'random':
+        if random:
             low, high = (_GATE if gate else _UNIT)[leaf]
             values[name] = low + (high - low) * torch.rand(
                 shape, generator=generator)
         else:
             own = leaf == 'kappa' and not gate
             values[name] = torch.full(shape, unit.kappa if own else 1.0)
-    if start.init == 'random':
-        return values, (
-            "kappa and lambda are drawn from the paper's ranges with seed "
-            f'{start.seed}; the network does not compute what it did')
     return values, (
+        "kappa and lambda are drawn from the paper's ranges with seed "
+        f'{start.seed}; the network does not compute what it did'
+        if random else
         f'units start as {start.act} (kappa={unit.kappa:g}, '
         f'lambda={unit.lambd:g}), measured at most {unit.deviation:.2e} off '
         'on [-12, 12]; gates start as the sigmoid (1, 1), exactly')
 
 
-def clamp_deviation(tensors: Mapping[str, Tensor]) -> Optional[str]:
+def clamp_deviation(tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """Say what our clamp of lambda changes in the authors' classifiers.
 
     Their units use max(lambda, 0) + 1e-8, ours max(lambda, ``lambd_min``).
@@ -73,7 +73,7 @@ def clamp_deviation(tensors: Mapping[str, Tensor]) -> Optional[str]:
     units = [p for p in parameter_pairs(tensors) if p.kind == 'unit']
     low = [unit for unit in units if (unit.lambd < LAMBDA_FLOOR).any()]
     if not low:
-        return None
+        return
     worst = 0.0
     for unit in low:
         kappa, lambd = (
@@ -83,7 +83,7 @@ def clamp_deviation(tensors: Mapping[str, Tensor]) -> Optional[str]:
         ours = aglu(x, kappa=kappa, lambd=lambd.clamp(min=LAMBDA_FLOOR))
         worst = max(worst, (theirs - ours).abs().max().item())
     dead = sum(unit.dead('shifted') for unit in low)
-    return (
+    yield (
         f'{len(low)} of {len(units)} units have lambda below '
         f'{LAMBDA_FLOOR:g} ({dead} at or below 0), where the source clamps at '
         f'{SHIFT:g} and apa_mm at {LAMBDA_FLOOR:g}: at most {worst:.1e} apart '

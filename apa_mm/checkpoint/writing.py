@@ -18,10 +18,8 @@ from apa_mm.weights.errors import require
 SUFFIX_DIGITS = 8
 
 
-def write_checkpoint(path: str,
-                     tensors: Dict[str, Tensor],
-                     meta: Dict[str, Any],
-                     hash_suffix: bool = False,
+def write_checkpoint(path: str, tensors: Dict[str, Tensor],
+                     meta: Dict[str, Any], hash_suffix: bool = False,
                      entry: str = 'state_dict') -> str:
     """Write ``dict(meta=..., state_dict=...)``, or safetensors by the suffix.
 
@@ -35,12 +33,16 @@ def write_checkpoint(path: str,
     """
     path = os.fspath(path)
     check_place(path)
-    own = {  # Views into larger storages would be written whole.
-        name: value.detach().contiguous().clone()
-        for name, value in tensors.items()
-    }
+    # Views into larger storages would be written whole.
+    own = {k: v.detach().contiguous().clone() for k, v in tensors.items()}
     if path.endswith('.safetensors'):
-        data = _safetensors(own, meta)
+        try:
+            from safetensors.torch import save
+        except ImportError:
+            raise CheckpointError(
+                'writing safetensors needs the package safetensors: "pip '
+                'install safetensors", or write a .pth file') from None
+        data = save(own, metadata={'meta': json.dumps(meta)})
     else:
         stream = io.BytesIO()
         torch.save({'meta': meta, entry: own}, stream)
@@ -56,22 +58,18 @@ def write_checkpoint(path: str,
 def check_place(path: str) -> None:
     """Make the folder of a file and check that it can be written to."""
     folder, name = os.path.split(path)
+    what = f'the folder {folder} of {name} cannot be made'
     try:
         os.makedirs(folder or '.', exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(
-            f'the folder {folder} of {name} cannot be made: '
-            f'{error.strerror}; name another place to write to') from None
-    require(not os.path.isdir(path),
-            f'{path} cannot be written: it is a folder')
-    try:  # os.access alone says yes to root, and nothing on long names
+        what = f'{path} cannot be written'
+        require(not os.path.isdir(path), f'{what}: it is a folder')
+        # os.access alone says yes to root, and nothing on long names.
         with tempfile.NamedTemporaryFile(
                 prefix='.', suffix=name, dir=folder or '.'):
             pass
     except OSError as error:
-        raise CheckpointError(
-            f'{path} cannot be written: {error.strerror}; name another place '
-            'to write to') from None
+        raise CheckpointError(f'{what}: {error.strerror}; name another place '
+                              'to write to') from None
 
 
 def write_bytes(path: str, data: bytes) -> None:
@@ -83,13 +81,3 @@ def write_bytes(path: str, data: bytes) -> None:
         raise CheckpointError(
             f'{path} cannot be written: {error.strerror}') from None
     sweep(Path(path).parent)
-
-
-def _safetensors(tensors: Dict[str, Tensor], meta: Dict[str, Any]) -> bytes:
-    try:
-        from safetensors.torch import save
-    except ImportError:
-        raise CheckpointError(
-            'writing safetensors needs the package safetensors; install it '
-            'with "pip install safetensors", or write a .pth file') from None
-    return save(tensors, metadata={'meta': json.dumps(meta)})

@@ -1,26 +1,24 @@
 """Train variants with several seeds and collect what they reach.
 
-A run is one config with one seed; its result lies in its folder with a digest
-of the config, so that an interrupted comparison goes on where it stopped and
-a changed config is trained anew.
+A finished run keeps its result with a digest of the config: an interrupted
+comparison goes on where it stopped, a changed config is trained anew.
 """
 import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
-import os.path as osp
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmengine.utils import mkdir_or_exist
 
 from apa_mm.preflight.job import check_config
 from apa_mm.utils.files import replacing
@@ -39,14 +37,14 @@ class Run:
     digest: str  # SHA-256 of the config's content and the seed
 
     @property
-    def result_file(self) -> str:
+    def result_file(self) -> Path:
         """Where the finished run keeps its metrics."""
-        return osp.join(self.folder, 'result.json')
+        return Path(self.folder, 'result.json')
 
     @property
-    def log_file(self) -> str:
+    def log_file(self) -> Path:
         """Where everything goes that the run prints."""
-        return osp.join(self.folder, 'output.txt')
+        return Path(self.folder, 'output.txt')
 
 
 def plan_runs(configs: Sequence[str], num_seeds: int, work_dir: str,
@@ -60,17 +58,16 @@ def plan_runs(configs: Sequence[str], num_seeds: int, work_dir: str,
             name, or a config cannot be trained and tested.
     """
     if num_seeds < 1:
-        raise ValueError(f'the number of seeds must be 1 or more, but got '
-                         f'{num_seeds}')
+        raise ValueError(
+            f'the number of seeds must be 1 or more, but got {num_seeds}')
     if not configs:
         raise ValueError('name at least one config to compare')
     variants: Dict[str, Config] = {}
     for path in configs:
-        name = osp.splitext(osp.basename(path))[0]
+        name = Path(path).stem
         if name in variants:
-            raise ValueError(
-                f'{variants[name].filename} and {path} have the same file '
-                'name, which is the name of the variant; rename one')
+            raise ValueError(f'{variants[name].filename} and {path} have the '
+                             'same file name; rename one')
         cfg = variants[name] = load_config(path, work_dir, cfg_options)
         for key in ('train_dataloader', 'test_dataloader', 'test_evaluator'):
             if cfg.get(key) is None:
@@ -79,17 +76,15 @@ def plan_runs(configs: Sequence[str], num_seeds: int, work_dir: str,
         check_config(cfg)
     return [
         Run(str(cfg.filename), name, seed,
-            osp.join(work_dir, name, f'seed_{seed}'), _digest(cfg, seed))
-        for seed in range(num_seeds) for name, cfg in variants.items()
-    ]
+            os.path.join(work_dir, name, f'seed_{seed}'), _digest(cfg, seed))
+        for seed in range(num_seeds) for name, cfg in variants.items()]
 
 
 def _digest(cfg: Config, seed: int) -> str:
     """Return the SHA-256 of what decides the outcome of a run."""
-    content = cfg.to_dict()
-    # Neither changes what is learned.
-    for key in ('work_dir', 'experiment_name', 'launcher'):
-        content.pop(key, None)
+    # Some keys do not change what is learned.
+    content = {k: v for k, v in cfg.to_dict().items()
+               if k not in ('work_dir', 'experiment_name', 'launcher')}
     text = json.dumps([content, seed], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -97,26 +92,20 @@ def _digest(cfg: Config, seed: int) -> str:
 def finished_result(run: Run) -> Optional[dict]:
     """Return the result if the run has finished with the same content."""
     try:
-        with open(run.result_file, encoding='utf-8') as file:
-            result = json.load(file)
+        result = json.loads(run.result_file.read_text('utf-8'))
     except (FileNotFoundError, ValueError):
         return None
     return result if result.get('digest') == run.digest else None
 
 
 def train_and_test(run: Run, cfg_options: Optional[dict] = None) -> dict:
-    """Train one run, test its last state and keep the result.
-
-    Returns:
-        dict: 'metrics' by name, 'seconds' of wall clock, 'digest', 'config'
-        and 'seed'.
+    """Train one run, test its last state, keep and return the result.
 
     Raises:
         RuntimeError: If it fails, with the place of its output.
     """
-    mkdir_or_exist(run.folder)
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(run.result_file)
+    os.makedirs(run.folder, exist_ok=True)
+    run.result_file.unlink(missing_ok=True)
     begin = time.perf_counter()
     with open(run.log_file, 'w', encoding='utf-8') as log, \
             contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
@@ -147,9 +136,8 @@ def run_all(runs: Sequence[Run], *, workers: int = 1,
             report: Callable[[str], None] = lambda line: None) -> List[dict]:
     """Do every run that is not finished and return all results, in order.
 
-    See :func:`plan_runs` and :func:`train_and_test`. ``workers`` are processes
-    that share the cores evenly, 1 for none; ``report`` gets a line of progress
-    after every run.
+    ``workers`` are processes that share the cores evenly, 1 for none;
+    ``report`` gets a line of progress after every run.
 
     Raises:
         ValueError: If ``workers`` is less than 1.
@@ -168,8 +156,8 @@ def run_all(runs: Sequence[Run], *, workers: int = 1,
             _results(task, todo, min(workers, len(todo))), 1):
         results[run] = result
         metrics = result['metrics']
-        name = next((key for key in ('accuracy/top1', *metrics)
-                     if key in metrics), None)
+        name = 'accuracy/top1' if 'accuracy/top1' in metrics else next(
+            iter(metrics), None)
         shown = 'no metric' if name is None else f'{name} {metrics[name]:.2f}'
         left = (len(todo) - done) * (time.perf_counter() - begin) / done
         report(f'[{done}/{len(todo)}] {run.variant}, seed {run.seed}: {shown} '

@@ -29,21 +29,17 @@ Summary = Dict[str, Dict[str, Cell]]
 
 
 def summarize(variants: Sequence[str], results: Sequence[dict]) -> Summary:
-    """Average 'metrics' of the result of every variant, by variant and name.
+    """Average 'metrics' of the results by variant and name.
 
-    Variants come in the order of their first result; a metric that a seed
-    lacks is left out.
+    A metric that a seed lacks is left out.
     """
     grouped: Dict[str, List[Dict[str, float]]] = {}
     for variant, result in zip(variants, results, strict=True):
         grouped.setdefault(variant, []).append(result['metrics'])
     return {
-        variant: {
-            name: _cell([m[name] for m in metrics])
-            for name in metrics[0] if all(name in m for m in metrics)
-        }
-        for variant, metrics in grouped.items()
-    }
+        variant: {name: _cell([m[name] for m in metrics])
+                  for name in metrics[0] if all(name in m for m in metrics)}
+        for variant, metrics in grouped.items()}
 
 
 def _cell(values: List[float]) -> Cell:
@@ -68,14 +64,21 @@ def choose_columns(summary: Summary,
 
 def format_table(summary: Summary, columns: Sequence[str]) -> str:
     """Return a Markdown table; metrics of :data:`COLUMNS` in per cent."""
+
+    def text(cell: Optional[Cell], metric: str) -> str:
+        if cell is None:
+            return '-'
+        cell = _scaled(cell, metric)
+        spread = '' if cell.std is None else f' ± {cell.std:.1f}'
+        return f'{cell.mean:.1f}{spread}'
+
     return text_table(
-        ['variant', *map(heading, columns)],
-        [[variant, *(_text(cells, name) for name in columns)]
+        ['variant', *map(_heading, columns)],
+        [[variant, *(text(cells.get(name), name) for name in columns)]
          for variant, cells in summary.items()])
 
 
-def heading(metric: str) -> str:
-    """Return the short name of a metric."""
+def _heading(metric: str) -> str:
     return COLUMNS.get(metric, (metric, 1))[0]
 
 
@@ -84,31 +87,20 @@ def _scaled(cell: Cell, metric: str) -> Cell:
     return _cell([factor * value for value in cell.values])
 
 
-def _text(cells: Dict[str, Cell], metric: str) -> str:
-    if metric not in cells:
-        return '-'
-    cell = _scaled(cells[metric], metric)
-    spread = '' if cell.std is None else f' ± {cell.std:.1f}'
-    return f'{cell.mean:.1f}{spread}'
-
-
 def format_csv(summary: Summary) -> str:
     """Return lines ``variant,metric,mean,std,seeds``, unscaled."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n')
     writer.writerow(['variant', 'metric', 'mean', 'std', 'seeds'])
-    for variant, cells in summary.items():
-        for metric, cell in cells.items():
-            writer.writerow(
-                [variant, metric, cell.mean, cell.std, len(cell.values)])
+    writer.writerows(
+        [variant, metric, cell.mean, cell.std, len(cell.values)]
+        for variant, cells in summary.items()
+        for metric, cell in cells.items())
     return buffer.getvalue()
 
 
 def plot_bars(summary: Summary, columns: Sequence[str], path: str) -> None:
-    """Draw one panel of bars per metric; whiskers are standard deviations.
-
-    Every panel has its own scale and a point for every seed.
-    """
+    """Draw a panel per metric: bars with deviations, a point per seed."""
     # Without pyplot no window system is asked for.
     from matplotlib.figure import Figure
     variants = list(summary)
@@ -117,22 +109,20 @@ def plot_bars(summary: Summary, columns: Sequence[str], path: str) -> None:
         layout='constrained')
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, metric in zip(panels, columns, strict=True):
-        cells = {
-            place: _scaled(summary[name][metric], metric)
-            for place, name in enumerate(variants) if metric in summary[name]
-        }
-        axes.barh(list(cells), [cell.mean for cell in cells.values()],
-                  xerr=[cell.std or 0. for cell in cells.values()],
-                  color='#9db8d2', ecolor='#34506b', capsize=3)
-        values = []
-        for place, cell in cells.items():
+        values: List[float] = []
+        for place, name in enumerate(variants):
+            if metric not in summary[name]:
+                continue
+            cell = _scaled(summary[name][metric], metric)
             values += cell.values
+            axes.barh(place, cell.mean, xerr=cell.std or 0., color='#9db8d2',
+                      ecolor='#34506b', capsize=3)
             axes.plot(cell.values, [place] * len(cell.values), '.',
                       color='#34506b', markersize=3)
         low, high = min(values), max(values)
         margin = (high - low or 1) / 2
         axes.set_xlim(max(low - margin, 0), high + margin / 4)
-        axes.set_title(heading(metric))
+        axes.set_title(_heading(metric))
     panels[0].set_yticks(range(len(variants)), variants)
     panels[0].invert_yaxis()
     figure.savefig(path, dpi=120)

@@ -18,9 +18,8 @@ T = TypeVar('T')
 
 
 def prepare_distributed(cfg: Config) -> None:
-    """Start the group of a distributed job, on GPUs or on CPUs.
+    """Start the group of a distributed job, as mmengine does on GPUs.
 
-    mmengine's Runner starts it too, but takes a GPU per process for granted.
     Without any, the group talks by gloo, and the config is told so.
 
     Raises:
@@ -52,16 +51,14 @@ def prepare_distributed(cfg: Config) -> None:
             'none; use tools/dist_train.sh (launcher pytorch) on CPUs')
     asked = settings.get('backend', 'nccl')
     if asked != 'gloo' and is_rank_0(cfg):
-        print_log(
-            f'no CUDA device: communicating by gloo instead of {asked}',
-            logger='current', level=logging.WARNING)
+        print_log(f'no CUDA device: communicating by gloo instead of {asked}',
+                  'current', logging.WARNING)
     settings['backend'] = 'gloo'
     cfg.env_cfg = dict(env_cfg, dist_cfg=settings)
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel', broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False))
-    wrapper['device_ids'] = None
-    cfg.model_wrapper_cfg = wrapper
+    cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)
     timeout = settings.get('timeout')
     distributed.init_process_group(
         'gloo', timeout=timeout and datetime.timedelta(seconds=timeout))
@@ -84,16 +81,14 @@ def on_rank_0(function: Callable[[], T]) -> T:
 
     If it raises, the exception goes on there; other ranks raise InputError.
     """
-    failure = None
     answer = [None, None]
-    if get_rank() == 0:
-        try:
+    try:
+        if get_rank() == 0:
             answer[0] = function()
-        except Exception as error:
-            failure, answer[1] = error, str(error)
+    except Exception as error:
+        broadcast_object_list([None, str(error)])
+        raise
     broadcast_object_list(answer)
-    if failure is not None:
-        raise failure
     if answer[1] is not None:
         raise InputError(f'stopped, since rank 0 found: {answer[1]}')
     return answer[0]

@@ -1,8 +1,4 @@
-"""What ``tools/train.py`` and ``tools/test.py`` call.
-
-The options are those of mmdet's own scripts and work alike for configs of
-mmdet and of mmpretrain.
-"""
+"""What ``tools/train.py`` and ``tools/test.py`` call, for either library."""
 import os.path as osp
 from typing import Optional, Sequence
 
@@ -36,8 +32,7 @@ def train(config: str, *, work_dir: Optional[str] = None, amp: bool = False,
         cfg_options (dict, optional): Settings to override, by dotted key.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
         skip_checks (bool): Leave out the checks of
-            :mod:`apa_mm.preflight.job`, and add no hook that checks; those
-            that the config names itself, as ours do, stay.
+            :mod:`apa_mm.preflight.job`, and add no hook that checks.
 
     Raises:
         InputError: If a check fails; nothing has been written then.

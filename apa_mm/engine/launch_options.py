@@ -1,8 +1,4 @@
-"""Turn options of the command line into config settings.
-
-Every function changes a config in place. Where mmdet and mmpretrain differ,
-``default_scope`` tells which of them the config is for.
-"""
+"""Turn options of the command line into settings of a config, in place."""
 import argparse
 import copy
 import logging
@@ -28,17 +24,15 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that training and testing share to a parser."""
-    parser.add_argument('--work-dir', help='folder for logs and results')
+    add = parser.add_argument
+    add('--work-dir', help='folder for logs and results')
     add_cfg_options(parser)
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
+    add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none', help='what started the processes of this job')
-    parser.add_argument(
-        '--skip-checks', action='store_true',
+    add('--skip-checks', action='store_true',
         help='do not look at config keys, annotations, images and checkpoint')
     # Old launchers give the rank as an option, new ones by environment.
-    parser.add_argument(
-        '--local_rank', '--local-rank', action=_LocalRank, type=int,
+    add('--local_rank', '--local-rank', action=_LocalRank, type=int,
         default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
@@ -64,9 +58,6 @@ def load_config(path: str, work_dir: Optional[str] = None,
                 launcher: str = 'none') -> Config:
     """Read a config file and apply the common options.
 
-    Without ``work_dir`` the config's own is used, or else
-    ``work_dirs/<config name>``.
-
     Raises:
         InputError: If the file does not exist, a setting does not fit into
             it, or the work directory cannot be written to.
@@ -83,9 +74,8 @@ def load_config(path: str, work_dir: Optional[str] = None,
         raise InputError(
             f'--cfg-options {cfg_options} do not fit into {path}: '
             f'{error.args[0]}') from error
-    name = osp.splitext(osp.basename(path))[0]
-    cfg.work_dir = (
-        work_dir or cfg.get('work_dir') or osp.join('work_dirs', name))
+    cfg.work_dir = work_dir or cfg.get('work_dir') or osp.join(
+        'work_dirs', osp.splitext(osp.basename(path))[0])
     check_writable('--work-dir', cfg.work_dir)
     if is_classification(cfg):
         # What mmpretrain's own script gives the dataloaders.
@@ -137,9 +127,8 @@ def set_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate by the batch size, from the config's base."""
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise InputError(
-            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the '
-            'config; set auto_scale_lr=dict(base_batch_size=...) to the '
-            'batch size that its learning rate is meant for')
+            '--auto-scale-lr needs auto_scale_lr.base_batch_size; set it in '
+            'the config to the batch size that its learning rate is meant for')
     cfg.auto_scale_lr.enable = True
 
 
@@ -155,12 +144,12 @@ def set_amp(cfg: Config, requested: bool) -> None:
     wrapper = cfg.get('optim_wrapper')
     if wrapper is None:
         return
-    kind = wrapper.get('type', 'OptimWrapper')
-    if requested and kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise InputError(
-            f'--amp needs optim_wrapper.type OptimWrapper, but got {kind}; '
-            'set its mixed precision in the config instead')
     if requested:
+        kind = wrapper.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise InputError(
+                f'--amp needs optim_wrapper.type OptimWrapper, but got {kind};'
+                ' set its mixed precision in the config instead')
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
     if wrapper.get('type') != 'AmpOptimWrapper' or torch.cuda.is_available():
@@ -171,29 +160,26 @@ def set_amp(cfg: Config, requested: bool) -> None:
     if cfg.get('default_scope') not in ('mmpretrain', 'mmengine'):
         # mmcv's operators, which come behind, know no bfloat16 on the CPU.
         wrapper.setdefault('modules', ['backbone', 'neck'])
-    print_log(
-        'no CUDA device: mixed precision in bfloat16 for '
-        f'{wrapper.get("modules", "the whole model")}', logger='current')
+    print_log('no CUDA device: mixed precision in bfloat16 for '
+              f'{wrapper.get("modules", "the whole model")}', 'current')
 
 
 def add_hooks(cfg: Config, *names: str) -> None:
     """Add classes of :mod:`apa_mm.engine.hooks` that the config lacks."""
     hooks = list(cfg.get('custom_hooks') or [])
     defaults = list((cfg.get('default_hooks') or {}).values())
-    there = [str(hook.get('type')) for hook in hooks + defaults if hook]
-    for name in names:
-        if not any(name in kind for kind in there):
-            hooks.append(dict(type=f'apa_mm.{name}'))
-    cfg.custom_hooks = hooks
+    there = ' '.join(str(h.get('type')) for h in hooks + defaults if h)
+    cfg.custom_hooks = hooks + [
+        dict(type=f'apa_mm.{name}') for name in names if name not in there]
 
 
 def set_visualization(cfg: Config, show: bool, show_dir: Optional[str],
                       wait_time: float) -> None:
     """Draw predictions by the library's hook, see :func:`launch.test`."""
     classification = is_classification(cfg)
+    hooks = cfg.get('default_hooks', {})
     kind = 'VisualizationHook' if classification else 'DetVisualizationHook'
-    hook = ConfigDict(
-        cfg.get('default_hooks', {}).get('visualization') or dict(type=kind))
+    hook = ConfigDict(hooks.get('visualization') or dict(type=kind))
     if show:
         hook.update(show=True, wait_time=wait_time)
     if classification:
@@ -202,7 +188,7 @@ def set_visualization(cfg: Config, show: bool, show_dir: Optional[str],
         hook.draw = True
         if show_dir:
             hook.test_out_dir = show_dir
-    cfg.default_hooks = dict(cfg.get('default_hooks', {}), visualization=hook)
+    cfg.default_hooks = dict(hooks, visualization=hook)
 
 
 def set_tta(cfg: Config, merge_views: str) -> None:
@@ -238,24 +224,23 @@ def set_tta(cfg: Config, merge_views: str) -> None:
         flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
         cfg.tta_pipeline = [
             *steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
-        print_log(
-            'the config has no tta_pipeline: flipping the images',
-            logger='current', level=logging.WARNING)
+        print_log('the config has no tta_pipeline: flipping the images',
+                  'current', logging.WARNING)
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
 
 
 def check_out(out: Optional[str]) -> None:
     """Refuse a prediction file that is no pickle or cannot be written."""
-    if out is None:
-        return
-    if not out.endswith(('.pkl', '.pickle')):
-        raise InputError(f'--out must end in .pkl or .pickle, but got {out}')
-    check_writable('--out', osp.dirname(out) or '.')
+    if out is not None:
+        if not out.endswith(('.pkl', '.pickle')):
+            raise InputError(
+                f'--out must end in .pkl or .pickle, but got {out}')
+        check_writable('--out', osp.dirname(out) or '.')
 
 
 def dump_metric(cfg: Config, out: str) -> dict:
     """Return the config of the metric that writes predictions to ``out``."""
-    kind = 'mmengine.DumpResults' if is_classification(
-        cfg) else 'mmdet.DumpDetResults'
+    kind = ('mmengine.DumpResults' if is_classification(cfg) else
+            'mmdet.DumpDetResults')
     return dict(type=kind, out_file_path=out)

@@ -11,11 +11,7 @@ from torch.utils.data import DataLoader
 
 
 def random_state() -> Dict[str, Any]:
-    """Return the state of all generators of this process.
-
-    Numbers and tensors alone, so that torch reads it with
-    ``weights_only=True``.
-    """
+    """Return the state of this process's generators, numbers and tensors."""
     kind, keys, *rest = np.random.get_state()
     state = dict(python=random.getstate(),
                  numpy=(kind, torch.from_numpy(keys.astype(np.int64)), *rest),
@@ -45,9 +41,9 @@ def go_on_in_data(loop: Any, restore: Callable[[], None]) -> None:
     if not isinstance(loop, EpochBasedTrainLoop):
         # The loop itself drops the first ``loop.iter`` batches, all there are
         # if nothing is left to train.
-        loop.dataloader_iterator = _after(
-            loop.dataloader_iterator, loop.iter,
-            restore) if loop.iter < loop.max_iters else repeat(None)
+        loop.dataloader_iterator = repeat(None) if (
+            loop.iter >= loop.max_iters) else _after(
+                loop.dataloader_iterator, loop.iter, restore)
         return
     done = loop.iter - loop.epoch * len(loop.dataloader)
     if 0 < done <= len(loop.dataloader):
@@ -71,9 +67,8 @@ def start_workers_anew(loader: Any, *seeds: int) -> None:
     """
     loader = getattr(loader, '_loader', loader)
     if getattr(loader, 'persistent_workers', False):
-        before = getattr(loader.worker_init_fn, 'before',
-                         loader.worker_init_fn)
-        loader.worker_init_fn = _Seeds(before, seeds)
+        own = loader.worker_init_fn
+        loader.worker_init_fn = _Seeds(getattr(own, 'before', own), seeds)
         loader._iterator = None
 
 
@@ -87,8 +82,7 @@ class _Seeds:
     def __call__(self, worker: int) -> None:
         if self.before is not None:
             self.before(worker)
-        words = np.random.SeedSequence(
-            (*self.seeds, worker)).generate_state(3)
+        words = np.random.SeedSequence((*self.seeds, worker)).generate_state(3)
         random.seed(int(words[0]))
         np.random.seed(words[1])
         torch.manual_seed(int(words[2]))
@@ -97,8 +91,8 @@ class _Seeds:
 class _RestOfEpoch:
     """A dataloader without its first batches; for one epoch only."""
 
-    def __init__(self, loop: Any, done: int,
-                 restore: Callable[[], None]) -> None:
+    def __init__(self, loop: Any, done: int, restore: Callable[[], None]
+                 ) -> None:
         self._loop, self._done, self._restore = loop, done, restore
         self._loader: DataLoader = loop.dataloader
 
@@ -109,9 +103,6 @@ class _RestOfEpoch:
         return len(self._loader) - self._done
 
     def __iter__(self) -> Iterator:
-        batches = iter(self._loader)
-        for _ in islice(batches, self._done):
-            pass
-        self._restore()
-        yield from batches
+        batches = _after(iter(self._loader), self._done, self._restore)
+        yield from islice(batches, self._done, None)
         self._loop.dataloader = self._loader

@@ -2,7 +2,7 @@
 import logging
 import re
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -14,10 +14,7 @@ _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 
 
 def plan_resume(cfg: Config) -> Tuple[Optional[str], Optional[int]]:
-    """Return path and seed of what a job resumes from.
-
-    Both are None if there is nothing to resume; the seed of a file behind a
-    URL is unknown.
+    """Return path and seed, None if unknown, of what a job resumes from.
 
     Raises:
         InputError: If no checkpoint of the folder is whole, or the one to
@@ -36,37 +33,37 @@ def plan_resume(cfg: Config) -> Tuple[Optional[str], Optional[int]]:
         if limit is not None and meta[key] > limit:
             raise InputError(f'{done}, or resume an earlier one')
         if meta[key] == limit:
-            print_log(f'{done} to go on: nothing is left to train',
-                      logger='current', level=logging.WARNING)
+            print_log(f'{done} to go on: nothing is left to train', 'current',
+                      logging.WARNING)
     return path, meta.get('seed')
 
 
 def find_checkpoint(work_dir: str) -> Optional[str]:
     """Return the checkpoint that a run in a folder goes on from, if any.
 
-    That is what ``last_checkpoint`` names, or, where it is missing, empty or
-    names a file that is gone or damaged, the whole one with the highest
-    number; the log says so.
+    That is what ``last_checkpoint`` names, or, if that is not whole, the
+    whole one with the highest number; the log says so.
 
     Raises:
         InputError: If there are checkpoints, and none is whole.
     """
-    folder, problems = Path(work_dir), []
+    folder = Path(work_dir)
+    problems: List[str] = []
     named = _named(folder)
     numbered = {path: int(match[1]) for path in folder.glob('*.pth')
                 if (match := _NUMBERED.match(path.name)) and path.is_file()}
     newest_first = sorted(numbered, key=numbered.get, reverse=True)
-    for path in [named] * (named is not None) + newest_first:
+    for path in [*named, *newest_first]:
         try:
             read_resumable(str(path))
         except InputError as error:
             problems.append(str(error))
             continue
-        if path != named:
+        if path not in named:
             print_log(
                 f'last_checkpoint of {work_dir} names no whole checkpoint; '
                 f'going on from the newest that is whole, {path}',
-                logger='current', level=logging.WARNING)
+                'current', logging.WARNING)
         return str(path)
     if problems:
         raise InputError(
@@ -75,19 +72,17 @@ def find_checkpoint(work_dir: str) -> Optional[str]:
             + '; '.join(dict.fromkeys(problems)))
     print_log(
         f'{work_dir} holds no checkpoint: training starts from the beginning',
-        logger='current', level=logging.WARNING)
+        'current', logging.WARNING)
     return None
 
 
-def _named(folder: Path) -> Optional[Path]:
+def _named(folder: Path) -> List[Path]:
+    """Return what ``last_checkpoint`` names, if it names something."""
     mark = folder / 'last_checkpoint'
     text = mark.read_text(errors='replace').strip() if mark.is_file() else ''
-    if not text:
-        return None
     # A folder that was moved or copied still names its old place.
-    beside = folder / Path(text).name
-    return Path(text) if Path(text).is_file() or not beside.is_file() \
-        else beside
+    places = [Path(text), folder / Path(text).name] if text else []
+    return [path for path in places if path.is_file()][:1] or places[:1]
 
 
 def read_resumable(path: str) -> dict:
@@ -97,12 +92,10 @@ def read_resumable(path: str) -> dict:
         InputError: If it is damaged, or lacks what resuming takes.
     """
     content = read_checkpoint(path).content
-    meta = content.get('meta')
-    if not isinstance(meta, dict) or not all(
-            isinstance(meta.get(key), int) for key in ('epoch', 'iter')
-    ) or not all(
-            isinstance(content.get(key), dict)
-            for key in ('state_dict', 'message_hub')):
+    if not (all(isinstance(content.get(key), dict)
+                for key in ('meta', 'state_dict', 'message_hub'))
+            and all(isinstance(content['meta'].get(key), int)
+                    for key in ('epoch', 'iter'))):
         raise InputError(
             f'checkpoint {path} does not say where its training stood; to '
             'train on from its weights set load_from instead of resuming')

@@ -20,25 +20,21 @@ def check_writable(option: str, path: str) -> None:
     """Refuse a folder that cannot be made or written to; makes nothing.
 
     Raises:
-        InputError: If ``path``, what the user gave as ``option``, or the
-            nearest folder above it that exists may not be written to.
+        InputError: If ``path``, given as ``option``, or the nearest folder
+            above it that exists may not be written to.
     """
     nearest = Path(path).expanduser().absolute()
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
-    why = 'a file' if not nearest.is_dir() else '' if os.access(
-        nearest, os.W_OK | os.X_OK) else 'not writable for you'
-    if why:
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        why = 'not writable for you' if nearest.is_dir() else 'a file'
         raise InputError(f'{option} {path} cannot be written to: {nearest} is '
                          f'{why}; name another folder')
 
 
 @contextlib.contextmanager
 def occupied(folder: str) -> Iterator[None]:
-    """Warn if another run works in the folder; hold it while the block runs.
-
-    The folder is made if need be.
-    """
+    """Make a folder and hold it during the block; warn if another run does."""
     if not is_main_process():
         yield
         return
@@ -52,7 +48,7 @@ def occupied(folder: str) -> Iterator[None]:
             print_log(
                 f'another run trains in {folder}: the two overwrite each '
                 "other's checkpoints; give each a --work-dir of its own",
-                logger='current', level=logging.WARNING)
+                'current', logging.WARNING)
         except OSError:
             pass  # A file system without locks.
         yield

@@ -30,9 +30,8 @@ def load_archive(stream: IO[bytes], num_bytes: int, place: Place) -> Any:
     try:
         archive = zipfile.ZipFile(stream)
     except _DAMAGED:
-        raise CheckpointError(
-            'it is truncated or damaged: its zip archive has no end; '
-            'download it again') from None
+        raise CheckpointError('it is truncated or damaged: its zip archive '
+                              'has no end; download it again') from None
     main = _main_entry(archive.infolist(), num_bytes)
     root = main.split('/')[0]
 
@@ -63,9 +62,8 @@ def _read(archive: zipfile.ZipFile, name: str) -> bytes:
         if len(data) != archive.getinfo(name).file_size:
             raise EOFError
     except _DAMAGED:
-        raise CheckpointError(
-            f'it is damaged: the checksum of its entry {name} is wrong; '
-            'download it again') from None
+        raise CheckpointError(f'it is damaged: the checksum of its entry '
+                              f'{name} is wrong; download it again') from None
     return data
 
 
@@ -77,9 +75,8 @@ def _main_entry(entries: List[zipfile.ZipInfo], num_bytes: int) -> str:
     """Return the name of the pickle in an archive of the right form."""
     names = [entry.filename for entry in entries]
     require(all(name.split('/')[1:2] not in (['code'], ['constants.pkl'])
-                for name in names),
-            'it is a TorchScript program, not a checkpoint; save the '
-            "module's state_dict() with torch.save instead")
+                for name in names), 'it is a TorchScript program, not a '
+            "checkpoint; save the module's state_dict() instead")
     packed = [entry.filename for entry in entries if entry.compress_type]
     require(not packed,
             f'its entry {"".join(packed[:1])} is compressed, which torch.save '
@@ -119,12 +116,11 @@ def load_legacy(source: IO[bytes], num_bytes: int, place: Place) -> Any:
     stream = _Bounded(source, num_bytes)
     storages: Dict[str, Storage] = {}
 
-    def storage(key: str, dtype: torch.dtype, size: int,
-                saved_on: str) -> Storage:
+    def storage(key: str, dtype: torch.dtype, size: int, saved_on: str
+                ) -> Storage:
         data = _empty(size, 'meta') if place is None else place(
             _empty(size), saved_on)
-        storages[key] = Storage(data, dtype)
-        return storages[key]
+        return storages.setdefault(key, Storage(data, dtype))
 
     def load() -> Any:
         return WeightsUnpickler(stream, num_bytes, storage).load()
@@ -143,16 +139,14 @@ def load_legacy(source: IO[bytes], num_bytes: int, place: Place) -> Any:
             'it is truncated or damaged: it lists other storages than it '
             'uses; download it again')
     for key in keys if place is not None else []:
-        target = storages[key]
-        size = target.data.numel()
+        data, size = storages[key].data, storages[key].data.numel()
         try:
             items = int.from_bytes(stream.read(8), 'little')
-            if items * target.dtype.itemsize != size:
+            if items * storages[key].dtype.itemsize != size:
                 raise EOFError
-            data = np.frombuffer(stream.read(size), np.uint8).copy()
-            target.data.copy_(torch.from_numpy(data))
+            read = np.frombuffer(stream.read(size), np.uint8).copy()
+            data.copy_(torch.from_numpy(read))
         except EOFError:
-            raise CheckpointError(
-                f'it is truncated or damaged at its storage {key}; download '
-                'it again') from None
+            raise CheckpointError(f'it is truncated or damaged at its storage '
+                                  f'{key}; download it again') from None
     return content

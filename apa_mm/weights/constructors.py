@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError, require
+from .errors import require
 
 _STORAGES = dict(
     BoolStorage=torch.bool, ByteStorage=torch.uint8, CharStorage=torch.int8,
@@ -38,8 +38,7 @@ _CLASSES = ('mmengine.logging.history_buffer.HistoryBuffer',
 _KEYS = (str, int, float, bool, type(None))
 #: Copies, in items, that one byte of a pickle may ask for.
 _WORK = 16
-#: Tied weights and expanded tensors claim more than the file holds, within
-#: reason.
+#: How much more than the file tied weights and expanded tensors may claim.
 _SHARING = 16
 
 
@@ -70,17 +69,10 @@ class Constructors:
         self._num_bytes = num_bytes
         self._claimed = self._work = 0
         self.answers: Dict[str, Any] = {
-            f'torch.{k}': Name(k, dtype) for k, dtype in _STORAGES.items()
-        }
-        self.answers.update({
-            full: Name(full.rpartition('.')[2]) for full in _CLASSES
-        })
-        for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-            self.answers[f'{module}._reconstruct'] = lambda *_: np.empty(0)
-            self.answers[f'{module}.scalar'] = _scalar
-        self.answers.update({
-            'torch.storage.UntypedStorage':
-            self.answers['torch.UntypedStorage'],
+            **{f'torch.{k}': Name(k, dtype) for k, dtype in _STORAGES.items()},
+            **{full: Name(full.rpartition('.')[2]) for full in _CLASSES},
+            'torch.storage.UntypedStorage': Name('UntypedStorage',
+                                                 torch.uint8),
             'torch._utils._rebuild_tensor': self.tensor,
             'torch._utils._rebuild_tensor_v2': self.tensor,
             'torch._utils._rebuild_tensor_v3': self.typed_tensor,
@@ -100,7 +92,10 @@ class Constructors:
             'builtins.complex': lambda a, b: complex(float(a), float(b)),
             'builtins.slice': _slice,
             'builtins.getattr': _known_method,
-        })
+        }
+        for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+            self.answers[f'{module}._reconstruct'] = lambda *_: np.empty(0)
+            self.answers[f'{module}.scalar'] = _scalar
 
     def spend(self, items: int) -> None:
         """Count work that the length of the pickle does not bound."""
@@ -147,12 +142,11 @@ class Constructors:
         if data.is_meta:
             value = torch.empty_strided(
                 size, stride, dtype=dtype, device='meta')
-        else:
+        elif claimed:
             value = torch.empty(0, dtype=dtype, device=data.device)
-            if claimed:
-                value.set_(data.untyped_storage(), offset, size, stride)
-            else:
-                value = value.reshape(size)
+            value.set_(data.untyped_storage(), offset, size, stride)
+        else:
+            value = torch.empty(size, dtype=dtype, device=data.device)
         return value.requires_grad_() if requires_grad is True else value
 
     def from_type(self, function: Any, kind: Any, args: tuple,
@@ -233,18 +227,16 @@ def _slice(*bounds: Any) -> slice:
 
 
 def _known_method(owner: Any, name: str) -> Callable:
-    if isinstance(owner, Name) and name in _METHODS.get(owner.name, ()):
-        from mmengine.logging import HistoryBuffer
-        from mmengine.optim.scheduler.param_scheduler import \
-            OneCycleParamScheduler
-        kinds = (HistoryBuffer, OneCycleParamScheduler)
-        return getattr(
-            next(k for k in kinds if k.__name__ == owner.name), name)
-    raise CheckpointError(
-        f'its pickle asks for attribute {name!r}, but only the statistics '
-        'methods of HistoryBuffer and the annealing methods of '
-        'OneCycleParamScheduler are allowed; do not load this file unless you '
-        'know who made it')
+    require(isinstance(owner, Name) and name in _METHODS.get(owner.name, ()),
+            f'its pickle asks for attribute {name!r}, but only the statistics '
+            'methods of HistoryBuffer and the annealing methods of '
+            'OneCycleParamScheduler are allowed; do not load this file unless '
+            'you know who made it')
+    from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+    kinds = dict(HistoryBuffer=HistoryBuffer,
+                 OneCycleParamScheduler=OneCycleParamScheduler)
+    return getattr(kinds[owner.name], name)
 
 
 def fill_history(buffer: Any, state: dict) -> None:

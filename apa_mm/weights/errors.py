@@ -3,11 +3,7 @@ from apa_mm.utils.checks import InputError
 
 
 class CheckpointError(InputError):
-    """A file or request that cannot be served; one sentence says why.
-
-    Names out of a file stand in the sentence: characters that a terminal
-    would obey are escaped.
-    """
+    """A file or request that cannot be served; one printable sentence why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))

@@ -8,21 +8,18 @@ from torch import Tensor, nn
 
 from apa_mm.utils.tables import show
 
-from .errors import CheckpointError, printable
+from .errors import printable, require
 
 CONVERT = ('tools/convert_checkpoint.py SRC DST --to mmdet-backbone (or '
            'mmpretrain, mmdet)')
 
 
 class Comparison(NamedTuple):
-    """Names of the tensors of a model and of a file, compared.
-
-    "missing" is what the file lacks, "unexpected" what the model lacks.
-    """
+    """Names of the tensors of a model and of a file, compared."""
 
     matched: List[str]
-    missing: List[str]
-    unexpected: List[str]
+    missing: List[str]  # what the file lacks
+    unexpected: List[str]  # what the model lacks
     reshaped: List[str]
 
     def __str__(self) -> str:
@@ -40,14 +37,13 @@ def counted(names: List[str], none: str = '0') -> str:
 
 def state_dict_of(checkpoint: Any) -> Dict[str, Tensor]:
     """Return the tensors that mmengine would load, without ``module.``."""
-    known = isinstance(checkpoint, dict)
-    tensors = checkpoint.get('state_dict', checkpoint) if known else None
-    if not isinstance(tensors, dict) or not all(
-            isinstance(value, Tensor) for value in tensors.values()):
-        keys = sorted(map(str, checkpoint)) if known else []
-        raise CheckpointError(
-            f"the checkpoint has no 'state_dict' (its keys: {keys[:6]}), so "
-            f'nothing would be loaded from it; convert it with {CONVERT}')
+    content = checkpoint if isinstance(checkpoint, dict) else {}
+    tensors = content.get('state_dict', checkpoint)
+    require(isinstance(tensors, dict) and all(
+        isinstance(value, Tensor) for value in tensors.values()),
+            "the checkpoint has no 'state_dict' (its keys: "
+            f'{sorted(map(str, content))[:6]}), so nothing would be loaded '
+            f'from it; convert it with {CONVERT}')
     stripped = type(tensors)(
         (name.removeprefix('module.'), value)
         for name, value in tensors.items())
@@ -61,7 +57,7 @@ def find_gaps(found: Comparison, whole: bool = False) -> List[str]:
 
     Heads, classifiers and necks may be new, and a part that the file does not
     have at all may be. What it has must be complete in kappa, lambda and
-    blocks, and a backbone in everything.
+    blocks, and a backbone, or with ``whole`` all, in everything.
     """
     present = {_part(name) for name in found.matched}
     blocks = {_block(name) for name in found.matched} | {''}
@@ -73,11 +69,8 @@ def find_gaps(found: Comparison, whole: bool = False) -> List[str]:
         return _part(name) in present and (
             learned or _block(name) not in blocks)
 
-    lacking = [name for name in found.missing if matters(name)]
-    return lacking + [
-        name for name in found.reshaped
-        if whole or name.startswith('backbone.')
-    ]
+    return [name for name in found.missing if matters(name)] + [
+        n for n in found.reshaped if whole or n.startswith('backbone.')]
 
 
 def _part(name: str) -> str:
@@ -103,6 +96,16 @@ def find_broken(model: nn.Module, state_dict: Dict[str, Tensor],
     return [name for name in broken if name not in own or is_finite(own[name])]
 
 
+def refuse_broken(source: str, model: nn.Module, tensors: Dict[str, Tensor],
+                  found: Comparison) -> None:
+    """Refuse a ``source`` with :func:`find_broken` in what matches."""
+    broken = find_broken(model, tensors, found.matched)
+    require(not broken,
+            f'{source} holds complex numbers, NaN or infinity in '
+            f'{len(broken)} of its tensors, the first is '
+            f'{"".join(broken[:1])}; take an earlier one')
+
+
 def is_finite(value: Tensor) -> bool:
     """Return whether a tensor holds real numbers without NaN or infinity."""
     if value.is_complex():
@@ -125,10 +128,8 @@ def rehearse_loading(model: nn.Module,
                      state_dict: Dict[str, Tensor]) -> Comparison:
     """Compare a model with a state dict as non-strict loading would.
 
-    A plain comparison of names and shapes is not enough: a module may rename
-    old keys or resize a buffer while it loads. Such modules are asked on a
-    copy; the model itself stays as it is. ``num_batches_tracked`` of a
-    BatchNorm may be absent, as for mmengine.
+    A module that may rename old keys or resize a buffer while it loads is
+    asked on a copy. ``num_batches_tracked`` may be absent, as for mmengine.
     """
     found = Comparison([], [], [], [])
     unused = set(state_dict)
@@ -163,12 +164,9 @@ def _rehearse(module: nn.Module, state: Dict[str, Tensor], prefix: str,
 
 def _own_tensors(module: nn.Module) -> Dict[str, Tensor]:
     """Return the parameters and saved buffers that are the module's own."""
-    buffers = {
-        name: buffer
-        for name, buffer in module.named_buffers(recurse=False)
-        if name not in module._non_persistent_buffers_set
-    }
-    return {**dict(module.named_parameters(recurse=False)), **buffers}
+    return dict(module.named_parameters(recurse=False)) | {
+        name: buffer for name, buffer in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set}
 
 
 def _loads_its_own_way(module: nn.Module) -> bool:
@@ -180,20 +178,15 @@ def _loads_its_own_way(module: nn.Module) -> bool:
 
 def _try_on_copy(module: nn.Module, state: Dict[str, Tensor], prefix: str,
                  metadata: dict) -> nn.Module:
-    """Load ``state``, which may be changed, into a copy of one module.
-
-    Children are shared with the copy, its own tensors are not.
-    """
+    """Load ``state``, which may be changed, into a copy of a module alone."""
     twin = copy.copy(module)
     twin._parameters = {
         name: value if value is None else nn.Parameter(
             torch.empty_like(value), requires_grad=False)
-        for name, value in module._parameters.items()
-    }
+        for name, value in module._parameters.items()}
     twin._buffers = {
         name: value if value is None else torch.empty_like(value)
-        for name, value in module._buffers.items()
-    }
+        for name, value in module._buffers.items()}
     twin._load_from_state_dict(state, prefix, metadata.get(prefix[:-1], {}),
                                False, [], [], [])
     return twin

@@ -1,8 +1,7 @@
-"""Make mmengine read checkpoints by our reader, on either stack.
+"""Make mmengine's ``CheckpointLoader`` read by our reader, on either stack.
 
-All loading goes through mmengine's ``CheckpointLoader``. Without the loaders
-here torch before 2.6 runs whatever a file holds, OneDL's mmengine does so when
-a safe load was refused, and downloads always do.
+Without that torch before 2.6 runs whatever a file holds, OneDL's mmengine does
+so when a safe load was refused, and downloads always do.
 """
 import functools
 import json
@@ -18,8 +17,6 @@ from .reading import read_checkpoint, read_stream
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Load a file as mmengine's function of this name does, but safely.
-
-    ``map_location`` is that of :func:`~apa_mm.weights.read_checkpoint`.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -2,8 +2,7 @@
 
 A pickle is a program: it calls what it names. :class:`WeightsUnpickler` takes
 the instructions that ``torch.save`` and mmengine write, and answers names by
-:mod:`~apa_mm.weights.constructors` alone, not by torch's list of allowed
-globals, which differs between versions of torch.
+:mod:`~apa_mm.weights.constructors` alone.
 """
 import argparse
 import collections
@@ -44,10 +43,8 @@ class WeightsUnpickler(pickle._Unpickler):
     """
 
     dispatch = _Instructions({
-        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(
-            pickle, name)[0]]
-        for name in _PLAIN_OPCODES
-    })
+        opcode: pickle._Unpickler.dispatch[opcode]
+        for opcode, in (getattr(pickle, name) for name in _PLAIN_OPCODES)})
 
     def __init__(self, stream: IO[bytes], num_bytes: int,
                  load_storage: Callable[..., Storage]) -> None:
@@ -81,8 +78,7 @@ class WeightsUnpickler(pickle._Unpickler):
         if full in self._answers:
             return self._answers[full]
         users = _users_own(full)
-        if users is None:
-            raise CheckpointError(
+        require(users is not None,
                 f'its pickle wants {full}, and loading would have to run '
                 'that; where the file was made, save '
                 'dict(state_dict=model.state_dict()) and use that file')
@@ -107,8 +103,7 @@ class WeightsUnpickler(pickle._Unpickler):
         return self._storages[key]
 
     def _reduce(self) -> None:
-        args = self.stack.pop()
-        function = self.stack[-1]
+        args, function = self.stack.pop(), self.stack[-1]
         require(id(function) in self._callable
                 and not isinstance(function, Name),
                 'its pickle calls what is no constructor of weights or plain '
@@ -116,8 +111,7 @@ class WeightsUnpickler(pickle._Unpickler):
         self.stack[-1] = function(*args)
 
     def _new(self) -> None:
-        args = self.stack.pop()
-        kind = self.stack.pop()
+        args, kind = self.stack.pop(), self.stack.pop()
         if isinstance(kind, Name) and args == ():
             if kind.name == 'Namespace':
                 return self.append(argparse.Namespace())
@@ -130,8 +124,7 @@ class WeightsUnpickler(pickle._Unpickler):
                               'may not; do not use it')
 
     def _build(self) -> None:
-        state = self.stack.pop()
-        target = self.stack[-1]
+        state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, np.ndarray):
             return fill_array(target, state)
         if isinstance(target, np.dtype):
@@ -170,12 +163,9 @@ class WeightsUnpickler(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = _build
     dispatch[pickle.SETITEM[0]] = lambda self: self._set_items(
         [self.stack.pop(-2), self.stack.pop()])
-    dispatch[pickle.SETITEMS[0]] = lambda self: self._set_items(
-        self.pop_mark())
-    dispatch[pickle.APPEND[0]] = lambda self: self._append_items(
-        [self.stack.pop()])
-    dispatch[pickle.APPENDS[0]] = lambda self: self._append_items(
-        self.pop_mark())
+    dispatch[pickle.SETITEMS[0]] = lambda me: me._set_items(me.pop_mark())
+    dispatch[pickle.APPEND[0]] = lambda me: me._append_items([me.stack.pop()])
+    dispatch[pickle.APPENDS[0]] = lambda me: me._append_items(me.pop_mark())
 
 
 def _users_own(full: str) -> Any:

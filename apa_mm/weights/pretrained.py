@@ -7,15 +7,13 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from .errors import CheckpointError
-from .load_check import (CONVERT, Comparison, find_broken, find_gaps,
+from .errors import CheckpointError, require
+from .load_check import (CONVERT, Comparison, find_gaps, refuse_broken,
                          rehearse_loading, state_dict_of)
 
 
 def check_pretrained(module: BaseModule) -> None:
-    """Refuse a ``Pretrained`` init whose file does not fit the module.
-
-    Does nothing without a ``Pretrained`` entry in ``module.init_cfg``.
+    """Refuse a file of ``Pretrained`` in ``init_cfg`` that does not fit.
 
     Raises:
         FileNotFoundError: If the file is not there.
@@ -31,7 +29,16 @@ def check_pretrained(module: BaseModule) -> None:
 
 def _check_file(module: BaseModule, path: str, prefix: Optional[str]) -> None:
     name = module.__class__.__name__
-    tensors = _read_state_dict(path)
+    if '://' not in path and not Path(path).expanduser().is_file():
+        raise FileNotFoundError(
+            f'pretrained checkpoint {path} does not exist; make it with '
+            'tools/convert_checkpoint.py, name another in init_cfg, or train '
+            'from scratch with --cfg-options model.backbone.init_cfg=None')
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    try:
+        tensors = state_dict_of(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from None
     if prefix:
         stem = prefix.removesuffix('.') + '.'
         tensors = {k.removeprefix(stem): v for k, v in tensors.items()
@@ -39,16 +46,10 @@ def _check_file(module: BaseModule, path: str, prefix: Optional[str]) -> None:
     found = rehearse_loading(module, tensors)
     children = dict(module.named_children())
     foreign = [n for n in found.unexpected if n.split('.')[0] in children]
-    if find_gaps(found, whole=True) or foreign:
-        raise CheckpointError(
+    require(not (find_gaps(found, whole=True) or foreign),
             f'checkpoint {path} does not fit {name}: {found}; '
             f'{_hint(found, tensors, prefix)}')
-    broken = find_broken(module, tensors, found.matched)
-    if broken:
-        raise CheckpointError(
-            f'checkpoint {path} holds complex numbers, NaN or infinity in '
-            f'{len(broken)} of its tensors, the first is {broken[0]}; take '
-            'an earlier one')
+    refuse_broken(f'checkpoint {path}', module, tensors, found)
     print_log(f'{name} from {path}: {found}', logger='current')
 
 
@@ -62,16 +63,3 @@ def _hint(found: Comparison, tensors: Dict[str, Tensor],
                 'architecture')
     return ('name a checkpoint of the same architecture, or convert one with '
             f'{CONVERT}')
-
-
-def _read_state_dict(path: str) -> Dict[str, Tensor]:
-    if '://' not in path and not Path(path).expanduser().is_file():
-        raise FileNotFoundError(
-            f'pretrained checkpoint {path} does not exist; make it with '
-            'tools/convert_checkpoint.py, name another in init_cfg, or train '
-            'from scratch with --cfg-options model.backbone.init_cfg=None')
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    try:
-        return state_dict_of(checkpoint)
-    except CheckpointError as error:
-        raise CheckpointError(f'{path}: {error}') from None

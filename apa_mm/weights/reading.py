@@ -13,8 +13,7 @@ from .archives import Place, load_archive, load_legacy
 from .errors import CheckpointError, require
 from .pickles import check_nesting
 
-#: Far above any network that these tools know (the largest takes 0.9 GB with
-#: its optimizer); a larger file is a mistake or an attack on memory.
+#: The largest network that these tools know takes 0.9 GB with its optimizer.
 MAX_FILE_BYTES = 16 * 2**30
 #: A safetensors header takes some 100 bytes a tensor.
 MAX_HEADER_BYTES, MAX_TENSORS = 32 * 2**20, 100_000
@@ -51,9 +50,8 @@ class RawCheckpoint(NamedTuple):
 def read_checkpoint(path: str, map_location: Any = 'cpu') -> RawCheckpoint:
     """Read a checkpoint of torch (zip or legacy form) or safetensors.
 
-    Nothing is fetched from a network. ``map_location`` is that of
-    ``torch.load``, but None means the CPU, and 'meta' checks the file without
-    reading its tensors.
+    ``map_location`` is that of ``torch.load``, but None means the CPU, and
+    'meta' checks the file without reading its tensors.
 
     Raises:
         CheckpointError: If it is no checkpoint, is damaged, claims more than
@@ -67,13 +65,12 @@ def read_checkpoint(path: str, map_location: Any = 'cpu') -> RawCheckpoint:
             content, metadata = read_stream(stream, map_location)
             return RawCheckpoint(path, content, metadata, _length_of(stream))
     except CheckpointError as error:
-        raise CheckpointError(f'{path} cannot be used: {error}') from None
+        problem = f'used: {error}'
     except MemoryError:
-        raise CheckpointError(f'{path} cannot be read: there is not enough '
-                              'memory for it') from None
+        problem = 'read: there is not enough memory for it'
     except OSError as error:
-        raise CheckpointError(
-            f'{path} cannot be read: {error.strerror}') from None
+        problem = f'read: {error.strerror}'
+    raise CheckpointError(f'{path} cannot be {problem}')
 
 
 def read_stream(stream: IO[bytes], map_location: Any = 'cpu') -> tuple:
@@ -81,8 +78,7 @@ def read_stream(stream: IO[bytes], map_location: Any = 'cpu') -> tuple:
     num_bytes = _length_of(stream)
     require(num_bytes <= MAX_FILE_BYTES,
             f'it has {num_bytes / 2**30:.0f} GiB, more than the '
-            f'{MAX_FILE_BYTES / 2**30:.0f} GiB that a checkpoint may have; '
-            'name another file')
+            f'{MAX_FILE_BYTES / 2**30:.0f} GiB that a checkpoint may have')
     start = stream.read(64)
     stream.seek(0)
     metadata: Dict[str, str] = {}
@@ -102,9 +98,8 @@ def read_stream(stream: IO[bytes], map_location: Any = 'cpu') -> tuple:
             'expected a file of torch.save or safetensors')
     known = isinstance(content, dict)
     what = 'nothing' if known else f'a {type(content).__name__}'
-    require(known and len(content) > 0,
-            f'it holds {what} instead of a dict of weights; name a file that '
-            'holds a state dict')
+    require(known and len(content) > 0, f'it holds {what} instead of a dict '
+            'of weights; name a file that holds a state dict')
     check_nesting(content)
     return content, metadata
 
@@ -147,15 +142,13 @@ def _load_safetensors(stream: IO[bytes], num_bytes: int,
         from safetensors import SafetensorError
         from safetensors.torch import load
     except ImportError:
-        raise CheckpointError(
-            'reading safetensors needs the package safetensors; install it '
-            'with "pip install safetensors"') from None
+        raise CheckpointError('reading it needs the package safetensors: "pip '
+                              'install safetensors"') from None
     stream.seek(0)
     try:
         tensors = load(stream.read())
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f'it is truncated or damaged: {error}') from None
+        raise CheckpointError(f'it is truncated or damaged: {error}') from None
     target = (lambda data, _: data.to('meta')) if place is None else place
     return {k: target(v, 'cpu') for k, v in tensors.items()}, metadata
 
@@ -167,9 +160,8 @@ def _check_header(header: bytes) -> Dict[str, str]:
         names = [name for name, _ in pairs]
         require(len(set(names)) == len(names), 'its header names a tensor '
                 'twice; it is damaged, save it anew')
-        require(len(names) <= MAX_TENSORS,
-                f'its header names {len(names)} tensors, more than the '
-                f'{MAX_TENSORS} taken here')
+        require(len(names) <= MAX_TENSORS, f'its header names {len(names)} '
+                f'tensors, more than the {MAX_TENSORS} taken here')
         return dict(pairs)
 
     try:

@@ -379,3 +379,37 @@ def test_a_kill_while_writing_loses_at_most_one_checkpoint(
         val_evaluator=None,
         val_cfg=None)
     assert resumed.epoch == 4
+
+
+# --- without a training -----------------------------------------------------
+WHOLE = dict(meta=dict(epoch=1, iter=1), state_dict={}, message_hub={})
+
+
+@pytest.mark.parametrize('lost', [
+    *WHOLE, ('meta', 'epoch'), ('meta', 'iter')], ids=str)
+def test_a_file_that_does_not_say_where_it_stood(tmp_path, lost):
+    content = {k: dict(v) for k, v in WHOLE.items()}
+    if isinstance(lost, tuple):
+        del content[lost[0]][lost[1]]
+    else:
+        del content[lost]
+    torch.save(dict(content, other=1), tmp_path / 'epoch_1.pth')
+    with pytest.raises(InputError, match='not say where its training stood'):
+        find_checkpoint(str(tmp_path))
+
+
+def test_a_moved_folder_has_its_own_last_checkpoint(tmp_path):
+    for name in ('best.pth', 'epoch_1.pth'):
+        torch.save(WHOLE, tmp_path / name)
+    for place in ('/gone/best.pth', str(tmp_path / 'best.pth'), 'best.pth'):
+        (tmp_path / 'last_checkpoint').write_text(place)
+        assert Path(find_checkpoint(str(tmp_path))).name == 'best.pth'
+
+
+def test_what_last_checkpoint_names_elsewhere_comes_first(tmp_path):
+    for folder in ('run', 'elsewhere'):
+        (tmp_path / folder).mkdir()
+        torch.save(WHOLE, tmp_path / folder / 'epoch_1.pth')
+    named = tmp_path / 'elsewhere' / 'epoch_1.pth'
+    (tmp_path / 'run' / 'last_checkpoint').write_text(str(named))
+    assert find_checkpoint(str(tmp_path / 'run')) == str(named)

@@ -11,5 +11,4 @@ from .weight_decay_check_hook import WeightDecayCheckHook
 __all__ = [
     'AttentionStatsHook', 'CheckpointCheckHook', 'ClassFrequencyHook',
     'DeferredReweightingHook', 'NonFiniteLossHook', 'ParameterTraceHook',
-    'SafeCheckpointHook', 'WeightDecayCheckHook'
-]
+    'SafeCheckpointHook', 'WeightDecayCheckHook']

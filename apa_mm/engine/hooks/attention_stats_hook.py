@@ -20,11 +20,10 @@ class AttentionStatsHook(Hook):
     """Measure every gate while the model is validated or tested.
 
     Forward hooks listen to the gates during every ``interval``-th batch (1 or
-    more), from the first, and are removed after it. After the loop
-    ``attention/<gate>/entropy`` (Eq. 4, base 2), ``.../variance`` (over the
-    channels of the signal averaged over images) and ``.../mean``, over all
-    ranks, go to the visualizer's backends, and their means over gates to the
-    log. Class groups are for ``tools/analyze.py attention``.
+    more), from the first. After the loop ``attention/<gate>/entropy`` (Eq. 4,
+    base 2), ``.../variance`` (over the channels of the signal averaged over
+    images) and ``.../mean``, over all ranks, go to the visualizer's backends,
+    and their means over gates to the log.
     """
 
     priority = 'LOW'
@@ -72,9 +71,7 @@ class AttentionStatsHook(Hook):
                     data_batch: Optional[Any] = None,
                     outputs: Optional[Sequence] = None,
                     mode: str = 'train') -> None:
-        """Stop listening and add up what was heard."""
-        if mode == 'train':
-            return
+        """Add up what was heard in 'val' and 'test', and stop listening."""
         for name, values in self._caught:
             self._sums.update(name, values)
         self._stop()
@@ -97,16 +94,14 @@ class AttentionStatsHook(Hook):
                  if groups[0].images}
         if not found:
             return
-        runner.visualizer.add_scalars(
-            {
-                f'attention/{name}/{measure}': getattr(stats, measure)
-                for name, stats in found.items() for measure in MEASURES
-            },
-            step=runner.iter)
-        means = ', '.join(
-            f'{measure} '
-            f'{fmean(getattr(s, measure) for s in found.values()):.4f}'
-            for measure in MEASURES)
+        scalars, means = {}, []
+        for measure in MEASURES:
+            values = {f'attention/{name}/{measure}': getattr(stats, measure)
+                      for name, stats in found.items()}
+            scalars.update(values)
+            means.append(f'{measure} {fmean(values.values()):.4f}')
+        runner.visualizer.add_scalars(scalars, step=runner.iter)
         images = next(iter(found.values())).images
-        runner.logger.info(f'attention ({mode}): {len(found)} gates on '
-                           f'{images} images, mean over gates: {means}')
+        runner.logger.info(
+            f'attention ({mode}): {len(found)} gates on {images} images, '
+            f'mean over gates: {", ".join(means)}')

@@ -6,8 +6,8 @@ from mmengine.runner import Runner
 from apa_mm.preflight.class_order import class_order_problem
 from apa_mm.preflight.job import InputError
 from apa_mm.registry import HOOKS
-from apa_mm.weights.load_check import (CONVERT, Comparison, find_broken,
-                                       find_gaps, rehearse_loading,
+from apa_mm.weights.load_check import (CONVERT, Comparison, find_gaps,
+                                       refuse_broken, rehearse_loading,
                                        state_dict_of, unwrap)
 
 
@@ -26,8 +26,7 @@ class CheckpointCheckHook(Hook):
     - a classifier that is taken over must have the classes of the data sets
       in their order (:mod:`apa_mm.preflight.class_order`).
 
-    Tensors that only the file has are no error. ``tools/train.py`` and
-    ``tools/test.py`` add the hook unless ``--skip-checks`` is given.
+    Tensors that only the file has are no error.
     """
 
     # Before the EMA hook exchanges weights, so that names are the file's.
@@ -45,24 +44,26 @@ class CheckpointCheckHook(Hook):
         found = rehearse_loading(model, tensors)
         training = isinstance(runner.optim_wrapper,
                               (OptimWrapper, OptimWrapperDict))
-        broken = find_broken(model, tensors, found.matched)
-        if broken:
-            raise InputError(
-                'the checkpoint holds complex numbers, NaN or infinity in '
-                f'{len(broken)} of its tensors, the first is {broken[0]}; '
-                'take an earlier one')
+        refuse_broken('the checkpoint', model, tensors, found)
         # The runner has no public word for it; mmengine's own hooks ask so.
         if training and not runner._resume:
-            _check_structure(found)
-            _check_class_order(runner, checkpoint, found)
+            gaps = find_gaps(found)
+            if gaps or not found.matched:
+                first = f' (such as {gaps[0]})' if gaps else ''
+                raise InputError(
+                    f'load_from does not fit this model: {found}; {len(gaps)} '
+                    f'of these{first} must come from the file, since only '
+                    'heads, necks and classifiers may start anew; name a '
+                    'checkpoint of the same architecture, or convert it with '
+                    f'{CONVERT}')
+            _check_class_order(runner, checkpoint, tensors, found)
             runner.logger.info(f'load_from: {found}')
             return
         absent = [k for k in ('meta', 'message_hub') if k not in checkpoint]
         if training and absent:
             raise InputError(
-                f'the checkpoint lacks {absent} and cannot be resumed from, '
-                'only its weights are there; start from them with load_from '
-                'instead')
+                f'the checkpoint lacks {absent} and cannot be resumed from; '
+                'start from its weights with load_from instead')
         if found.missing or found.reshaped:
             what = 'resume' if training else 'evaluate'
             loss = (' (the classifier of another loss differs by a row: '
@@ -71,25 +72,14 @@ class CheckpointCheckHook(Hook):
             raise InputError(f'the checkpoint is not of this model: {found}; '
                              f'{what} with the config that it was trained '
                              f'with, or name another file{loss}')
-        _check_class_order(runner, checkpoint, found)
+        _check_class_order(runner, checkpoint, tensors, found)
         runner.logger.info(f'checkpoint: {found}')
 
 
-def _check_structure(found: Comparison) -> None:
-    gaps = find_gaps(found)
-    if gaps or not found.matched:
-        first = f' (such as {gaps[0]})' if gaps else ''
-        raise InputError(
-            f'load_from does not fit this model: {found}; {len(gaps)} of '
-            f'these{first} must come from the file, since only heads, necks '
-            'and classifiers may start anew; name a checkpoint of the same '
-            f'architecture, or convert it with {CONVERT}')
 
-
-def _check_class_order(runner: Runner, checkpoint: dict,
+def _check_class_order(runner: Runner, checkpoint: dict, tensors: dict,
                        loaded: Comparison) -> None:
     """Compare the classes of the file with those of the built loops."""
-    tensors = state_dict_of(checkpoint)
     # Class counts match without the file: it need not hold them.
     if not any(name in tensors and name.split('.')[0].endswith('head')
                for name in loaded.matched):

@@ -22,7 +22,6 @@ class ClassFrequencyHook(Hook):
     num_images)``, such as :class:`apa_mm.losses.GOLLoss`, gets them, after a
     checkpoint was loaded or resumed; see
     :func:`apa_mm.data.class_frequency.class_frequency` for what is counted.
-    Annotations are read from the index that the dataset has made anyway.
 
     A head that corrects its predictions for the counts, such as
     :class:`apa_mm.CosineClsHead` with ``logit_offset``, and does not find
@@ -56,17 +55,25 @@ class ClassFrequencyHook(Hook):
                                'asks for class frequencies')
             return
         found = self._count(runner.train_dataloader.dataset)
-        _check_num_classes(found, users)
+        total = len(found.counts)
+        for name, module in users:
+            size = getattr(module, 'num_classes', total)
+            if size != total:
+                raise ValueError(
+                    f'{found.source} has {total} classes, but '
+                    f'{name or "the model"} ({type(module).__name__}) has '
+                    f'num_classes={size}; set num_classes={total} in the '
+                    'model, heads and losses alike')
         for _, module in users:
             module.set_class_frequency(found.counts, found.num_images)
         runner.logger.info(
-            f'class frequencies of {len(found.counts)} classes in '
-            f'{found.num_images} images ({found.counts.min()} to '
-            f'{found.counts.max()} images per class) from {found.source} for '
+            f'class frequencies of {total} classes in {found.num_images} '
+            f'images ({found.counts.min()} to {found.counts.max()} images per '
+            f'class) from {found.source} for '
             + ', '.join(name or 'the model' for name, _ in users))
 
     def before_val(self, runner: Runner) -> None:
-        """Make sure that predictions can be corrected."""
+        """Make sure that predictions can be corrected, see before_test."""
         self._before_predictions(runner, runner.val_dataloader.dataset)
 
     def before_test(self, runner: Runner) -> None:
@@ -125,9 +132,8 @@ class ClassFrequencyHook(Hook):
             names = show((found.classes[i] for i in empty), 5)
             raise ValueError(
                 f'{len(empty)} of {len(found.counts)} classes have no '
-                f'training image in {found.source}: {names}; remove '
-                "them from the dataset's classes, or set allow_empty=True in "
-                "dict(type='apa_mm.ClassFrequencyHook')")
+                f'training image in {found.source}: {names}; remove them, or '
+                'set allow_empty=True in apa_mm.ClassFrequencyHook')
         return found
 
 
@@ -135,15 +141,3 @@ def _users(model: nn.Module) -> List[Tuple[str, nn.Module]]:
     """Return the modules that ask for class frequencies, with names."""
     return [(name, module) for name, module in unwrap(model).named_modules()
             if callable(getattr(module, 'set_class_frequency', None))]
-
-
-def _check_num_classes(found: ClassFrequency,
-                       users: List[Tuple[str, nn.Module]]) -> None:
-    for name, module in users:
-        size = getattr(module, 'num_classes', len(found.counts))
-        if size != len(found.counts):
-            raise ValueError(
-                f'{found.source} has {len(found.counts)} classes, but '
-                f'{name or "the model"} ({type(module).__name__}) has '
-                f'num_classes={size}; set num_classes={len(found.counts)} in '
-                'the model, heads and losses alike')

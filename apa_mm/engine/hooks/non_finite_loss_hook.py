@@ -11,10 +11,9 @@ from apa_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Stop after ``patience`` (1 or more) iterations with a broken loss.
+    """Stop after ``patience`` (1 or more) losses of NaN or infinity in a row.
 
-    That is NaN or infinity, in a row: a single one happens, in mixed precision
-    by design.
+    A single one happens, in mixed precision by design.
     """
 
     # Before a checkpoint is written.
@@ -34,11 +33,9 @@ class NonFiniteLossHook(Hook):
         Raises:
             InputError: If there were enough; it names the losses.
         """
-        names = [
-            name for name, value in (outputs or {}).items()
-            if 'loss' in name and not torch.isfinite(
-                torch.as_tensor(value)).all()
-        ]
+        names = [name for name, value in (outputs or {}).items()
+                 if 'loss' in name
+                 and not torch.as_tensor(value).isfinite().all()]
         self._in_a_row = self._in_a_row + 1 if names else 0
         if self._in_a_row >= self.patience:
             # The sum says nothing that its parts do not.

@@ -19,10 +19,9 @@ class ParameterTraceHook(Hook):
 
     Every ``interval`` iterations (1 or more), before the first and after the
     last one, each site's ``apa/<site>/kappa`` and ``apa/<site>/lambd`` go to
-    the backends of mmengine's visualizer: ``vis_data/scalars.json``,
-    TensorBoard or wandb, whichever the config names. Of values per channel
-    that is the mean; lambda is shown as used, not below its floor.
-    ``tools/analyze.py parameters --traces WORK_DIR`` draws the history.
+    the visualizer's backends. Of values per channel that is the mean; lambda
+    is shown as used, not below its floor. ``tools/analyze.py parameters
+    --traces WORK_DIR`` draws the history.
     """
 
     priority = 'LOW'
@@ -61,7 +60,6 @@ class ParameterTraceHook(Hook):
         scalars = {
             f'{TRACE_PREFIX}{site}/{name}': value
             for site, pair in mean_values(self._sites).items()
-            for name, value in zip(('kappa', 'lambd'), pair, strict=True)
-        }
+            for name, value in zip(('kappa', 'lambd'), pair, strict=True)}
         runner.visualizer.add_scalars(scalars, step=step)
         self._last = step

@@ -3,7 +3,6 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-import torch
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
@@ -68,16 +67,14 @@ class SafeCheckpointHook(CheckpointHook):
       :func:`apa_mm.engine.resume.find_checkpoint`.
     - The states of all random generators travel in the checkpoint. A resumed
       run does what an uninterrupted one does, bit for bit, if the config has
-      a seed and the number of processes is the same. Workers start anew with
-      every epoch, ``persistent_workers`` or not. Validation moves no
-      generator.
+      a seed and the number of processes is the same. For that, workers start
+      anew with every epoch, and validation moves no generator.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._local = (
-            self.file_client_args is None and self.backend_args is None
-            and '://' not in (self.out_dir or ''))
+        self._local = '://' not in (self.out_dir or '') and (
+            self.file_client_args is None and self.backend_args is None)
         if self._local:
             self.backend_args = dict(backend=_BACKEND)
         self._states: Optional[List[dict]] = None
@@ -147,11 +144,11 @@ class SafeCheckpointHook(CheckpointHook):
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         self._states = [state['random'] for state in states]
-        runner.save_checkpoint(self.out_dir, name, self.file_client_args,
-                               save_optimizer=self.save_optimizer,
-                               save_param_scheduler=self.save_param_scheduler,
-                               meta=meta, by_epoch=self.by_epoch,
-                               backend_args=self.backend_args, **self.args)
+        runner.save_checkpoint(
+            self.out_dir, name, self.file_client_args, meta=meta,
+            save_optimizer=self.save_optimizer, by_epoch=self.by_epoch,
+            save_param_scheduler=self.save_param_scheduler,
+            backend_args=self.backend_args, **self.args)
         self._states = None
         if is_main_process():
             with replacing(Path(runner.work_dir, 'last_checkpoint')) as mark:
@@ -167,15 +164,12 @@ class SafeCheckpointHook(CheckpointHook):
             return []
         steps = [old for old in self.keep_ckpt_ids if old != step] + [step]
         beyond = steps[:-self.max_keep_ckpts]
+        kept = steps[len(beyond):]
         self.keep_ckpt_ids.clear()
-        self.keep_ckpt_ids.extend(steps[len(beyond):])
-        runner.message_hub.update_info('keep_ckpt_ids',
-                                       list(self.keep_ckpt_ids))
-        return [
-            self.file_backend.join_path(
-                self.out_dir, self.filename_tmpl.format(old))
-            for old in beyond
-        ]
+        self.keep_ckpt_ids.extend(kept)
+        runner.message_hub.update_info('keep_ckpt_ids', kept)
+        return [self.file_backend.join_path(
+            self.out_dir, self.filename_tmpl.format(old)) for old in beyond]
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         super()._save_best_checkpoint(runner, metrics)
@@ -185,10 +179,10 @@ class SafeCheckpointHook(CheckpointHook):
 
 def _not_finite(model: nn.Module) -> List[str]:
     """Return the names of weights and running statistics with NaN or inf."""
-    state = dict(model.named_parameters())
-    state.update((name, buffer) for name, buffer in model.named_buffers()
-                 if '.running_' in name)
-    return [n for n, value in state.items() if not torch.isfinite(value).all()]
+    state = [*model.named_parameters(),
+             *(pair for pair in model.named_buffers()
+               if '.running_' in pair[0])]
+    return [name for name, value in state if not value.isfinite().all()]
 
 
 def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
@@ -198,11 +192,13 @@ def _check_optimizer(runner: Runner, checkpoint: dict) -> None:
         return
     if not isinstance(runner.optim_wrapper, OptimWrapper):
         return
-    groups = runner.optim_wrapper.optimizer.param_groups
-    own = [len(group['params']) for group in groups]
+
+    def sizes(groups: List[dict]) -> List[int]:
+        return [len(group['params']) for group in groups]
+
+    own = sizes(runner.optim_wrapper.optimizer.param_groups)
     try:
-        saved = [len(group['params'])
-                 for group in checkpoint['optimizer']['param_groups']]
+        saved = sizes(checkpoint['optimizer']['param_groups'])
     except (KeyError, TypeError):
         saved = []
     if saved != own:
@@ -219,9 +215,8 @@ def _why_inexact(runner: Runner, states: Optional[List[dict]]) -> str:
     if len(states) != runner.world_size:
         return (f'it had {len(states)} processes and has '
                 f'{runner.world_size} now')
-    loader = runner.train_dataloader
-    seed = getattr(loader.sampler, 'seed', runner.seed)
-    if seed != runner.seed:
+    sampler = runner.train_dataloader.sampler
+    if getattr(sampler, 'seed', runner.seed) != runner.seed:
         return ('the order of the data has another seed; set randomness=dict('
                 f'seed={runner.seed}) in the config')
     return ''

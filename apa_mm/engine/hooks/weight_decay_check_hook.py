@@ -35,8 +35,7 @@ class WeightDecayCheckHook(Hook):
             parameter
             for one in (wrapper.values() if several else [wrapper])
             for group in one.optimizer.param_groups
-            if group.get('weight_decay') for parameter in group['params']
-        }
+            if group.get('weight_decay') for parameter in group['params']}
         names = [name for name, parameter in runner.model.named_parameters()
                  if parameter.requires_grad and parameter in decaying
                  and name.rpartition('.')[2] in UNDECAYED]

@@ -13,11 +13,10 @@ UNDECAYED = ('kappa', 'lambd')
 class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's constructor, with no weight decay for kappa and lambda.
 
-    Every ``paramwise_cfg`` of mmengine works as before, such as
-    ``bias_decay_mult=0.`` for biases. A parameter whose name ends in
-    ``kappa`` or ``lambd`` gets ``decay_mult=0`` whatever the other rules
-    say; only a key of ``custom_keys`` that contains that word changes it:
-    ``custom_keys=dict(kappa=dict(decay_mult=1.))``. A key such as
+    Every ``paramwise_cfg`` of mmengine works as before. A parameter whose
+    name ends in ``kappa`` or ``lambd`` gets ``decay_mult=0`` whatever the
+    other rules say; only a key of ``custom_keys`` that contains that word
+    changes it: ``custom_keys=dict(kappa=dict(decay_mult=1.))``. A key such as
     ``backbone`` still sets their learning rate.
 
     Other rules are joined by inheritance, this class first, as in ``class
@@ -46,15 +45,11 @@ class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Append groups of a module's parameters, as the parent does."""
         outermost = not params and not args and not kwargs
         super().add_params(params, module, *args, **kwargs)
-        if outermost:
-            self._stop_decay(params, module)
-
-    def _stop_decay(self, params: List[dict], model: nn.Module) -> None:
-        names = {
-            parameter: name
-            for name, parameter in model.named_parameters()
-            if name.rpartition('.')[2] in UNDECAYED
-        }
+        if not outermost:
+            return
+        names = {parameter: name for name, parameter
+                 in module.named_parameters()
+                 if name.rpartition('.')[2] in UNDECAYED}
         for group in params:
             name = names.get(group['params'][0])
             if name is not None and len(group['params']) == 1:
@@ -63,10 +58,8 @@ class APAOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _decay_mult(self, name: str) -> float:
         custom_keys = self.paramwise_cfg.get('custom_keys', {})
-        speaking = [
-            key for key in custom_keys
-            if key in name and any(word in key for word in UNDECAYED)
-        ]
+        speaking = [key for key in custom_keys if key in name
+                    and any(word in key for word in UNDECAYED)]
         # The longest counts, as in mmengine, then the first by alphabet.
         best = min(speaking, key=lambda key: (-len(key), key), default=None)
         return 0. if best is None else custom_keys[best].get('decay_mult', 0.)

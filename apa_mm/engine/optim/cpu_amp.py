@@ -1,6 +1,6 @@
 """Mixed precision on a machine without an accelerator."""
 from contextlib import ExitStack, contextmanager
-from typing import Any, Iterator, List, Optional, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -13,10 +13,9 @@ from apa_mm.weights.load_check import unwrap
 class CPUAmpOptimWrapper(OptimWrapper):
     """Train in bfloat16 on the CPU, where AmpOptimWrapper refuses to work.
 
-    bfloat16, the only type that autocast knows there, has float32's range, so
-    that no loss scaling is needed. mmcv's RoIAlign and NMS have float32
-    kernels only: a detector autocasts its backbone and neck, and their
-    outputs are handed on in float32.
+    bfloat16 has float32's range, so that no loss scaling is needed. mmcv's
+    RoIAlign and NMS have float32 kernels only: a detector autocasts its
+    backbone and neck, and their outputs are handed on in float32.
 
     Args:
         modules (Sequence[str], optional): Parts of the model to run in
@@ -36,27 +35,23 @@ class CPUAmpOptimWrapper(OptimWrapper):
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast while the block runs."""
-        with super().optim_context(model):
+        with super().optim_context(model), ExitStack() as stack:
             if self.modules is None:
-                with _autocast():
-                    yield
-                return
-            with ExitStack() as stack:
-                for part in self._parts(model):
-                    for handle in _autocast_part(part):
-                        stack.callback(handle.remove)
+                stack.enter_context(_autocast())
                 yield
-
-    def _parts(self, model: nn.Module) -> List[nn.Module]:
-        inner = unwrap(model)
-        named = (getattr(inner, name, None) for name in self.modules)
-        parts = [part for part in named if isinstance(part, nn.Module)]
-        if not parts:
-            raise ValueError(
-                f'{type(inner).__name__} has none of the parts '
-                f'{list(self.modules)} that CPUAmpOptimWrapper is to run in '
-                'bfloat16; set optim_wrapper.modules to names of its parts')
-        return parts
+                return
+            inner = unwrap(model)
+            named = (getattr(inner, name, None) for name in self.modules)
+            parts = [part for part in named if isinstance(part, nn.Module)]
+            if not parts:
+                raise ValueError(
+                    f'{type(inner).__name__} has none of the parts '
+                    f'{list(self.modules)} to run in bfloat16; set '
+                    'optim_wrapper.modules to names of its parts')
+            for part in parts:
+                for handle in _autocast_part(part):
+                    stack.callback(handle.remove)
+            yield
 
 
 def _autocast() -> torch.autocast:
@@ -77,7 +72,5 @@ def _autocast_part(part: nn.Module) -> list:
             output, lambda value: isinstance(value, Tensor)
             and value.dtype == torch.bfloat16, Tensor.float)
 
-    return [
-        part.register_forward_pre_hook(enter),
-        part.register_forward_hook(leave, always_call=True)
-    ]
+    return [part.register_forward_pre_hook(enter),
+            part.register_forward_hook(leave, always_call=True)]
