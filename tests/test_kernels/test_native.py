@@ -91,6 +91,30 @@ def test_every_nan_stays_one(name):
 
 
 @needs_compiler
+@pytest.mark.parametrize('name', ['apa', 'exact'])
+@pytest.mark.parametrize('which', [0, 1])
+def test_a_parameter_that_is_nan_shows(name, which):
+    parameters = [torch.ones(1), torch.ones(1)]
+    parameters[which].fill_(torch.nan)
+    x = torch.randn(70)
+    out, grad, *_ = run(FUNCTIONS[name], x, *parameters, x, backend='native')
+    assert out.isnan().all() and grad.isnan().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize('name', ['apa', 'exact'])
+def test_where_eta_ends_it_is_0(name):
+    x = torch.tensor([-torch.inf, -1e30, -200., 200., torch.inf])
+    one = torch.ones(1)
+    out, grad, *_ = run(FUNCTIONS[name], x, one, one, torch.ones(5),
+                        backend='native')
+    high = x[3:] if name == 'exact' else torch.ones(2)
+    assert torch.equal(out, torch.cat([torch.zeros(3), high]))
+    slope = [0., 0., 0., 1., 1.] if name == 'exact' else [0.] * 5
+    torch.testing.assert_close(grad, torch.tensor(slope), rtol=0, atol=2e-38)
+
+
+@needs_compiler
 def test_gumbel_at_the_ends_of_float32():
     x = torch.tensor([-1e4, -5., -4.4, 0., 80., 1e4, torch.nan])
     out, grad, *_ = run(
