@@ -294,11 +294,12 @@ def test_a_folded_network_trains_with_separate_layers():
 
 
 def test_a_norm_may_be_folded_without_that_of_the_shortcut():
-    norm, act, x = norm_layer(4, True, torch.float32), AGLU(), torch.rand(
-        2, 4, 3, 3)
+    norm, act = norm_layer(4, True, torch.float32), AGLU()
+    attention = ChannelAttention(4, reduction=2, dropout=0.)
+    x = torch.rand(2, 4, 3, 3)
     with torch.no_grad():
-        got = fused_block_end(nn.Identity(), None, act, x, x, norm)
-        torch.testing.assert_close(got, act(x + norm(x)))
+        got = fused_block_end(nn.Identity(), attention, act, x, x, norm)
+        torch.testing.assert_close(got, act(attention(x) + norm(x)))
 
 
 @needs_compiler
