@@ -124,7 +124,7 @@ void forward_rows(T* y, int64_t rows, int64_t inner, int64_t channels,
                     forward_vectors<kKind>(
                         z + begin, count, pair.of(row % channels),
                         [=](int64_t at, int64_t some) {
-                          ahead(piece.end(inner) + begin + at, some);
+                          ahead(piece.end(inner) + kChunk + begin + at, some);
                         });
                   });
     for (int64_t i = 0; i < piece.rows; ++i) {
@@ -162,7 +162,7 @@ void backward_rows(int64_t rows, int64_t inner, int64_t channels,
                         z + begin, grad + begin, count,
                         pair.of(row % channels), sums_of(row),
                         [=](int64_t at, int64_t some) {
-                          ahead(piece.end(inner) + begin + at, some);
+                          ahead(piece.end(inner) + kChunk + begin + at, some);
                         });
                   });
     for (int64_t i = 0; i < piece.rows; ++i)
