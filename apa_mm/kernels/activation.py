@@ -82,7 +82,7 @@ def is_plain(*tensors: Tensor) -> bool:
     Not so while operations are recorded or transformed, nor for subclasses and
     tensors that are more than their memory (negated, sparse, nested, zeros).
     """
-    if (torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if (torch.compiler.is_compiling() or torch._C._is_tracing()
             or torch._C._len_torch_dispatch_stack()
             or torch._C._are_functorch_transforms_active()
             or forward_ad._current_level >= 0):

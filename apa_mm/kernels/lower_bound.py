@@ -45,11 +45,13 @@ def _is_exporting() -> bool:
 
 def bounded(value: Tensor, bound: float) -> Tensor:
     """Return the maximum; see :func:`apa_mm.functional.lower_bound`."""
-    transformed = torch._C._are_functorch_transforms_active()
-    if torch.jit.is_tracing() or _is_exporting():
-        return value.clamp(min=bound)
     compiling = torch.compiler.is_compiling()
-    if transformed or not compiling and forward_ad._current_level >= 0:
+    derived = torch._C._are_functorch_transforms_active() or (
+        not compiling and forward_ad._current_level >= 0)
+    if not (derived or torch.is_grad_enabled()) or (
+            torch.jit.is_tracing() or _is_exporting()):
+        return value.clamp(min=bound)
+    if derived:
         return _identity(value, bound)
     # Above the bound it is the identity; one value on the CPU is cheap to see.
     if (not compiling and value.numel() == 1 and value.device.type == 'cpu'

@@ -48,10 +48,13 @@ class Affine(NamedTuple):
 
 def usable(*maps: Tensor, parameters: Sequence[Tensor] = ()) -> bool:
     """Return whether the compiled form takes these: float32, NCHW, CPU."""
-    return (is_plain(*maps, *parameters)
-            and choose_backend(maps[0]) == 'native'
-            and all(x.dtype == torch.float32 and x.dim() == 4 and x.numel()
-                    and x.is_contiguous() for x in maps)
+    if not is_plain(*maps, *parameters):
+        return False
+    for x in maps:
+        if (x.dtype != torch.float32 or x.dim() != 4 or not x.numel()
+                or not x.is_contiguous()):
+            return False
+    return (choose_backend(maps[0]) == 'native'
             and len({p.numel() for p in parameters}) < 2)
 
 

@@ -91,9 +91,10 @@ class _Adaptive(_Parametric):
 
     def values(self, x: Tensor) -> dict:
         """Return ``kappa`` and the bounded ``lambd``, shaped for ``x``."""
-        return dict(
-            kappa=self._align(self.kappa, x),
-            lambd=self._align(lower_bound(self.lambd, self.lambd_min), x))
+        kappa, lambd = self.kappa, lower_bound(self.lambd, self.lambd_min)
+        if self.num_parameters > 1:
+            kappa, lambd = self._align(kappa, x), self._align(lambd, x)
+        return dict(kappa=kappa, lambd=lambd)
 
     def extra_repr(self) -> str:
         return (f'{super().extra_repr()}, lambd_init={self.lambd_init}, '

@@ -20,10 +20,6 @@ from .attention import ChannelAttention
 
 __all__ = ['can_fuse', 'fused_block_end', 'fused_norm_act', 'may_overwrite']
 
-HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
-         '_backward_pre_hooks')
-
-
 def can_fuse(wanted: Optional[bool], x: Tensor,
              modules: Iterable[Optional[nn.Module]]) -> bool:
     """Return whether the modules may run as one kernel for this input.
@@ -49,24 +45,32 @@ def can_fuse(wanted: Optional[bool], x: Tensor,
     if wanted is None and not (x.dtype == torch.float32 and x.is_contiguous()
                                and choose_backend(x) == 'native'):
         return False
-    return not any(getattr(torch_module, f'_global{name}') for name in HOOKS
-                   ) and all(_is_fusable(m) for m in modules if m is not None)
+    return not _has_hook(vars(torch_module), '_global') and all(
+        _is_fusable(m) for m in modules if m is not None)
 
 
 def may_overwrite(conv: nn.Module) -> bool:
     """Return whether what ``conv`` returned is read once: nobody watches."""
     return (type(conv) is nn.Conv2d and not torch.is_grad_enabled()
-            and not _has_hook(conv)
+            and not _is_watched(conv)
             and not torch._C._len_torch_function_stack())
 
 
-def _has_hook(module: nn.Module) -> bool:
+def _has_hook(settings: dict, prefix: str = '') -> bool:
+    # Written out: it runs for every module of every block.
+    return bool(settings[f'{prefix}_forward_hooks']
+                or settings[f'{prefix}_forward_pre_hooks']
+                or settings[f'{prefix}_backward_hooks']
+                or settings[f'{prefix}_backward_pre_hooks'])
+
+
+def _is_watched(module: nn.Module) -> bool:
     settings = module.__dict__  # libraries put wrappers there as 'forward'
-    return 'forward' in settings or any(settings[name] for name in HOOKS)
+    return 'forward' in settings or _has_hook(settings)
 
 
 def _is_fusable(module: nn.Module) -> bool:
-    if _has_hook(module):
+    if _is_watched(module):
         return False
     kind = type(module)
     if kind is nn.Identity:

@@ -15,7 +15,8 @@ from .act import medians
 
 TITLE = 'APAResNet (ours) beside SE-ResNet with ReLU and sigmoid (theirs)'
 DEVICES = ('cpu', 'cuda')
-BATCH, SIDE = 8, 160
+BATCH, SIDE = 8, 224
+LARGE = (1, 3, 800, 1344)  # an image as detectors get it
 DETECTOR = (Path(__file__).resolve().parents[2] / 'configs' / 'demo' /
             'mask-rcnn_seresnet18_fpn_digits-lvis.py')
 DETECTOR_SIDE = 256
@@ -56,9 +57,9 @@ def activation_bytes(model: nn.Module, x: Tensor) -> int:
 
 
 def train_step(model: nn.Module, x: Tensor) -> None:
-    """Run forward and backward."""
+    """Run forward and backward of a model in training mode."""
     model.zero_grad(set_to_none=True)
-    model.train()(x)[-1].mean().backward()
+    model(x)[-1].mean().backward()
 
 
 def detectors() -> Dict[str, nn.Module]:
@@ -102,8 +103,8 @@ def fold(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def eval_forward(model: nn.Module, x: Tensor) -> None:
-    """Run an inference pass."""
-    model.eval()(x)
+    """Run an inference pass of a model in that mode."""
+    model(x)
 
 
 def run(repeats: int = 5, quick: bool = False, device: str = 'cpu') -> list:
@@ -122,16 +123,25 @@ def run(repeats: int = 5, quick: bool = False, device: str = 'cpu') -> list:
     x = torch.rand(BATCH, 3, SIDE, SIDE, device=device)
     for depth in (18, ) if quick else (18, 50, 101):
         models = {n: m.to(device) for n, m in networks(depth).items()}
-        case = f'R{depth} {{}}, batch {BATCH}, {SIDE} px'
+        case = f'R{depth} {{}}, batch {{}}, {{}} px'
         folded = {n: fold(m) for n, m in models.items()}
-        for name, step, nets in (('training step', train_step, models),
-                                 ('inference', eval_forward, models),
-                                 ('inference, norms folded', eval_forward,
-                                  folded)):
-            seconds = _seconds(nets, step, x, repeats, device)
-            rows.append(_row(case.format(name), seconds, 's'))
+        inference = [('inference', eval_forward, models),
+                     ('inference, norms folded', eval_forward, folded)]
+        sets = [(('training step', train_step, models), x),
+                *((row, x) for row in inference)]
+        if depth == 50:
+            large = torch.rand(LARGE, device=device)
+            sets += [(row, large) for row in inference]
+        for (name, step, nets), images in sets:
+            for model in nets.values():
+                model.train(step is train_step)
+            seconds = _seconds(nets, step, images, repeats, device)
+            size = 'x'.join(map(str, sorted({*images.shape[2:]})))
+            rows.append(_row(case.format(name, len(images), size), seconds,
+                             's'))
         sizes = {n: activation_bytes(m, x) / 2**20 for n, m in models.items()}
-        rows.append(_row(case.format('kept for backward'), sizes, 'MiB'))
+        rows.append(_row(case.format('kept for backward', BATCH, SIDE), sizes,
+                         'MiB'))
     if device == 'cpu' and not quick:
         seconds = _seconds(detectors(), detector_step, detector_batch(),
                            repeats, device)
