@@ -1,4 +1,4 @@
-// The activations of one element, forward and backward, and element types.
+// The activations, forward and backward, of one element and of vectors.
 //
 // In base 2, since the powers of 2 are what a float holds. With
 // t = log2(lambda * exp(-kappa z)), v = 2^-|t| and log(1 + v) = v - v^2 h(v):
@@ -29,8 +29,8 @@ constexpr int64_t kBlock = 256;
 // element by element, the 9 last of 25 would cost more than all.
 constexpr int64_t kWidth = 16;
 
-// For loops that are called with kWidth: known lengths are unrolled before
-// they could become vector code.
+// Loops of a length that a caller knows would be unrolled before they could
+// become vector code.
 #define NOINLINE __attribute__((noinline))
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
