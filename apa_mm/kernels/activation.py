@@ -29,11 +29,6 @@ from apa_mm.utils.imports import HAS_TRITON
 from . import native
 from .formulas import activation
 
-__all__ = [
-    'BACKENDS', 'activate', 'choose_backend', 'gradients_of', 'is_plain',
-    'refuse_second_order'
-]
-
 BACKENDS = ('auto', 'eager', 'native', 'triton')
 VARIABLE = 'APA_MM_BACKEND'
 

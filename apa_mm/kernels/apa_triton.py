@@ -34,8 +34,6 @@ from torch import Tensor
 from .formulas import GUMBEL, UNIT
 from .native import Layout
 
-__all__ = ['backward', 'forward', 'interpreted']
-
 BLOCK = 1024  # elements per program
 WARPS = 4
 #: Widest block where every column has its own sum: 128 bytes of float32.

@@ -23,8 +23,6 @@ from typing import List, Optional
 
 from apa_mm.utils.files import check_owner, private_folder, replacing
 
-__all__ = ['library']
-
 SOURCES = Path(__file__).parent / 'csrc'
 FLAGS = ('-O3', '-std=c++17', '-fPIC', '-shared', '-fopenmp',
          '-fno-math-errno', '-fno-trapping-math', '-ffp-contract=fast')

@@ -16,8 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ['GATE', 'GUMBEL', 'UNIT', 'activation', 'widen']
-
 #: Kinds of activation: eta(x), x * eta(x), exp(-exp(-kappa * x)).
 GATE, UNIT, GUMBEL = range(3)
 

@@ -19,11 +19,6 @@ from .native_fused import (Affine, block_end_backward, block_end_forward,
                            norm_aglu_backward, norm_aglu_forward, norm_grads,
                            parameter_grads, usable)
 
-__all__ = [
-    'Unwritten', 'batch_norm', 'batch_norm_aglu', 'inference_norm_aglu',
-    'inference_residual_aglu', 'residual_aglu'
-]
-
 REMEDY = "set fuse=False on the backbone or block, or APA_MM_BACKEND='eager'"
 
 

@@ -15,8 +15,6 @@ from . import native
 from .activation import choose_backend, refuse_second_order, is_plain
 from .formulas import widen
 
-__all__ = ['LOSSES', 'GOLSettings', 'gol']
-
 #: Elements per pass of the eager form, whose temporary tensors have that size.
 CHUNK = 2**21
 # Where exp(-s) is larger, -log(1 - p) needs p rather than 1 - p.

@@ -7,8 +7,6 @@ from torch.autograd import forward_ad
 
 from .activation import is_plain
 
-__all__ = ['bounded']
-
 
 class _Descent(torch.autograd.Function):
     """Passes the gradients that make a descent step raise the value."""

@@ -7,11 +7,6 @@ from torch import Tensor
 
 from .build import library
 
-__all__ = [
-    'DTYPES', 'Layout', 'backward', 'backward_parts', 'find_layout', 'flat',
-    'forward', 'library', 'pointer', 'threads'
-]
-
 #: Element types of the compiled forms, with their numbers in C++.
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 #: Fewer elements than this are not worth waking a second thread for.

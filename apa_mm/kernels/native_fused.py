@@ -12,12 +12,6 @@ from . import native
 from .activation import choose_backend, is_plain
 from .formulas import UNIT
 
-__all__ = [
-    'Affine', 'batch_statistics', 'block_end_backward', 'block_end_forward',
-    'norm_aglu_backward', 'norm_aglu_forward', 'norm_grads', 'parameter_grads',
-    'usable'
-]
-
 
 class Affine(NamedTuple):
     """BatchNorm's output as an affine map of its input, which is kept anyway.

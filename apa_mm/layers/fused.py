@@ -18,8 +18,6 @@ from apa_mm.kernels.native_fused import Affine, batch_statistics, usable
 from .activation import AGLU
 from .attention import ChannelAttention
 
-__all__ = ['can_fuse', 'fused_block_end', 'fused_norm_act', 'may_overwrite']
-
 def can_fuse(wanted: Optional[bool], x: Tensor,
              modules: Iterable[Optional[nn.Module]]) -> bool:
     """Return whether the modules may run as one kernel for this input.

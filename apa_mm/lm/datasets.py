@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from apa_mm.utils.checks import InputError
 from apa_mm.registry import DATASETS
+from apa_mm.utils.checks import InputError
 
 from .tokenizers import build_tokenizer
-
-__all__ = ['HellaSwagEndings', 'TokenShards', 'open_shard']
 
 
 class _Sequences(Dataset):

@@ -11,8 +11,6 @@ from apa_mm.registry import MODELS
 
 from .tokenizers import import_extra
 
-__all__ = ['GPT2']
-
 
 @MODELS.register_module()
 class GPT2(BaseModel):

@@ -6,8 +6,6 @@ from mmengine.evaluator import BaseMetric
 
 from apa_mm.registry import METRICS
 
-__all__ = ['HellaSwagAccuracy', 'TokenLoss']
-
 
 class _SequenceMetric(BaseMetric):
     """Keeps what :class:`~apa_mm.lm.gpt2.GPT2` says of every sequence.

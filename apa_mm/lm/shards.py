@@ -13,8 +13,6 @@ from apa_mm.utils.checks import InputError
 
 from .tokenizers import Tokenizer
 
-__all__ = ['read_texts', 'write_shards']
-
 
 def read_texts(folder: str) -> Iterator[str]:
     """Yield the documents below a folder, sorted by file name.

@@ -4,10 +4,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Callable, List, NamedTuple, Optional
 
-from apa_mm.utils.checks import InputError
-from apa_mm.utils.checks import check_choice
-
-__all__ = ['Tokenizer', 'build_tokenizer', 'import_extra']
+from apa_mm.utils.checks import InputError, check_choice
 
 
 class Tokenizer(NamedTuple):
