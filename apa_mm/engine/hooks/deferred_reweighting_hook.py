@@ -14,8 +14,8 @@ class DeferredReweightingHook(Hook):
 
     Calls ``set_reweighting(active)`` of every module of the model that has
     it, such as :class:`apa_mm.losses.DeferredReweightedLoss`, at the start of
-    every epoch. The log gets a line at the switch and the scalar
-    ``train/reweighting`` (0 or 1).
+    every epoch, also of a resumed run. The log gets a line at the switch and
+    the scalar ``train/reweighting`` (0 or 1).
 
     Args:
         start_epoch (int): Epochs to train without weights, 0 or more.
@@ -44,8 +44,9 @@ class DeferredReweightingHook(Hook):
         loop = runner.train_loop
         if not isinstance(loop, EpochBasedTrainLoop):
             raise ValueError(
-                'DeferredReweightingHook needs a loop of epochs, but got '
-                f'{type(loop).__name__}; set train_cfg.by_epoch=True')
+                'DeferredReweightingHook needs a training loop that counts '
+                f'epochs, but got {type(loop).__name__}; set '
+                'train_cfg=dict(by_epoch=True, max_epochs=...)')
         if self.start_epoch >= loop.max_epochs:
             raise ValueError(
                 f'start_epoch={self.start_epoch} is never reached in '
@@ -57,8 +58,9 @@ class DeferredReweightingHook(Hook):
         for module in _switches(runner.model):
             module.set_reweighting(active)
         if active != self._active:
-            runner.logger.info(f'class weights are {"on" if active else "off"}'
-                               f' from epoch {runner.epoch + 1}')
+            state = 'on' if active else 'off'
+            runner.logger.info(f'class weights are {state} from epoch '
+                               f'{runner.epoch + 1}')
         self._active = active
         runner.message_hub.update_scalar('train/reweighting', int(active))
 
