@@ -13,7 +13,8 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .activation import activate, gradients_of, refuse_second_order
+from .activation import (activate, gradients_of, is_plain,
+                         refuse_second_order)
 from .formulas import UNIT
 from .native_fused import (Affine, block_end_backward, block_end_forward,
                            norm_aglu_backward, norm_aglu_forward, norm_grads,
@@ -49,7 +50,6 @@ class _BatchNorm(torch.autograd.Function):
                 batch_stats: bool) -> Tuple[Optional[Tensor], ...]:
         ctx.save_for_backward(x, weight, mean, invstd, away)
         ctx.batch_stats = batch_stats
-        ctx.set_materialize_grads(False)
         pooled = None
         if away is not None:
             pooled = torch.addcmul(bias, away, weight * invstd).to(x.dtype)
@@ -60,6 +60,7 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, sums: Tensor,
                  grad_pooled: Optional[Tensor]) -> Tuple:
+        refuse_second_order(REMEDY)
         x, weight, mean, invstd, away = ctx.saved_tensors
         if usable(x, grad):
             grads = norm_grads(x, grad, weight, mean, invstd, ctx.batch_stats,
@@ -90,7 +91,7 @@ class _BatchNormAGLU(torch.autograd.Function):
         refuse_second_order(REMEDY)
         x, weight, bias, mean, invstd, kappa, lambd = ctx.saved_tensors
         affine = Affine.of(x, weight, bias, mean, invstd)
-        if usable(x, parameters=(kappa, lambd)):
+        if is_plain(grad) and usable(x, parameters=(kappa, lambd)):
             grad_z, sums = norm_aglu_backward(affine, grad, kappa, lambd,
                                               ctx.paper)
             grads = norm_grads(x, grad_z, weight, mean, invstd,
@@ -122,7 +123,8 @@ class _ResidualAGLU(torch.autograd.Function):
         refuse_second_order(REMEDY)
         gate, kappa, lambd, *maps = ctx.saved_tensors
         main, short = Affine(*maps[:4]), Affine(*maps[4:])
-        if usable(main.source, short.source, parameters=(kappa, lambd)):
+        sources = main.source, short.source
+        if is_plain(grad) and usable(*sources, parameters=(kappa, lambd)):
             grads = block_end_backward(main, short, grad, gate, kappa, lambd,
                                        ctx.paper)
         else:

@@ -223,6 +223,64 @@ def test_a_block_end_can_be_differentiated_twice_over():
         torch.testing.assert_close(2 * a, b)
 
 
+def gates_of_a_block_end(dtype, training, x, fuse):
+    """Return the gates within a block end, and the leaves they depend on."""
+    torch.manual_seed(3)
+    attention = ChannelAttention(4, reduction=1, dropout=0.).to(dtype)
+    norm, act = norm_layer(4, training, dtype), AGLU().to(dtype)
+    found = []
+    attention.gate.register_forward_hook(lambda *call: found.append(call[2]))
+    if fuse:
+        fused_block_end(norm, attention, act, x, torch.zeros_like(x))
+    else:
+        attention(norm(x))
+    return found[0], (x, *norm.parameters(), *attention.parameters())
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('training', [True, False])
+def test_a_loss_on_the_gates_alone(dtype, training):
+    x = (torch.randn(2, 4, 5, 5, dtype=dtype) + 1).requires_grad_()
+    results = []
+    for fuse in (True, False):
+        gates, leaves = gates_of_a_block_end(dtype, training, x, fuse)
+        results.append(torch.autograd.grad(gates.square().sum(), leaves))
+    for got, want in zip(*results, strict=True):
+        assert want.abs().max() > 0
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-6)
+    gates, _ = gates_of_a_block_end(dtype, training, x, True)
+    with pytest.raises(RuntimeError, match='second derivative'):
+        torch.autograd.grad(gates.sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize('end', [True, False])
+def test_gradients_that_are_more_than_their_memory(end):
+    """A negated view holds other values than it stands for."""
+    norm, act = norm_layer(4, True, torch.float32), AGLU()
+    x = torch.randn(2, 4, 5, 5, requires_grad=True)
+    grad = torch.randn_like(x)
+    out = fused_block_end(norm, None, act, x, x) if end else fused_norm_act(
+        norm, act, x)
+    want, = torch.autograd.grad(out, x, -grad, retain_graph=True)
+    got, = torch.autograd.grad(out, x, torch._neg_view(grad))
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize('end', [True, False])
+def test_an_infinite_input_of_a_fixed_norm(end):
+    norm, act = norm_layer(4, False, torch.float32), AGLU()
+    x = torch.randn(2, 4, 5, 5)
+    x[0, :2, 0, 0] = torch.tensor([torch.inf, -torch.inf])
+    x.requires_grad_()
+    zeros = torch.zeros_like(x)
+    out = fused_block_end(norm, None, act, x, zeros) if end \
+        else fused_norm_act(norm, act, x)
+    got, = torch.autograd.grad(out.sum(), x)
+    want, = torch.autograd.grad(act(norm(x) + zeros).sum(), x)
+    assert want.isfinite().all()
+    torch.testing.assert_close(got, want)
+
+
 def test_what_is_not_joined():
     x = torch.rand(2, 16, 4, 4)
     norm, act, attention = nn.BatchNorm2d(16), AGLU(), ChannelAttention(16)

@@ -12,8 +12,6 @@
 // is how BatchNorm is folded in; without it scale is 1 and shift 0.
 #include "rows.h"
 
-#include <omp.h>
-
 #include <type_traits>
 
 namespace {

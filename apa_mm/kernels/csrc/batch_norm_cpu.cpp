@@ -5,8 +5,6 @@
 
 #include <vector>
 
-#include <omp.h>
-
 using namespace apa_mm;
 
 namespace {
@@ -121,8 +119,13 @@ extern "C" void batch_norm_grads(
     const float rc = c[i] + (pooled ? a[i] * pooled[row] / inner : 0.0);
     const float *g = grad + row * inner, *in = x + row * inner;
     float* to = out + row * inner;
+    if (batch_stats) {
 #pragma omp simd
-    for (int64_t j = 0; j < inner; ++j) to[j] = ra * g[j] + rb * in[j] + rc;
+      for (int64_t j = 0; j < inner; ++j) to[j] = ra * g[j] + rb * in[j] + rc;
+    } else {  // x may be infinite, which times 0 is NaN
+#pragma omp simd
+      for (int64_t j = 0; j < inner; ++j) to[j] = ra * g[j] + rc;
+    }
   }
 }
 

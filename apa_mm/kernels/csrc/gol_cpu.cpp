@@ -7,8 +7,6 @@
 // there.
 #include "apa_math.h"
 
-#include <omp.h>
-
 namespace {
 
 using namespace apa_mm;

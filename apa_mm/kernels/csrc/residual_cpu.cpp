@@ -6,8 +6,6 @@
 // "rows" in apa_cpu.cpp; float32 only.
 #include "rows.h"
 
-#include <omp.h>
-
 #include <type_traits>
 
 using namespace apa_mm;
