@@ -231,5 +231,5 @@ def inference_residual_aglu(main: Affine, gate: Tensor, short: Affine, *,
 def _plain_norm_grads(x: Tensor, grad: Tensor, weight: Tensor, mean: Tensor,
                       invstd: Tensor, batch_stats: bool) -> tuple:
     return torch.ops.aten.native_batch_norm_backward(
-        grad, x, weight, mean, invstd.pow(-2), mean, invstd, batch_stats, 0.0,
-        [True, True, True])
+        grad, x, weight.to(mean.dtype), mean, invstd.pow(-2), mean, invstd,
+        batch_stats, 0.0, [True, True, True])

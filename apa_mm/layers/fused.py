@@ -32,14 +32,14 @@ def can_fuse(wanted: Optional[bool], x: Tensor,
             ``fuse_conv_bn`` leaves), AGLU, ChannelAttention or a Sequential
             around them; None is left out.
 
-    It is False while tracing or compiling, for tensor subclasses and within
-    ``torch.func``'s transforms, if a module is of another type (SyncBN among
-    them), has no affine parameters or running statistics, varies along
+    It is False while tracing or compiling, for empty tensors and subclasses,
+    within ``torch.func``'s transforms, if a module is of another type (SyncBN
+    among them), has no affine parameters or running statistics, varies along
     another axis, or if it or all modules (a profiler's global hooks) carry a
     hook, which would not run.
     """
-    if wanted is False or not is_plain(x) or x.dim() != 4:  # fx: no dim
-        return False
+    if wanted is False or not is_plain(x) or x.dim() != 4 or not x.numel():
+        return False  # an fx.Proxy is not plain, and has no dim
     if wanted is None and not (x.dtype == torch.float32 and x.is_contiguous()
                                and choose_backend(x) == 'native'):
         return False

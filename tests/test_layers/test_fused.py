@@ -281,6 +281,37 @@ def test_an_infinite_input_of_a_fixed_norm(end):
     torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize('training', [True, False])
+def test_a_batch_without_images(training):
+    """A detector that proposes nothing gives the shared head such a batch."""
+    assert not can_fuse(True, torch.empty(0, 4, 5, 5), [nn.BatchNorm2d(4)])
+    model = APAResNet(18).train(training)
+    x = torch.empty(0, 3, 32, 32, requires_grad=True)
+    out = model(x)[-1]
+    out.sum().backward()
+    assert out.shape == (0, 512, 1, 1) and x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('training', [True, False])
+def test_a_model_in_half_precision(dtype, training):
+    norm, act = norm_layer(4, training, torch.float32), AGLU()
+    x = torch.randn(8, 4, 5, 5)
+    grads = []
+    for kind in (torch.float32, dtype):
+        modules = nn.ModuleList(copy.deepcopy([norm, act])).to(kind)
+        leaf = x.to(kind).requires_grad_()
+        out = fused_block_end(modules[0], None, modules[1],
+                              fused_norm_act(*modules, leaf), leaf)
+        leaves = [leaf, *modules.parameters()]
+        grads.append(torch.autograd.grad(out.square().sum(), leaves))
+    for want, got in zip(*grads, strict=True):
+        assert got.dtype == dtype
+        scale = want.abs().max()
+        torch.testing.assert_close(
+            got.float() / scale, want / scale, rtol=0, atol=0.05)
+
+
 def test_what_is_not_joined():
     x = torch.rand(2, 16, 4, 4)
     norm, act, attention = nn.BatchNorm2d(16), AGLU(), ChannelAttention(16)
