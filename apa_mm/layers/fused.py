@@ -196,6 +196,6 @@ def _unwritten(norm: Optional[nn.Module], x: Tensor, pool: bool) -> Unwritten:
         return plain._replace(pooled=x.mean((2, 3))) if pool else plain
     mean, invstd, *away = _statistics(norm, x)
     if pool and not away:
-        away = [x.detach().mean(dim=(2, 3)) - mean]
+        away = [x.detach().mean((2, 3), dtype=mean.dtype) - mean]
     return batch_norm(x, norm.weight, norm.bias, mean, invstd,
                       away[0] if pool else None, batch_stats=norm.training)

@@ -312,6 +312,19 @@ def test_a_model_in_half_precision(dtype, training):
             got.float() / scale, want / scale, rtol=0, atol=0.05)
 
 
+def test_half_precision_does_not_blur_what_attention_sees():
+    """The means of the maps lie close together, far from zero."""
+    x = (torch.randn(4, 8, 9, 9) + 4).bfloat16()
+    norm, attention = nn.BatchNorm2d(8), ChannelAttention(8, reduction=1)
+    seen = []
+    attention.norm.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0]))
+    with torch.autocast('cpu', torch.bfloat16):
+        fused_block_end(norm, attention, AGLU(), x, x)
+    want = norm(x.float()).mean((2, 3))
+    torch.testing.assert_close(seen[0].float(), want, rtol=8e-3, atol=1e-5)
+
+
 def test_what_is_not_joined():
     x = torch.rand(2, 16, 4, 4)
     norm, act, attention = nn.BatchNorm2d(16), AGLU(), ChannelAttention(16)
