@@ -75,7 +75,7 @@ def is_plain(*tensors: Tensor) -> bool:
     """Return whether kernels may read the tensors' memory as their values.
 
     Not so while operations are recorded or transformed, nor for subclasses and
-    tensors that are more than their memory (negated, sparse, nested, zeros).
+    tensors beyond their memory (negated, sparse, nested, zeros, batched).
     """
     if (torch.compiler.is_compiling() or torch._C._is_tracing()
             or torch._C._len_torch_dispatch_stack()
@@ -85,7 +85,8 @@ def is_plain(*tensors: Tensor) -> bool:
     for x in tensors:
         if (type(x) not in (Tensor, torch.nn.Parameter) or x.is_neg()
                 or x.layout is not torch.strided or x.is_nested
-                or x._is_zerotensor()):
+                or x._is_zerotensor()
+                or torch._C._functorch.is_legacy_batchedtensor(x)):
             return False
     return True
 

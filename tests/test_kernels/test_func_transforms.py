@@ -101,3 +101,18 @@ def test_checkpointing_unpacks_the_saved_tensors_once():
             checkpoint(run, x, use_reentrant=False), x)
         want, = torch.autograd.grad(run(x), x)
         torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize('build', [AGLU, lambda: Bottleneck(16, 4)])
+def test_many_gradients_at_once(build):
+    """autograd.grad and jacobian run one backward pass for a stack of them."""
+    module, x = build(), torch.randn(2, 16, 5, 5, requires_grad=True)
+    leaves, out = (x, *module.parameters()), module(x)
+    stack = torch.randn(3, *out.shape)
+    got = torch.autograd.grad(out, leaves, stack, is_grads_batched=True,
+                              retain_graph=True)
+    for i, grad_out in enumerate(stack):
+        want = torch.autograd.grad(out, leaves, grad_out, retain_graph=True)
+        for a, b in zip(got, want, strict=True):
+            scale = 1 + b.abs().max()
+            torch.testing.assert_close(a[i] / scale, b / scale)
