@@ -93,7 +93,7 @@ def _finite(z):
 @triton.jit
 def _gumbel_exponent(kappa, z):
     """Return -kappa * z, capped where the gate is 0 and exp finite."""
-    u = -kappa * z
+    u = -kappa * _finite(z)
     return tl.where(u > 5.0, 5.0, u)  # unlike tl.minimum it keeps NaN
 
 
@@ -125,7 +125,7 @@ def _gradients(z, grad, kappa, lambd, kind: tl.constexpr,
         u = _gumbel_exponent(kappa, z)
         slope = grad * tl.exp(u - tl.exp(u))
         grad_z = slope * kappa
-        grad_kappa = slope * z
+        grad_kappa = slope * _finite(z)
         grad_lambd = tl.zeros_like(z)
     else:
         z = _finite(z)

@@ -110,6 +110,10 @@ def check_extremes():
                   torch.tensor([1.]), torch.tensor([0.5]), torch.ones(3),
                   'triton')
         assert nan[0].isnan().all() and nan[1].isnan().all()
+    ends = run(FUNCTIONS['gumbel'], torch.tensor([-torch.inf, torch.inf]),
+               torch.tensor([1.]), torch.tensor([0.5]), torch.ones(2),
+               'triton')
+    assert ends[2].item() == 0
 
 
 def check_repeats():

@@ -127,6 +127,19 @@ def test_gumbel_at_the_ends_of_float32():
 
 
 @needs_compiler
+@pytest.mark.parametrize('name', ['apa', 'gumbel'])
+@pytest.mark.parametrize('kappa', [-2., 0., 2.])
+def test_an_infinite_input_of_a_gate(name, kappa):
+    x = torch.tensor([-torch.inf, 0.5, torch.inf])
+    got, want = (run(FUNCTIONS[name], x, torch.tensor([kappa]), torch.ones(1),
+                     torch.ones(3), backend=backend)
+                 for backend in ('native', 'eager'))
+    assert want[2].isfinite()
+    for a, b in zip(got[:3], want, strict=False):
+        torch.testing.assert_close(a, b)
+
+
+@needs_compiler
 @pytest.mark.parametrize('per_channel', [False, True])
 def test_channels_last_is_walked_without_a_copy(per_channel):
     x = torch.randn(3, 5, 4, 6).to(memory_format=torch.channels_last)

@@ -138,7 +138,7 @@ enum Kind { kGate = 0, kUnit = 1, kGumbel = 2 };
 
 // -kappa * z, capped where exp(-exp(u)) < 1e-64: 0 as far as floats go.
 inline float gumbel_exponent(float z, const Parameters& p) {
-  const float u = -p.kappa * z;
+  const float u = -p.kappa * finite(z);
   return u > 5.f ? 5.f : u;
 }
 
@@ -218,7 +218,7 @@ inline Gradient gradient_at(float z, float grad, float exponent, float slope,
 inline Gradient gumbel_gradient_at(float z, float grad, const Parameters& p) {
   const float u = gumbel_exponent(z, p);
   const float slope = grad * exp_flushed(u - exp_negative(u));
-  return {slope * p.kappa, slope * z, 0.f};
+  return {slope * p.kappa, slope * finite(z), 0.f};
 }
 
 template <Kind kKind, bool kPaper>
