@@ -53,9 +53,10 @@ class _BatchNorm(torch.autograd.Function):
         pooled = None
         if away is not None:
             pooled = torch.addcmul(bias, away, weight * invstd).to(x.dtype)
-        none = x.new_zeros((), dtype=torch.float64)
-        return (none.to(x.dtype).expand(x.shape),
-                none.expand(*x.shape[:2], 3), pooled)
+        none = x.new_zeros(())
+        wide = torch.float64 if x.device.type == 'cpu' else torch.float32
+        return (none.expand(x.shape), none.to(wide).expand(*x.shape[:2], 3),
+                pooled)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, sums: Tensor,
@@ -143,8 +144,7 @@ def _sums(grad: Tensor, factor: Tensor, to: Affine) -> Optional[Tensor]:
     if to.mean is None:
         return None
     along = (grad * (to.source - to.mean[:, None, None])).sum((2, 3))
-    return torch.stack([factor.double(), grad.sum((2, 3)).double(),
-                        along.double()], -1)
+    return torch.stack([factor, grad.sum((2, 3)), along], -1)
 
 
 def _aglu_backward(z: Tensor, grad: Tensor, kappa: Tensor, lambd: Tensor,

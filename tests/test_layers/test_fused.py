@@ -8,7 +8,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from apa_mm.backbones import APAResNet
-from apa_mm.kernels import native, native_fused
+from apa_mm.kernels import fused, native, native_fused
 from apa_mm.layers import (AGLU, ChannelAttention, can_fuse, fused_block_end,
                            fused_norm_act, may_overwrite)
 
@@ -323,6 +323,17 @@ def test_half_precision_does_not_blur_what_attention_sees():
         fused_block_end(norm, attention, AGLU(), x, x)
     want = norm(x.float()).mean((2, 3))
     torch.testing.assert_close(seen[0].float(), want, rtol=8e-3, atol=1e-5)
+
+
+def test_only_the_cpu_is_asked_for_float64():
+    """Apple's and some of Intel's devices do not have it."""
+    x, vector = torch.empty(2, 4, 5, 5), torch.ones(4)
+    for device, want in (('cpu', torch.float64), ('meta', torch.float32)):
+        x, vector = x.to(device), vector.to(device).requires_grad_()
+        main = fused.batch_norm(x, *[vector] * 4, None, batch_stats=True)
+        assert main.sums.dtype == want
+        numbers = fused._sums(x, vector.expand(2, 4), main.affine)
+        assert numbers.dtype == torch.float32
 
 
 def test_what_is_not_joined():

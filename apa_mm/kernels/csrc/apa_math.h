@@ -60,7 +60,7 @@ inline float power_of_two(float f, float shifted) {
 }
 
 // 2^x for x <= -0; below -126, where normal float32 end, it stays there, and
-// so does NaN. The bits of two negative floats compare as their sizes do: one
+// so does -NaN. The bits of two negative floats compare as their sizes do: one
 // instruction, where a comparison of floats and a choice take two.
 inline float exp2_negative(float x) {
   x = cast_bits<float>(
