@@ -136,7 +136,6 @@ def read_architecture(tensors: Mapping[str, Tensor],
             name.endswith('.downsample.2.weight') for name in tensors))
 
 
-
 def _depth(stages: Tuple[int, ...], bottleneck: bool, cifar: bool) -> int:
     backbone = APAResNetCIFAR if cifar else APAResNet
     for depth, (block, counts) in backbone.architectures.items():

@@ -96,8 +96,9 @@ def _rename(tensors: Mapping[str, Tensor], source: Names,
             report.unexpected.append(name)
             continue
         new, changed = place
-        require(new not in ours,
-                f'{name} and {report.origin(new)} would both become {new}; '
+        if new in ours:
+            raise CheckpointError(
+                f'{name} and {report.origins[new]} would both become {new}; '
                 'the file holds two networks or one twice, so keep one')
         if changed.shape != value.shape:
             report.reshaped[new] = tuple(value.shape), tuple(changed.shape)
@@ -116,7 +117,7 @@ def _settle_head(ours: Dict[str, Tensor], facts: Facts,
         ours[name] = ours[name].t()
         report.reshaped[name] = old, old[::-1]
         if 'head.fc.bias' in ours:
-            _drop(ours, 'head.fc.bias', report,
+            _drop(ours, 'head.fc.bias', report, report.origins,
                   'bias that the normalised classifier never uses')
     return 'inv' if kind == 'linear' and facts.head == 'inv' else kind
 
@@ -185,23 +186,24 @@ def _cut(ours: Dict[str, Tensor], to: str, report: LoadReport) -> None:
     parts = _PARTS[to]
     if any(name.startswith('head.') for name in ours):
         parts += ('neck', )  # a classifier's, not a detector's
+    origins = report.origins
     for name in list(ours):
         part = name.split('.')[0]
         known = part in ('backbone', 'neck', 'head', 'rpn_head', 'roi_head')
         # A detector may have parts of any name, other targets have not.
         if part not in parts and (known or to != 'mmdet'):
-            _drop(ours, name, report, f'{part} is not part of --to {to}')
+            _drop(ours, name, report, origins,
+                  f'{part} is not part of --to {to}')
 
 
 def _drop(ours: Dict[str, Tensor], name: str, report: LoadReport,
-          reason: str) -> None:
+          origins: Mapping[str, str], reason: str) -> None:
     del ours[name]
     report.reshaped.pop(name, None)
     report.added.pop(name, None)
-    old = report.origin(name)
-    if old is not None:
-        del report.mapped[old]
-        report.dropped[old] = reason
+    if name in origins:
+        del report.mapped[origins[name]]
+        report.dropped[origins[name]] = reason
 
 
 def _compare(ours: Mapping[str, Tensor], wanted: Dict[str, Shape], to: str,
@@ -222,9 +224,10 @@ def _compare(ours: Mapping[str, Tensor], wanted: Dict[str, Shape], to: str,
             wanted.update(whole)
             checked += ['neck', 'rpn_head', 'roi_head']
     report.missing += [name for name in wanted if name not in ours]
+    origins = report.origins
     for name, value in ours.items():
         if name not in wanted:
             if name.split('.')[0] in checked:
-                report.unexpected.append(report.origin(name) or name)
+                report.unexpected.append(origins.get(name, name))
         elif tuple(value.shape) != wanted[name]:
             report.mismatched[name] = tuple(value.shape), wanted[name]

@@ -132,12 +132,11 @@ def _check_config(config: str, result: Conversion) -> None:
     found, shapes = compare_with_config(config, result.tensors,
                                         report.target == 'mmdet-backbone')
     report.missing = [n for n in found.missing if n not in report.mismatched]
-    lost = [report.origin(name) or name for name in found.unexpected]
+    lost = [*map(report.origins.get, found.unexpected, found.unexpected)]
     report.unexpected = list(dict.fromkeys(report.unexpected + lost))
     for name in found.reshaped:
         report.mismatched.setdefault(
             name, (tuple(result.tensors[name].shape), shapes[name]))
-
 
 
 def _meta(raw: RawCheckpoint, result: Conversion, facts: Facts) -> dict:

@@ -13,8 +13,6 @@ from .tables import TABLES, Table
 BACKBONE = 'backbone.'
 _FIELDS = {'x': '[A-Za-z_]+', 'path': '.+'}
 
-
-
 #: Changes of shape that lose nothing, from the source to us and back. flat:
 #: kappa and lambda; linear: a 1x1 convolution as a linear layer; swap: CBAM's
 #: spatial convolution on [mean, max] instead of [max, mean]; scalar: a

@@ -1,7 +1,7 @@
 """What a conversion did to every tensor, and what it could not explain."""
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Tuple
 
 from apa_mm.weights.errors import printable
 
@@ -34,9 +34,10 @@ class LoadReport:
         """dict[str, str]: The entries of ``mapped`` whose name changed."""
         return {old: new for old, new in self.mapped.items() if old != new}
 
-    def origin(self, name: str) -> Optional[str]:
-        """Return the name in the file of a tensor of the result."""
-        return next((k for k, v in self.mapped.items() if v == name), None)
+    @property
+    def origins(self) -> Dict[str, str]:
+        """dict[str, str]: Names in the file by those in the result."""
+        return {new: old for old, new in self.mapped.items()}
 
     def strip(self, prefix: str) -> None:
         """Take a prefix off all names of the result."""

@@ -9,6 +9,7 @@ from apa_mm.utils import HAS_HOTCOCO
 if HAS_HOTCOCO:  # metrics ask for it when they are built
     import hotcoco
 
+
 def encode_masks(masks: Any,
                  wanted: Optional[np.ndarray] = None,
                  areas: Optional[np.ndarray] = None) -> List[dict]:

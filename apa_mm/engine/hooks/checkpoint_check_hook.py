@@ -76,7 +76,6 @@ class CheckpointCheckHook(Hook):
         runner.logger.info(f'checkpoint: {found}')
 
 
-
 def _check_class_order(runner: Runner, checkpoint: dict, tensors: dict,
                        loaded: Comparison) -> None:
     """Compare the classes of the file with those of the built loops."""
