@@ -192,11 +192,11 @@ def _class_problems(categories: Sequence[Category],
     if classes is None:
         return []
     names = [category.name for category in categories]
-    listed = Counter(item.name for item in chosen_categories(
-        categories, classes, layout))
-    twice = [name for name, times in (listed | Counter(classes)).items()
-             if times > 1]
-    if twice:
+    listed = [item.name for item in chosen_categories(
+        categories, classes, layout)]
+    twice = [name for name, times in (
+        Counter(listed) | Counter(classes)).items() if times > 1]
+    if twice and listed != [*classes]:
         return [
             f'{len(twice)} class names occur more than once ({show(twice)}) '
             "in its categories or the dataset's metainfo; give every class "

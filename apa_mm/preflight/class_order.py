@@ -95,6 +95,8 @@ def label_order_problems(readers: Sequence[tuple],
 
 def _difference(names: Sequence[str], others: Sequence[str]) -> Optional[int]:
     """Return a place that both have, with a name that moved there."""
+    if [*names] == [*others]:  # some may occur twice
+        return None
     known = {name: index for index, name in enumerate(others)}
     return next((min(index, known[name]) for index, name in enumerate(names)
                  if known.get(name, index) != index), None)
