@@ -35,6 +35,10 @@ class ChannelAttention(nn.Module):
         dropout (float): Probability in [0, 1). Dropout comes before the gate,
             so that a dropped channel gets the gate's value at 0.
         bias (bool): Of both linear layers.
+
+    Raises:
+        ValueError: If ``in_channels`` is not a positive multiple of
+            ``reduction`` or ``dropout`` is out of range.
     """
 
     def __init__(self, in_channels: int, reduction: int = 16,
@@ -90,6 +94,9 @@ class SpatialAttention(nn.Module):
         kernel_size (int): Odd size of the convolution, which has no bias.
         gate_cfg (dict): Any registered activation.
         norm_cfg (dict, optional): Norm of the one-channel map.
+
+    Raises:
+        ValueError: If ``kernel_size`` is not odd and positive.
     """
 
     def __init__(self, in_channels: Optional[int] = None,

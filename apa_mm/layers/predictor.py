@@ -120,6 +120,9 @@ class CosineLinear(_Temperature, nn.Linear):
         power (float): p.
         eps (float): Not negative; keeps zero vectors finite.
         **kwargs: ``device`` and ``dtype`` of ``nn.Linear``.
+
+    Raises:
+        ValueError: If ``temperature`` is not positive or ``eps`` negative.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True,

@@ -31,6 +31,9 @@ class WrappedCauchyLinear(nn.Module):
         form (str): 'exact' or 'released'.
         power (float): Exponent of the norms that divide.
         eps (float): Added to the norms, so that a zero input is safe.
+
+    Raises:
+        ValueError: For an unknown form or a scale that is not positive.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True,

@@ -27,6 +27,9 @@ class ClassCountLoss(ClassCounts, nn.Module):
             spread evenly over the classes.
         reduction (str): 'none', 'mean' or 'sum'.
         loss_weight (float): Factor of the result.
+
+    Raises:
+        ValueError: For an argument out of its range.
     """
 
     shown = ('num_classes', 'label_smoothing', 'reduction', 'loss_weight')
@@ -152,6 +155,9 @@ class DeferredReweightedLoss(ClassCountLoss):
             the loss keeps its scale at the switch. False is the authors' form
             with mixup; with 'inverse' it is about C times as large.
         num_classes, **kwargs: Of :class:`ClassCountLoss`.
+
+    Raises:
+        ValueError: For an argument out of its range.
 
     Example:
         >>> import torch

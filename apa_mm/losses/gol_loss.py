@@ -43,6 +43,9 @@ class GOLLoss(ClassCounts, nn.Module):
             files say, unlike the paper; needs ``apa_mm.FederatedRoIHead`` (or
             ``FederatedCascadeRoIHead``) and ``apa_mm.FederatedLVISDataset``.
 
+    Raises:
+        ValueError: For an argument out of its range.
+
     Example:
         >>> import torch
         >>> loss = GOLLoss(num_classes=3)
