@@ -15,7 +15,7 @@ ROOMS = ('version', 'utils', 'registry', 'kernels', 'functional', 'layers',
          'preflight', 'engine', 'det cls lm', 'checkpoint', 'analysis')
 ROW = {room: row for row, rooms in enumerate(ROOMS) for room in rooms.split()}
 #: The aim is 17,000. A commit that raises this says what for.
-MOST_LINES = 20_604
+MOST_LINES = 20_591
 MOST_LINES_OF_A_FILE = 350
 
 

@@ -43,6 +43,7 @@ class Unwritten(NamedTuple):
 
 
 class _BatchNorm(torch.autograd.Function):
+    """Gives what :class:`Unwritten` holds beside the map."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor,

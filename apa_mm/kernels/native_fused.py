@@ -133,7 +133,7 @@ def norm_aglu_forward(x: Affine, kappa: Tensor, lambd: Tensor,
     """Return ``aglu(x)``."""
     return native.forward(
         x.source, native.flat(kappa), native.flat(lambd), _layout(x.source),
-        UNIT, x.scale is not None and _flat(x.scale, x.shift), inplace)
+        UNIT, _flat(x.scale, x.shift), inplace)
 
 
 def norm_aglu_backward(x: Affine, grad: Tensor, kappa: Tensor, lambd: Tensor,

@@ -12,38 +12,24 @@ using namespace apa_mm;
 
 namespace {
 
-// What does not change along a row.
-struct Row {
-  float a, b, c;
-};
-
-// Scale and shift of both norms (null: 1 and 0), one value per channel, and
-// the gate, one per row.
-struct Folded {
-  const float *scale, *shift, *gate, *short_scale, *short_shift;
-
-  Row at(int64_t row, int64_t channel) const {
-    const float c = shift ? shift[channel] * gate[row] : 0.f;
-    return {scale ? scale[channel] * gate[row] : gate[row],
-            short_scale ? short_scale[channel] : 1.f,
-            short_shift ? c + short_shift[channel] : c};
-  }
-};
-
-// x and the shortcut, and how their rows add up to the argument.
+// What the arguments are computed from: scale and shift of both norms (null: 1
+// and 0), one value per channel, and the gate, one per row.
 struct Inputs {
   const float *x, *d;
   int64_t inner, channels;
-  Folded folded;
+  const float *scale, *shift, *gate, *short_scale, *short_shift;
 
   // Writes the arguments of a part of a row.
   void operator()(int64_t row, int64_t begin, int64_t count, float* z) const {
-    const Row r = folded.at(row, row % channels);
+    const int64_t i = row % channels;
+    const float a = scale ? scale[i] * gate[row] : gate[row];
+    const float b = short_scale ? short_scale[i] : 1.f;
+    const float c = (shift ? shift[i] * gate[row] : 0.f) +
+                    (short_shift ? short_shift[i] : 0.f);
     const float* in = x + row * inner + begin;
     const float* other = d + row * inner + begin;
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i)
-      z[i] = r.a * in[i] + r.b * other[i] + r.c;
+    for (int64_t j = 0; j < count; ++j) z[j] = a * in[j] + b * other[j] + c;
   }
 };
 
@@ -55,8 +41,8 @@ extern "C" void block_end_forward(
     const float* shift, const float* gate, const float* short_scale,
     const float* short_shift, int64_t rows, int64_t inner, int64_t channels,
     const float* kappa, const float* lambda, int64_t stride, int threads) {
-  const Inputs inputs{
-      x, d, inner, channels, {scale, shift, gate, short_scale, short_shift}};
+  const Inputs inputs{x,     d,    inner,       channels,   scale,
+                      shift, gate, short_scale, short_shift};
   forward_rows<kUnit>(y, rows, inner, channels, {kappa, lambda, stride},
                       threads, inputs, [=](int64_t at, int64_t count) {
                         fetch(x + at, count);
@@ -79,8 +65,8 @@ extern "C" void block_end_backward(
     const float* short_shift, int64_t rows, int64_t inner, int64_t channels,
     const float* kappa, const float* lambda, int64_t stride, int paper,
     int threads) {
-  const Inputs inputs{
-      x, d, inner, channels, {scale, shift, gate, short_scale, short_shift}};
+  const Inputs inputs{x,     d,    inner,       channels,   scale,
+                      shift, gate, short_scale, short_shift};
   const auto load_grad = [=](int64_t row, int64_t begin, int64_t count,
                              float* to) {
     std::copy_n(grad + row * inner + begin, count, to);
